@@ -1,0 +1,196 @@
+"""Pure image geometry: where patches lie, what they show, how they are cut.
+
+The area rule follows Li et al., https://arxiv.org/abs/2104.02857: a patch is irrelevant outside the
+organ, else it inherits the label of its image. The two shares of the rule are ours.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gxdistill import _check
+from gxdistill.pytrees import Cohort, PatchTable
+
+
+def _starts(side: int, size: int, stride: int, border: bool) -> np.ndarray:
+    starts = np.arange(0, side - size + 1, stride, dtype=np.int32)
+    if border and starts[-1] != side - size:
+        starts = np.append(starts, np.int32(side - size))
+    return starts
+
+
+def patch_corners(
+    shape: tuple[int, ...], size: int = 299, stride: int = 50, *, border: bool = False
+) -> np.ndarray:
+    """Lists the upper left corners of the patches of an image, in row-major order.
+
+    A side of L pixels gives `n(L) = (L - size) // stride + 1` positions; pixels past the last
+    full patch are dropped: 2048 px gives 35 x 35 = 1225 corners and leaves 49 px uncovered.
+
+    Args:
+      shape: of the image, height and width first, in pixels.
+      size: side of a patch in pixels.
+      stride: distance between neighbouring corners in pixels.
+      border: adds a last row and column of patches flush with the far edges where pixels would
+        stay uncovered.
+
+    Returns:
+      Corners (row, col) in pixels, `[n, 2]` int32.
+
+    Raises:
+      ValueError: `size` or `stride` is not positive, or no patch fits.
+    """
+    _check.positive(size=size, stride=stride)
+    _check.patch_fits(shape, size)
+    rows = _starts(shape[0], size, stride, border)
+    cols = _starts(shape[1], size, stride, border)
+    return np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def gather_patches(
+    images: jax.Array, image: jax.Array, row: jax.Array, col: jax.Array, *, size: int
+) -> jax.Array:
+    """Cuts one patch for each index triple out of resident images; jit-able.
+
+    Args:
+      images: `[N, H, W, C]`, any dtype.
+      image: `[M]` integer, which image.
+      row: `[M]` integer, upper edge in pixels.
+      col: `[M]` integer, left edge in pixels.
+      size: side of a patch in pixels.
+
+    Returns:
+      Patches, `[M, size, size, C]`, same dtype as `images`.
+    """
+    channels = images.shape[3]
+
+    # A gather, not `lax.conv_general_dilated_patches`: that one convolves with an identity
+    # kernel of (size * size)^2 entries, 32 GB for 299 px.
+    def cut(i: jax.Array, r: jax.Array, c: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(images, (i, r, c, 0), (1, size, size, channels))[0]
+
+    return jax.vmap(cut)(image, row, col)
+
+
+def extract_patches(
+    image: jax.Array, size: int = 299, stride: int = 50, *, border: bool = False
+) -> jax.Array:
+    """Cuts `image` into overlapping square patches, in the order of `patch_corners`.
+
+    Args:
+      image: pixels, `[H, W, C]`, any dtype and unit; values are not changed.
+      size: side of a patch in pixels.
+      stride: distance between neighbouring patch corners in pixels.
+      border: covers the far edges too, see `patch_corners`.
+
+    Returns:
+      Patches, `[n, size, size, C]`, same dtype as `image`.
+
+    Raises:
+      ValueError: `size` or `stride` is not positive, or no patch fits.
+
+    References:
+      Li et al., https://arxiv.org/abs/2104.02857.
+    """
+    corners = jnp.asarray(patch_corners(image.shape, size, stride, border=border))
+    first = jnp.zeros(len(corners), jnp.int32)
+    return gather_patches(image[None], first, corners[:, 0], corners[:, 1], size=size)
+
+
+def view_patches(image: np.ndarray, size: int = 299, stride: int = 50) -> np.ndarray:
+    """Views `image` as the grid of its patches without a copy; the NumPy twin of `extract_patches`.
+
+    Args:
+      image: pixels, `[H, W, C]`.
+      size: side of a patch in pixels.
+      stride: distance between neighbouring patch corners in pixels.
+
+    Returns:
+      A read-only view, `[n(H), n(W), size, size, C]`.
+
+    Raises:
+      ValueError: `size` or `stride` is not positive, or no patch fits.
+    """
+    _check.positive(size=size, stride=stride)
+    _check.patch_fits(image.shape, size)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(0, 1))
+    return np.moveaxis(windows[::stride, ::stride], 2, -1)
+
+
+def organ_shares(mask: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray:
+    """Computes the share of each patch that lies in the organ.
+
+    Args:
+      mask: `[H, W]` bool, True in the organ.
+      corners: `[n, 2]`, (row, col) in pixels.
+      size: side of a patch in pixels.
+
+    Returns:
+      Shares from 0 to 1, `[n]` float64.
+    """
+    # A summed-area table: four look-ups a patch in place of size * size additions.
+    area = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    area[1:, 1:] = mask.cumsum(0, dtype=np.int64).cumsum(1)
+    top, left = corners[:, 0], corners[:, 1]
+    bottom, right = top + size, left + size
+    inside = area[bottom, right] - area[top, right] - area[bottom, left] + area[top, left]
+    return inside / (size * size)
+
+
+def patch_table(
+    cohort: Cohort,
+    size: int = 299,
+    stride: int = 50,
+    *,
+    irrelevant_below: float = 0.01,
+    inside_above: float = 0.85,
+    border: bool = False,
+) -> PatchTable:
+    """Lists the patches of a cohort and their classes by the area rule.
+
+    A patch of which at most `irrelevant_below` lies in the organ is irrelevant (class 0); one of
+    which at least `inside_above` does inherits its image's label (class 1 + label); the rest
+    straddle the border and are dropped. Without masks every patch inherits its image's label.
+
+    Args:
+      cohort: images, masks and labels.
+      size: side of a patch in pixels.
+      stride: distance between neighbouring patch corners in pixels.
+      irrelevant_below: largest organ share of an irrelevant patch.
+      inside_above: smallest organ share of a patch inside.
+      border: covers the far edges too, see `patch_corners`.
+
+    Returns:
+      The patches in order of image, then row, then column.
+
+    Raises:
+      ValueError: no patch fits, or the two shares are out of order.
+    """
+    _check.share(irrelevant_below=irrelevant_below, inside_above=inside_above)
+    if irrelevant_below >= inside_above:
+        raise ValueError(
+            f"`irrelevant_below` is {irrelevant_below}, not below `inside_above`, "
+            f"{inside_above}: a patch would be both outside and inside. Lower the first."
+        )
+    corners = patch_corners(cohort.images.shape[1:], size, stride, border=border)
+    _, patients = np.unique(cohort.patients, return_inverse=True)
+    parts = []
+    for i in range(len(cohort.images)):
+        if cohort.masks is None:
+            kept = np.ones(len(corners), bool)
+            labels = np.full(len(corners), cohort.labels[i])
+        else:
+            shares = organ_shares(cohort.masks[i], corners, size)
+            inside = shares >= inside_above
+            kept = inside | (shares <= irrelevant_below)
+            labels = np.where(inside, 1 + cohort.labels[i], 0)
+        n = int(kept.sum())
+        columns = (
+            np.full(n, i),
+            corners[kept, 0],
+            corners[kept, 1],
+            labels[kept],
+            np.full(n, patients[i]),
+        )
+        parts.append([column.astype(np.int32) for column in columns])
+    return PatchTable(*(np.concatenate(column) for column in zip(*parts, strict=True)))
