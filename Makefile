@@ -1,0 +1,53 @@
+# `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint bench clean
+
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# One stamp for each set of extras, so that an installation is repeated only when a version changes.
+DEMO := .venv/.installed-demo
+DEV := .venv/.installed-dev
+
+help: ## Say what can be made.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
+
+setup: $(DEV) ## Install everything that development needs into .venv.
+
+demo: $(DEMO) ## Run the whole job on a built-in cohort; ends with a table and runs/demo/report.html.
+	$(BIN)/gxdistill demo --workdir=runs/demo
+
+test: lint ## Check the code and run the quick tests.
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: lint ## Check the code and run all tests.
+	$(BIN)/python -m pytest
+
+lint: $(DEV) ## Check lint, format and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy gxdistill benchmarks
+
+bench: $(DEV) ## Check that the tables show the recorded figures.
+	$(BIN)/python -m benchmarks.tables --check
+
+clean: ## Remove caches; .venv and runs stay.
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info
+
+# A shim may bear a version's name and not run it, and Debian ships Python without venv: try each.
+.venv/bin/python:
+	@for python in python3 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' \
+	      >/dev/null 2>&1; then \
+	    echo "Creating .venv with $$($$python --version)."; exec $$python -m venv .venv; \
+	  fi; \
+	done; \
+	echo "No Python >= 3.11 with the venv module was found. Install one first" \
+	  "(on Debian or Ubuntu: apt-get install python3-venv)." >&2; exit 1
+
+$(DEMO): pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[report]'
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[dev,dicom,report]'
+	@touch $(DEMO) $@

@@ -1,0 +1,1 @@
+"""Figures, each recorded with the command that measured it."""

@@ -1,0 +1,1 @@
+"""Reading, checking and drawing images; the only place that reads them."""

@@ -1,0 +1,1 @@
+"""The method: it receives functions and knows neither networks nor images."""

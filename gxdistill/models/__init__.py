@@ -1,0 +1,1 @@
+"""Networks by name, each a pair of pure functions."""
