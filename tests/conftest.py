@@ -1,0 +1,62 @@
+"""What all tests share: the compilation cache, the real data, and no skipping in CI."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def _cpu() -> str:
+    # Cached programs are native code: another CPU may lack the instructions in them.
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted(set(re.findall(r"^(?:model name|flags|Features)\s.*$", info, re.M))))
+
+
+def _keep_compiled_programs() -> None:
+    # Through the environment, not `jax.config`: the commands that tests start inherit it.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cpu = hashlib.sha256(_cpu().encode()).hexdigest()[:12]
+    folder = cache / "gxdistill" / f"jaxlib-{importlib.metadata.version('jaxlib')}-{cpu}"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+_keep_compiled_programs()
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the public data sets, which do not come with the project."""
+    root = Path(os.environ.get("GXDISTILL_DATA") or ROOT / "../shared/data").resolve()
+    if not root.is_dir():
+        pytest.skip(f"needs the public data sets: no folder {root}; set GXDISTILL_DATA to theirs")
+    return root
+
+
+def _forbidden_skips(config: pytest.Config) -> list:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    return reporter.stats.get("skipped", []) if os.environ.get("CI") else []
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _forbidden_skips(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    skips = _forbidden_skips(config)
+    if skips:
+        terminalreporter.section("CI allows no skip", red=True)
+    for report in skips:
+        terminalreporter.line(f"{report.nodeid}: {report.longrepr[2]}")

@@ -1,0 +1,225 @@
+"""The layers of the package, enforced by reading the imports and calls of its source."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# A module imports its own row or a row above, never below.
+ROWS = (
+    {"_check", "errors", "pytrees"},
+    {"patching", "metrics", "decision", "sharding", "storage", "data", "models"},
+    {"distill", "package", "weights", "checkpoint"},
+    {"train", "evaluate", "baselines", "privacy", "federated", "segmentation"},
+    {"run", "plan", "report"},
+    {"cli"},
+)
+ROW = {unit: row for row, units in enumerate(ROWS) for unit in units}
+
+# The method receives functions; it knows neither networks nor images.
+APART = {"distill": {"models", "data"}}
+
+# What only the named units may import.
+RESERVED = {
+    "benchmarks": (),
+    "flax.linen": ("models",),
+    "flax.nnx": ("models",),
+    "ml_collections": ("cli", "run"),
+}
+
+# Costly or optional: imported inside the functions that need them.
+HEAVY = {"dp_accounting", "flwr", "grain", "matplotlib", "pydicom", "tensorflow_datasets"}
+
+DISK = ("data", "package", "checkpoint", "storage", "report", "run", "segmentation.server")
+DISK_MODULES = {"http", "shutil", "socket", "tarfile", "tempfile", "urllib", "zipfile"}
+DISK_CALLS = {
+    *("open", "read_bytes", "read_text", "write_bytes", "write_text", "tofile", "fromfile"),
+    *("mkdir", "makedirs", "rmdir", "touch", "unlink", "rename", "symlink_to"),
+    *("savez", "savez_compressed", "savetxt", "loadtxt", "genfromtxt", "memmap"),
+}
+DISK_FUNCTIONS = {f"{np}.{name}" for np in ("np", "jnp", "numpy") for name in ("save", "load")}
+
+LONGEST = 400  # lines of a file
+
+
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def _imports(node: ast.AST, module: str, is_package: bool) -> list[str]:
+    """The dotted names that an import statement brings in; none for another statement."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parents = module.split(".")
+        kept = len(parents) - node.level + is_package
+        base = ".".join([*parents[:kept], *filter(None, [base])])
+    return [f"{base}.{alias.name}" for alias in node.names]
+
+
+def _at_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes that run when the module is imported: not the bodies of functions."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            waiting.extend(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def _import_faults(unit: str, name: str) -> Iterator[str]:
+    for package, owners in RESERVED.items():
+        if _within(name, package) and unit not in owners:
+            yield f"imports {package}, which is for {' and '.join(owners) or 'no module here'}"
+    if not _within(name, "gxdistill"):
+        return
+    other = name.split(".")[1] if "." in name else "the package's root"
+    if other not in ROW:
+        yield f"imports {name}: {other} is in no row; import from the module that defines it"
+    elif ROW[other] > ROW[unit]:
+        yield f"imports {other} of row {ROW[other]}, below its own row {ROW[unit]}"
+    elif other in APART.get(unit, ()):
+        yield f"imports {other}, which {unit} must not know"
+
+
+def _disk_faults(node: ast.AST, names: list[str]) -> Iterator[str]:
+    for name in names:
+        if name.split(".")[0] in DISK_MODULES:
+            yield f"imports {name}: only {', '.join(DISK)} touch disk or network"
+    if isinstance(node, ast.Call):
+        called = ast.unparse(node.func)
+        if called.rpartition(".")[2] in DISK_CALLS or called in DISK_FUNCTIONS:
+            yield f"calls {called}: only {', '.join(DISK)} touch disk or network"
+
+
+def _faults(path: Path, package: Path) -> Iterator[str]:
+    """Where a module of the package breaks a rule, as `path:line: what`."""
+    where = path.relative_to(package.parent)
+    parts = where.with_suffix("").parts
+    is_package = parts[-1] == "__init__"
+    module = ".".join(parts[: len(parts) - is_package])
+    if module == "gxdistill":
+        return  # Re-exports lazily; see the last test.
+    unit = parts[1]
+    if unit not in ROW:
+        yield f"{where}:1: {unit} is in no row; add it to ROWS in tests/test_architecture.py"
+        return
+    tree = ast.parse(path.read_text(), str(path))
+    free = any(_within(module, f"gxdistill.{name}") for name in DISK)
+    at_import = set(_at_import(tree))
+    for node in ast.walk(tree):
+        names = _imports(node, module, is_package)
+        found = [fault for name in names for fault in _import_faults(unit, name)]
+        if not free:
+            found += _disk_faults(node, names)
+        if node in at_import:
+            heavy = [name for name in names if name.split(".")[0] in HEAVY]
+            found += [f"imports {name} outside a function" for name in heavy]
+        for fault in found:
+            yield f"{where}:{node.lineno}: {fault}"
+
+
+def violations(package: Path) -> list[str]:
+    """Every broken rule in the package's source."""
+    return [fault for path in sorted(package.rglob("*.py")) for fault in _faults(path, package)]
+
+
+def too_long(root: Path) -> list[str]:
+    """The project's files of more lines than the house allows."""
+    folders = ("benchmarks", "configs", "gxdistill", "tests")
+    paths = [path for folder in folders for path in sorted((root / folder).rglob("*.py"))]
+    lengths = {path.relative_to(root): len(path.read_text().splitlines()) for path in paths}
+    return [f"{path}: {lines} lines" for path, lines in lengths.items() if lines > LONGEST]
+
+
+def test_the_package_keeps_its_layers():
+    faults = violations(ROOT / "gxdistill")
+    assert not faults, "\n" + "\n".join(faults)
+
+
+def test_no_file_is_too_long():
+    faults = too_long(ROOT)
+    assert not faults, f"more than {LONGEST} lines:\n" + "\n".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "fault"),
+    [
+        ("patching.py", "from gxdistill import train", "train of row 3, below its own row 1"),
+        ("patching.py", "from gxdistill.distill.unroll import unroll", "distill of row 2, below"),
+        ("patching.py", "def f():\n    import gxdistill.cli", "2: imports cli of row 5, below"),
+        ("data/source.py", "from ..package import load", "package of row 2, below its own row 1"),
+        ("models/__init__.py", "from .. import cli", "cli of row 5, below its own row 1"),
+        ("distill/outer.py", "from gxdistill.models import create", "models, which distill must"),
+        ("distill/outer.py", "from gxdistill import data", "data, which distill must not know"),
+        ("train.py", "from gxdistill import unroll", "import from the module that defines it"),
+        ("train.py", "import gxdistill", "the package's root is in no row"),
+        ("train.py", "import benchmarks.record", "benchmarks, which is for no module here"),
+        ("train.py", "from ml_collections import ConfigDict", "which is for cli and run"),
+        ("train.py", "from flax import linen as nn", "flax.linen, which is for models"),
+        ("report.py", "import matplotlib.pyplot as plt", "matplotlib.pyplot outside a function"),
+        (
+            "data/dicom.py",
+            "try:\n    import pydicom\nfinally: ...",
+            "2: imports pydicom",
+        ),
+        ("metrics.py", "def f(p):\n    return open(p)", "2: calls open: only data, package"),
+        ("metrics.py", "def f(p):\n    return p.read_text()", "calls p.read_text"),
+        ("metrics.py", "def f(p, a):\n    np.save(p, a)", "calls np.save"),
+        ("models/conv.py", "from PIL import Image\nImage.open('x')", "calls Image.open"),
+        ("segmentation/client.py", "import urllib.request", "imports urllib.request: only data"),
+        ("helpers.py", "", "helpers is in no row; add it to ROWS"),
+    ],
+)
+def test_a_planted_violation_is_caught(tmp_path, path, source, fault):
+    planted = tmp_path / "gxdistill" / path
+    planted.parent.mkdir(parents=True, exist_ok=True)
+    planted.write_text(source)
+    faults = violations(tmp_path / "gxdistill")
+    assert len(faults) == 1, faults
+    assert faults[0].startswith(f"gxdistill/{path}:")
+    assert fault in faults[0]
+
+
+def test_what_the_rules_allow_passes(tmp_path):
+    allowed = {
+        "data/dicom.py": "from gxdistill import errors\ndef f(p):\n    import pydicom\n    open(p)",
+        "distill/outer.py": "from gxdistill.distill.unroll import unroll\nfrom . import init",
+        "report.py": "def f():\n    import matplotlib.pyplot",
+        "segmentation/server.py": "import http.server",
+        "run.py": "import ml_collections\nfrom gxdistill.data import source",
+        "metrics.py": "if TYPE_CHECKING:\n    import matplotlib\n'a'.replace('a', 'b')",
+    }
+    for path, source in allowed.items():
+        planted = tmp_path / "gxdistill" / path
+        planted.parent.mkdir(parents=True, exist_ok=True)
+        planted.write_text(source)
+    assert violations(tmp_path / "gxdistill") == []
+
+
+def test_a_long_file_is_caught(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/long.py").write_text("\n" * 401)
+    (tmp_path / "configs/short.py").write_text("\n" * 400)
+    assert too_long(tmp_path) == ["configs/long.py: 401 lines"]
+
+
+def test_importing_the_package_costs_no_jax():
+    code = (
+        "import sys, gxdistill\n"
+        "assert 'unroll' in dir(gxdistill)\n"
+        "assert 'jax' not in sys.modules\n"
+        "assert gxdistill.patch_corners((8, 8), 4, 2).shape == (9, 2)\n"
+        "assert 'jax' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
