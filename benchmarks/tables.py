@@ -1,0 +1,143 @@
+"""The tables of the READMEs, made from the recorded figures.
+
+    python -m benchmarks.tables            # writes them
+    python -m benchmarks.tables --check    # exits with status 1 if one is stale
+
+A table stands between `<!-- table:NAME -->` and `<!-- /table -->`.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.record import RESULTS, ROOT, Figure, read
+from gxdistill.errors import UserError
+
+
+class Table(NamedTuple):
+    """What a table shows: a row for each case and kind of device, a column for each metric."""
+
+    cases: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+TABLES = {
+    "main_job": Table(
+        cases=("radiograph_known", "radiograph_random", "demo"),
+        metrics=(
+            *("hm", "auc", "balanced_patch_accuracy", "hm_share", "auc_share"),
+            *("package_bytes", "wall_s"),
+        ),
+    ),
+}
+PAGES = (ROOT / "README.md", ROOT / "benchmarks/README.md")
+
+_MISSING = "not measured"
+_OPEN = re.compile(r"<!-- table:(\w+) -->\n")
+_CLOSE = "<!-- /table -->"
+
+
+def _cell(figure: Figure | None) -> str:
+    if figure is None:
+        return _MISSING
+    digits = 0 if isinstance(figure.value, int) else 3 if abs(figure.value) < 10 else 1
+    text = f"{figure.value:,.{digits}f}"
+    if figure.std is not None:
+        text += f" ± {figure.std:,.{max(digits, 1)}f} (n = {figure.n})"
+    return text
+
+
+def _rows(case: str, table: Table, figures: Sequence[Figure]) -> list[dict[str, Figure]]:
+    """The latest figures by metric, apart for CPUs and for each kind of accelerator."""
+    rows: dict[str, dict[str, Figure]] = {}
+    for figure in figures:
+        if figure.case == case and figure.metric in table.metrics:
+            kind = figure.device.partition(":")[0]
+            rows.setdefault(kind, {})[figure.metric] = figure
+    return [rows[kind] for kind in sorted(rows)] or [{}]
+
+
+def _source(f: Figure) -> str:
+    return (
+        f"- `{f.case}`: `{f.command}` ({f.device}; jax {f.jax}; commit {f.commit}; {f.date[:10]})"
+    )
+
+
+def render(table: Table, figures: Sequence[Figure]) -> str:
+    """Writes a table in Markdown, with the commands that measured it below.
+
+    Args:
+      table: what to show.
+      figures: in the order in which they were measured; the latest counts.
+
+    Returns:
+      Lines, the last one ended; a figure never measured reads "not measured".
+    """
+    heads = ("case", "device", *table.metrics)
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    sources: list[str] = []
+    for case in table.cases:
+        for row in _rows(case, table, figures):
+            devices = "; ".join(sorted({figure.device for figure in row.values()})) or _MISSING
+            cells = (_cell(row.get(metric)) for metric in table.metrics)
+            lines.append(f"| {' | '.join((case, devices, *cells))} |")
+            sources += dict.fromkeys(map(_source, row.values()))
+    return "\n".join([*lines, "", *sources]).rstrip() + "\n"
+
+
+def rewrite(text: str, figures: Sequence[Figure]) -> str:
+    """Replaces each table between its markers by its present state.
+
+    Raises:
+      UserError: a marker names no table, or has no end.
+    """
+    parts, end = [], 0
+    for marker in _OPEN.finditer(text):
+        name, start = marker[1], marker.end()
+        if name not in TABLES:
+            raise UserError(f"no table is called {name!r}; known: {', '.join(TABLES)}.")
+        close = text.find(_CLOSE, start)
+        if close < 0 or "<!-- table:" in text[start:close]:
+            raise UserError(f"table {name!r} has no end; put {_CLOSE} below it.")
+        parts += [text[end:start], "\n", render(TABLES[name], figures), "\n"]
+        end = close
+    return "".join([*parts, text[end:]])
+
+
+def stale(pages: Sequence[Path], folder: Path) -> dict[Path, str]:
+    """Finds the pages whose tables differ from the recorded figures, and what they should read.
+
+    Raises:
+      UserError: a recorded line or a marker is malformed.
+    """
+    figures = read(folder)
+    texts = {page: page.read_text("utf-8") for page in pages}
+    fresh = {page: rewrite(text, figures) for page, text in texts.items()}
+    return {page: fresh[page] for page in pages if fresh[page] != texts[page]}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes or checks the tables; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; 1 if one is stale")
+    check = parser.parse_args(argv).check
+    try:
+        pages = stale(PAGES, RESULTS)
+    except UserError as error:
+        sys.exit(f"benchmarks.tables: {error}")
+    for page, text in pages.items():
+        if check:
+            print(f"{page.relative_to(ROOT)} is stale; run: python -m benchmarks.tables")
+            continue
+        fresh = page.with_name(f".{page.name}.{os.getpid()}")
+        fresh.write_text(text, "utf-8")
+        fresh.replace(page)
+    return int(check and bool(pages))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
