@@ -52,6 +52,9 @@ def gather_patches(
 ) -> jax.Array:
     """Cuts one patch for each index triple out of resident images; jit-able.
 
+    An index that reaches past an edge is moved inwards without an error, as `jax.lax.dynamic_slice`
+    does: traced values cannot be checked.
+
     Args:
       images: `[N, H, W, C]`, any dtype.
       image: `[M]` integer, which image.
@@ -122,19 +125,19 @@ def organ_shares(mask: np.ndarray, corners: np.ndarray, size: int) -> np.ndarray
 
     Args:
       mask: `[H, W]` bool, True in the organ.
-      corners: `[n, 2]`, (row, col) in pixels.
+      corners: `[n, 2]`, (row, col) in pixels, of patches that lie within the image.
       size: side of a patch in pixels.
 
     Returns:
       Shares from 0 to 1, `[n]` float64.
     """
-    # A summed-area table: four look-ups a patch in place of size * size additions.
-    area = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
-    area[1:, 1:] = mask.cumsum(0, dtype=np.int64).cumsum(1)
-    top, left = corners[:, 0], corners[:, 1]
-    bottom, right = top + size, left + size
-    inside = area[bottom, right] - area[top, right] - area[bottom, left] + area[top, left]
-    return inside / (size * size)
+    # Column sums by band of rows, then a running sum along each band: a full summed-area table
+    # costs 18 times as much on 2048 px at 299/50, most of it in memory traffic.
+    tops, band = np.unique(corners[:, 0], return_inverse=True)
+    heights = [mask[top : top + size].sum(0, dtype=np.int32) for top in tops]
+    area = np.pad(np.cumsum(heights, axis=1, dtype=np.int64), ((0, 0), (1, 0)))
+    left = corners[:, 1]
+    return (area[band, left + size] - area[band, left]) / (size * size)
 
 
 def patch_table(
@@ -173,24 +176,17 @@ def patch_table(
             f"{inside_above}: a patch would be both outside and inside. Lower the first."
         )
     corners = patch_corners(cohort.images.shape[1:], size, stride, border=border)
+    n = len(cohort.images)
+    inside, kept = np.ones((2, n, len(corners)), bool)
+    for i, mask in enumerate(() if cohort.masks is None else cohort.masks):
+        shares = organ_shares(mask, corners, size)
+        inside[i] = shares >= inside_above
+        kept[i] = inside[i] | (shares <= irrelevant_below)
+
+    first = 0 if cohort.masks is None else 1  # with masks, class 0 is "irrelevant"
+    labels = np.where(inside, first + cohort.labels[:, None], 0)
     _, patients = np.unique(cohort.patients, return_inverse=True)
-    parts = []
-    for i in range(len(cohort.images)):
-        if cohort.masks is None:
-            kept = np.ones(len(corners), bool)
-            labels = np.full(len(corners), cohort.labels[i])
-        else:
-            shares = organ_shares(cohort.masks[i], corners, size)
-            inside = shares >= inside_above
-            kept = inside | (shares <= irrelevant_below)
-            labels = np.where(inside, 1 + cohort.labels[i], 0)
-        n = int(kept.sum())
-        columns = (
-            np.full(n, i),
-            corners[kept, 0],
-            corners[kept, 1],
-            labels[kept],
-            np.full(n, patients[i]),
-        )
-        parts.append([column.astype(np.int32) for column in columns])
-    return PatchTable(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    image, corner = np.nonzero(kept)
+    row, col = corners[corner].T
+    columns = image, row, col, labels[image, corner], patients[image]
+    return PatchTable(*(column.astype(np.int32) for column in columns))
