@@ -1,6 +1,7 @@
 """Decodes one file: an image as 8-bit grey, a mask as True and False, or a reason why not."""
 
 import contextlib
+import functools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -138,8 +139,9 @@ def shrink(pixels: np.ndarray, factor: int) -> np.ndarray:
       `[H / factor, W / factor]`, same dtype.
     """
     # Not Pillow's `reduce`: it rounds off so much that a mask's tie may fall to either side.
-    rows = np.sum([pixels[i::factor] for i in range(factor)], axis=0, dtype=np.uint32)
-    total = np.sum([rows[:, i::factor] for i in range(factor)], axis=0, dtype=np.uint32)
+    height, width = pixels.shape
+    rows = pixels.reshape(height // factor, factor, width).sum(axis=1, dtype=np.uint32)
+    total = functools.reduce(np.add, (rows[:, i::factor] for i in range(factor)))
     n = factor**2
     if pixels.dtype == bool:
         return 2 * total >= n
