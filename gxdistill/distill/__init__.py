@@ -1,1 +1,4 @@
-"""The method: it receives functions and knows neither networks nor images."""
+"""The method: unroll an inner training loop on distilled data and differentiate through it.
+
+Everything here receives functions; nothing imports `models` or `data`.
+"""

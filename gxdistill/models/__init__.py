@@ -1,1 +1,5 @@
-"""Networks by name, each a pair of pure functions."""
+"""The zoo: networks as `Network(init, apply)`, created by name."""
+
+from gxdistill.models.zoo import NAMES, create
+
+__all__ = ["NAMES", "create"]

@@ -1,0 +1,90 @@
+"""Where distilled data starts, and how its labels are read."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from gxdistill import _check
+from gxdistill.pytrees import Distilled
+
+LABEL_RULES = ("raw", "softmax")
+_SOFTMAX_START = 3.0  # Logit of a label's own class at the start: 0.91 of three classes.
+
+
+def label_classes(steps: int, images_per_step: int, classes: int) -> jax.Array:
+    """Deals the classes to the distilled images in turn, so that any number of images is fair.
+
+    Returns:
+      `[S, B]` int32; with `images_per_step` a multiple of `classes`, each step holds each class
+      equally often; with fewer images than classes, the next step goes on where this one ended.
+    """
+    return (jnp.arange(steps * images_per_step) % classes).reshape(steps, images_per_step)
+
+
+def start(
+    images: jax.Array, classes: jax.Array, num_classes: int, *, epochs: int, lr: float, rule: str
+) -> Distilled:
+    """Makes distilled data of given images.
+
+    Args:
+      images: `[S, B, H, W, C]` float32, normalised.
+      classes: `[S, B]` integer, the class that each label starts from.
+      num_classes: K.
+      epochs: how often the S steps are gone through.
+      lr: first inner learning rate, the same for all T = S * epochs steps.
+      rule: "raw" starts from one-hot labels and leaves them unconstrained, the published default
+        of Sucholutsky & Schonlau 2019, https://arxiv.org/abs/1910.02551; "softmax" learns logits.
+
+    Returns:
+      The distilled data.
+
+    Raises:
+      ValueError: `epochs` or `lr` is not positive, or the rule is unknown.
+    """
+    _check.positive(epochs=epochs, lr=lr)
+    _check.one_of("label rule", rule, LABEL_RULES)
+    labels = jax.nn.one_hot(classes, num_classes)
+    if rule == "softmax":
+        labels = _SOFTMAX_START * labels
+    return Distilled(images, labels, jnp.full(len(images) * epochs, jnp.log(lr), jnp.float32))
+
+
+def noise(
+    key: jax.Array,
+    *,
+    steps: int,
+    images_per_step: int,
+    shape: Sequence[int],
+    num_classes: int,
+    epochs: int,
+    lr: float,
+    rule: str,
+) -> Distilled:
+    """Starts from Gaussian noise: the default, for real images at the start leak strongly.
+
+    Args:
+      key: typed PRNG key.
+      steps: S, inner steps of one epoch.
+      images_per_step: B.
+      shape: of one image, `[H, W, C]`.
+      num_classes: K.
+      epochs: how often the S steps are gone through.
+      lr: first inner learning rate.
+      rule: see `start`.
+
+    Returns:
+      The distilled data.
+
+    Raises:
+      ValueError: a number is not positive, or the rule is unknown.
+    """
+    _check.positive(steps=steps, images_per_step=images_per_step, num_classes=num_classes)
+    images = jax.random.normal(key, (steps, images_per_step, *shape), jnp.float32)
+    classes = label_classes(steps, images_per_step, num_classes)
+    return start(images, classes, num_classes, epochs=epochs, lr=lr, rule=rule)
+
+
+def targets(labels: jax.Array, rule: str) -> jax.Array:
+    """Reads learned labels as the targets of the inner loss: `[..., K] -> [..., K]`."""
+    return jax.nn.softmax(labels) if rule == "softmax" else labels

@@ -1,0 +1,149 @@
+"""How good trained networks are: patch predictions, whole images, intervals."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gxdistill import decision, metrics
+from gxdistill.data.batches import Normalisation
+from gxdistill.patching import gather_patches, patch_corners
+from gxdistill.pytrees import Cohort, Metadata, Network, Params, PatchTable
+
+_CHUNK = 512  # Patches of one forward pass; bounds the memory whatever the images' size.
+
+
+class Grid(NamedTuple):
+    """Where the patches of every image of a cohort lie, and what they look like to a network.
+
+    Attributes:
+      size: side of a patch in pixels.
+      stride: distance between neighbouring corners in pixels.
+      border: whether the far edges are covered, see `patching.patch_corners`.
+      normalise: applied to the patches.
+    """
+
+    size: int
+    stride: int
+    border: bool
+    normalise: Normalisation
+
+    def corners(self, cohort: Cohort) -> np.ndarray:
+        """Lists the corners of one image, `[n, 2]` int32."""
+        return patch_corners(cohort.images.shape[1:], self.size, self.stride, border=self.border)
+
+
+@partial(jax.jit, static_argnames=("network", "size", "normalise"))
+def _forward(
+    network: Network,
+    params: Params,
+    images: jax.Array,
+    where: tuple[jax.Array, jax.Array, jax.Array],
+    *,
+    size: int,
+    normalise: Normalisation,
+) -> jax.Array:
+    patches = normalise(gather_patches(images, *where, size=size))
+    # One after another: `vmap` over networks makes grouped convolutions, slow on a CPU.
+    return jax.lax.map(lambda p: jax.nn.softmax(network.apply(p, patches)), params)
+
+
+def predict(network: Network, params: Params, cohort: Cohort, grid: Grid) -> np.ndarray:
+    """Predicts the class of every patch of every image; needs no mask.
+
+    Args:
+      network: what predicts.
+      params: weights of R networks, each leaf with a leading axis R.
+      cohort: the images.
+      grid: where patches lie.
+
+    Returns:
+      Probabilities, `[R, n_images, n_patches, K]` float32.
+    """
+    corners = grid.corners(cohort)
+    count = len(cohort.images) * len(corners)
+    image = np.repeat(np.arange(len(cohort.images), dtype=np.int32), len(corners))
+    row, col = np.tile(corners, (len(cohort.images), 1)).T
+    images = jnp.asarray(cohort.images)
+    parts = []
+    for begin in range(0, count, _CHUNK):
+        # The last chunk repeats the last patch, so that one program serves all chunks.
+        chosen = np.minimum(np.arange(begin, begin + _CHUNK), count - 1)
+        where = (image[chosen], row[chosen], col[chosen])
+        part = _forward(network, params, images, where, size=grid.size, normalise=grid.normalise)
+        parts.append(np.asarray(part))
+    flat = np.concatenate(parts, axis=1)[:, :count]
+    return flat.reshape(len(flat), len(cohort.images), len(corners), -1)
+
+
+def table_predictions(
+    probabilities: np.ndarray, table: PatchTable, corners: np.ndarray
+) -> np.ndarray:
+    """Looks the predicted classes of a table's patches up in the predictions of the whole grid.
+
+    Args:
+      probabilities: `[n_images, n_patches, K]`, from `predict`.
+      table: patches, all of which lie on the grid.
+      corners: of the grid, `[n_patches, 2]`.
+
+    Returns:
+      Predicted classes, `[M]`.
+    """
+    place = {tuple(corner): i for i, corner in enumerate(corners.tolist())}
+    patch = [place[corner] for corner in zip(table.row.tolist(), table.col.tolist(), strict=True)]
+    return probabilities[table.image, patch].argmax(axis=-1)
+
+
+def spread(values: list[float]) -> Metadata:
+    """Summarises one figure of several networks: mean, sample standard deviation, number."""
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "std": std, "n": len(values)}
+
+
+def patch_accuracy(
+    probabilities: np.ndarray, table: PatchTable, corners: np.ndarray
+) -> list[float]:
+    """Measures the balanced accuracy of each network: `[R, n_images, n_patches, K]` -> R values."""
+    classes = probabilities.shape[-1]
+    return [
+        metrics.balanced_accuracy(table_predictions(one, table, corners), table.label, classes)
+        for one in probabilities
+    ]
+
+
+def image_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
+    """Scores whole images: `[R, n_images, n_patches, K]` -> `[R, n_images]`, see `decision`."""
+    return np.stack([decision.score(rule, one) for one in probabilities])
+
+
+def whole_images(scores: np.ndarray, cohort: Cohort, tau: float) -> Metadata:
+    """Measures decisions on whole images.
+
+    Args:
+      scores: `[R, n_images]`, of R networks.
+      cohort: whose labels and patients they are.
+      tau: threshold.
+
+    Returns:
+      For each of sen, spe, hm and auc the mean and standard deviation over the networks and the
+      95% bootstrap interval over patients, averaged over the networks; undecidable images a
+      network.
+    """
+    parts = [
+        decision.summarise(one, cohort.labels, tau, patients=cohort.patients) for one in scores
+    ]
+    out: dict[str, object] = {"images": len(cohort.labels), "tau": tau}
+    out["undecidable"] = float(np.mean([part["undecidable"] for part in parts]))
+    for name in ("sen", "spe", "hm", "auc"):
+        known = [part[name] for part in parts if part[name]["value"] is not None]
+        if not known:
+            out[name] = None
+            continue
+        out[name] = {
+            **spread([one["value"] for one in known]),
+            "low": float(np.mean([one["low"] for one in known])),
+            "high": float(np.mean([one["high"] for one in known])),
+        }
+    return out

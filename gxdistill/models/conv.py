@@ -1,0 +1,166 @@
+"""How a convolution is computed: one place, chosen by backend and shape.
+
+XLA's convolution runs near a CPU's peak forwards, and so does its gradient for the input, a
+convolution too. Its gradient for the kernel is up to a hundred times slower there, worst inside a
+loop, and a meta-gradient asks for gradients of gradients of it. A convolution is linear in its
+input x, its kernel k and the direction y it is observed from, so three functions suffice:
+
+    forward(x, k) -> y      backward(y, k) -> x      correlate(x, y) -> k
+
+and the derivative of each is made of the other two. On a CPU all orders of differentiation stay
+within these three; `correlate` is a handful of matrix products. Accelerators keep XLA's own.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_FEW_CHANNELS = 4  # Up to here a row of pixels is the longer contiguous run than its channels.
+
+
+class _Geometry(NamedTuple):
+    """Static facts of one convolution: `pads` as ((top, bottom), (left, right))."""
+
+    height: int
+    width: int
+    kernel_height: int
+    kernel_width: int
+    stride: int
+    pads: tuple[tuple[int, int], tuple[int, int]]
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        tall = self.height + sum(self.pads[0]) - self.kernel_height
+        wide = self.width + sum(self.pads[1]) - self.kernel_width
+        return tall // self.stride + 1, wide // self.stride + 1
+
+    @property
+    def backward_pads(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Pads around the dilated outputs, so that a turned kernel meets every input once."""
+
+        def pads(size: int, taps: int, before: int, outputs: int) -> tuple[int, int]:
+            dilated = (outputs - 1) * self.stride + 1
+            first = taps - 1 - before
+            return first, size + taps - 1 - dilated - first
+
+        tall, wide = self.outputs
+        return (
+            pads(self.height, self.kernel_height, self.pads[0][0], tall),
+            pads(self.width, self.kernel_width, self.pads[1][0], wide),
+        )
+
+
+def _plain(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    stride = (geometry.stride, geometry.stride)
+    return jax.lax.conv_general_dilated(x, k, stride, geometry.pads, dimension_numbers=_LAYOUT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _forward(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    return _plain(x, k, geometry)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _backward(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    # XLA would fold the transposition into the convolution, and then leaves its fast path.
+    turned = jax.lax.optimization_barrier(k[::-1, ::-1].swapaxes(2, 3))
+    return jax.lax.conv_general_dilated(
+        y,
+        turned,
+        (1, 1),
+        geometry.backward_pads,
+        lhs_dilation=(geometry.stride, geometry.stride),
+        dimension_numbers=_LAYOUT,
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _correlate(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
+    few = x.shape[3] <= _FEW_CHANNELS
+    return (_correlate_rows if few else _correlate_taps)(x, y, geometry)
+
+
+def _taps(padded: jax.Array, geometry: _Geometry, first_axis: int) -> list[jax.Array]:
+    """Slices the pixels that each tap of the kernel meets; height and width from `first_axis`."""
+    stride, (tall, wide) = geometry.stride, geometry.outputs
+    slices = []
+    for i in range(geometry.kernel_height):
+        for j in range(geometry.kernel_width):
+            rows = slice(i, i + (tall - 1) * stride + 1, stride)
+            cols = slice(j, j + (wide - 1) * stride + 1, stride)
+            slices.append(padded[(slice(None),) * first_axis + (rows, cols)])
+    return slices
+
+
+def _correlate_taps(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
+    """One product a tap: no copy of the taps side by side, right for many channels."""
+    channels, features = x.shape[3], y.shape[3]
+    padded = jnp.pad(x, ((0, 0), *geometry.pads, (0, 0)))
+    y = y.reshape(-1, features)
+    products = [tap.reshape(-1, channels).T @ y for tap in _taps(padded, geometry, 1)]
+    shape = (geometry.kernel_height, geometry.kernel_width, channels, features)
+    return jnp.stack(products).reshape(shape)
+
+
+def _correlate_rows(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
+    """One product in all, over taps gathered with the channels first, right for few channels."""
+    channels, features = x.shape[3], y.shape[3]
+    padded = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), *geometry.pads))
+    gathered = jnp.stack(_taps(padded, geometry, 2))
+    product = gathered.reshape(gathered.shape[0] * channels, -1) @ y.reshape(-1, features)
+    return product.reshape(geometry.kernel_height, geometry.kernel_width, channels, features)
+
+
+_forward.defvjp(
+    lambda x, k, geometry: (_forward(x, k, geometry), (x, k)),
+    lambda geometry, saved, dy: (
+        _backward(dy, saved[1], geometry),
+        _correlate(saved[0], dy, geometry),
+    ),
+)
+_backward.defvjp(
+    lambda y, k, geometry: (_backward(y, k, geometry), (y, k)),
+    lambda geometry, saved, dx: (
+        _forward(dx, saved[1], geometry),
+        _correlate(dx, saved[0], geometry),
+    ),
+)
+_correlate.defvjp(
+    lambda x, y, geometry: (_correlate(x, y, geometry), (x, y)),
+    lambda geometry, saved, dk: (
+        _backward(saved[1], dk, geometry),
+        _forward(saved[0], dk, geometry),
+    ),
+)
+
+
+def conv2d(
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: str = "SAME", xla: bool = False
+) -> jax.Array:
+    """Convolves images with a kernel (cross-correlation, as the field says "convolution").
+
+    Reverse-mode differentiable to any order. On a CPU the products named in the module's text are
+    used, elsewhere `jax.lax.conv_general_dilated` with its own gradients.
+
+    Args:
+      x: `[N, H, W, Ci]` float.
+      kernel: `[h, w, Ci, Co]`, same dtype.
+      stride: step in pixels, the same along both axes.
+      padding: "SAME" or "VALID".
+      xla: takes XLA's own convolution on a CPU too.
+
+    Returns:
+      `[N, H', W', Co]`, same dtype.
+
+    Raises:
+      ValueError: `padding` is unknown.
+    """
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
+    (_, tall, wide, _), (high, broad, _, _) = x.shape, kernel.shape
+    geometry = _Geometry(tall, wide, high, broad, stride, (pads[0], pads[1]))
+    if xla or jax.default_backend() != "cpu":
+        return _plain(x, kernel, geometry)
+    return _forward(x, kernel, geometry)

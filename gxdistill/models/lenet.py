@@ -1,0 +1,31 @@
+"""LeNet, the network of the base method's digit experiments."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gxdistill.models.layers import Conv, max_pool
+
+
+class LeNet(nn.Module):
+    """LeNet-5 with ReLU and max pooling, as in Wang et al. 2018, https://arxiv.org/abs/1811.10959.
+
+    Attributes:
+      classes: K, number of logits.
+      dtype: in which the products are computed.
+    """
+
+    classes: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps images `[N, H, W, C]`, at least 12 px a side, to logits `[N, K]` float32."""
+        init = nn.initializers.xavier_normal()
+        x = Conv(6, 5, kernel_init=init, dtype=self.dtype)(x)
+        x = nn.relu(max_pool(x))
+        x = Conv(16, 5, padding="VALID", kernel_init=init, dtype=self.dtype)(x)
+        x = nn.relu(max_pool(x)).reshape(len(x), -1)
+        for features in (120, 84):
+            x = nn.relu(nn.Dense(features, kernel_init=init, dtype=self.dtype)(x))
+        return nn.Dense(self.classes, kernel_init=init, dtype=self.dtype)(x).astype(jnp.float32)

@@ -1,0 +1,68 @@
+"""Creates networks by name; the only place that turns Flax modules into `Network`."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gxdistill import _check
+from gxdistill.models.convnet import ConvNet
+from gxdistill.models.lenet import LeNet
+from gxdistill.models.resnet import ResNet
+from gxdistill.pytrees import Network, Params
+
+_MODULES: dict[str, type[nn.Module]] = {"lenet": LeNet, "convnet": ConvNet, "resnet18": ResNet}
+_SMALLEST = {"lenet": 12, "resnet18": 8}
+NAMES = tuple(_MODULES)
+
+
+def create(
+    name: str,
+    *,
+    shape: Sequence[int],
+    classes: int,
+    dtype: str = "float32",
+    **options: int | str | Sequence[int],
+) -> Network:
+    """Creates a network of the zoo.
+
+    Args:
+      name: "lenet", "convnet" or "resnet18".
+      shape: of one image, `[H, W, C]`.
+      classes: K, number of logits.
+      dtype: "float32" or "bfloat16", in which products are computed; parameters and logits are
+        float32.
+      **options: the module's own settings, such as `width`, `depth` and `norm` of a ConvNet.
+
+    Returns:
+      The network as pure functions.
+
+    Raises:
+      ValueError: a name is unknown, an option is not the module's, or the image is too small.
+    """
+    _check.one_of("network", name, NAMES)
+    _check.one_of("dtype", dtype, ("float32", "bfloat16"))
+    module_type = _MODULES[name]
+    known = [f for f in module_type.__dataclass_fields__ if f not in ("parent", "name")]
+    for option in options:
+        _check.one_of(f"option of {name}", option, known)
+    if "stages" in options:
+        options["stages"] = tuple(options["stages"])  # type: ignore[arg-type]
+    smallest = 2 ** int(options.get("depth", 3)) if name == "convnet" else _SMALLEST[name]  # type: ignore[arg-type]
+    if min(shape[:2]) < smallest:
+        raise ValueError(
+            f"Images of {shape[0]}x{shape[1]} pixels are too small for {name}, which needs "
+            f"{smallest}. Use larger patches or another network."
+        )
+    module = module_type(classes=classes, dtype=jnp.dtype(dtype), **options)
+    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+
+    def init(key: jax.Array) -> Params:
+        return module.init(key, jnp.zeros(example.shape, example.dtype))["params"]
+
+    def apply(params: Params, images: jax.Array) -> jax.Array:
+        logits: jax.Array = module.apply({"params": params}, images)  # type: ignore[assignment]
+        return logits
+
+    return Network(init, apply)
