@@ -173,7 +173,7 @@ def summary(source: Source) -> Metadata:
         }
 
     return {
-        "manifest": str(source.manifest),
+        "manifest": source.manifest.name,
         "images": len(cohort.labels),
         "patients": len(set(cohort.patients.tolist())),
         "sites": dict(sorted(Counter(cohort.sites.tolist()).items())),
