@@ -93,33 +93,38 @@ def _pool_loss(network: Network, params: Params, pool: Batch) -> jax.Array:
     return cross_entropy(logits, jax.nn.one_hot(pool.labels, logits.shape[-1]))
 
 
-def with_best_rate(network: Network, data: Distilled, pool: Batch, keys: jax.Array) -> Distilled:
+def with_best_rate(network: Network, data: Distilled, pool: Batch, start: Params) -> Distilled:
     """Gives a baseline the constant rate that serves it best on training patches.
 
     Args:
       network: what is trained.
       data: from one of the functions above.
       pool: training patches to compare on.
-      keys: of the weights to start from, `[R]`; the loss is averaged over them.
+      start: the weights to start from.
 
     Returns:
       `data` with all rates set to the best of a fixed list.
     """
 
-    def loss(rate: float) -> float:
-        tried = dataclasses.replace(data, log_lr=jnp.full_like(data.log_lr, np.log(rate)))
-        losses = []
-        for key in keys:
-            params = replay(network, network.init(key), tried, rule="raw")
-            losses.append(float(_pool_loss(network, params, pool)))
-        return float(np.nan_to_num(np.mean(losses), nan=np.inf))
+    def at(rate: float) -> Distilled:
+        return dataclasses.replace(data, log_lr=jnp.full_like(data.log_lr, np.log(rate)))
 
-    best = min(_RATES, key=loss)
-    return dataclasses.replace(data, log_lr=jnp.full_like(data.log_lr, np.log(best)))
+    def loss(rate: float) -> float:
+        params = replay(network, start, at(rate), rule="raw")
+        return float(np.nan_to_num(_pool_loss(network, params, pool), nan=np.inf))
+
+    return at(min(_RATES, key=loss))
 
 
 def train_on_real(
-    network: Network, draw: Draw, feed: Feed, key: jax.Array, *, steps: int, lr: float
+    network: Network,
+    draw: Draw,
+    feed: Feed,
+    start: Params,
+    key: jax.Array,
+    *,
+    steps: int,
+    lr: float,
 ) -> Params:
     """Trains a network on all real patches: the ceiling.
 
@@ -129,7 +134,8 @@ def train_on_real(
       network: what is trained.
       draw: `(feed, key) -> Batch`.
       feed: what `draw` draws from.
-      key: typed PRNG key; draws the weights and the batches.
+      start: the weights to start from.
+      key: typed PRNG key of the batches.
       steps: number of updates.
       lr: first rate.
 
@@ -143,14 +149,14 @@ def train_on_real(
         return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
 
     @jax.jit
-    def update(carry: tuple[Params, optax.OptState], step: jax.Array, feed: Feed) -> tuple:
-        params, state = carry
+    def update(
+        params: Params, state: optax.OptState, feed: Feed, step: jax.Array
+    ) -> tuple[Params, optax.OptState]:
         batch = draw(feed, jax.random.fold_in(key, step))
         updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
         return optax.apply_updates(params, updates), state
 
-    params = network.init(jax.random.fold_in(key, steps))
-    carry = (params, optimizer.init(params))
+    params, state = start, optimizer.init(start)
     for step in range(steps):
-        carry = update(carry, jnp.int32(step), feed)
-    return carry[0]
+        params, state = update(params, state, feed, jnp.int32(step))
+    return params

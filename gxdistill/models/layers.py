@@ -71,15 +71,21 @@ class Norm(nn.Module):
         _check.one_of("norm", self.kind, NORMS)
         if self.kind == "none":
             return x
-        count, height, width, channels = x.shape
+        channels = x.shape[-1]
         groups = channels if self.kind == "instance" else _groups(channels)
         scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        y = x.astype(jnp.float32).reshape(count, height, width, groups, channels // groups)
-        mean = y.mean((1, 2, 4), keepdims=True)
-        variance = jnp.square(y - mean).mean((1, 2, 4), keepdims=True)
-        y = (y - mean) * jax.lax.rsqrt(variance + 1e-5)
-        return (y.reshape(x.shape) * scale + bias).astype(x.dtype)
+        y = x.astype(jnp.float32)
+        mean, square = y.mean((1, 2)), jnp.square(y).mean((1, 2))  # [N, C]
+        if groups < channels:
+            grouped = jnp.stack([mean, square]).reshape(2, len(x), groups, channels // groups)
+            averaged = jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape)
+            mean, square = averaged.reshape(2, len(x), channels)
+        # Half the passes over the pixels of E[(y - E[y])^2], and twice the speed with gradients.
+        variance = jnp.maximum(square - jnp.square(mean), 0)
+        factor = jax.lax.rsqrt(variance + 1e-5) * scale
+        shift = bias - mean * factor
+        return (y * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 
 def _groups(channels: int) -> int:
@@ -102,7 +108,9 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
 
 def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """Takes the mean of each `size` x `size` block: `[N, H, W, C] -> [N, H//s, W//s, C]`."""
-    return _blocks(x, size).mean((2, 4))
+    blocks = _blocks(x, size)
+    parts = [blocks[:, :, i, :, j] for i in range(size) for j in range(size)]
+    return sum(parts[1:], parts[0]) / size**2
 
 
 def _blocks(x: jax.Array, size: int) -> jax.Array:

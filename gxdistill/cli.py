@@ -1,0 +1,229 @@
+"""The command line: flags, progress and kind failures. Nothing costly is imported for the help."""
+
+import difflib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gxdistill.errors import UserError
+
+if TYPE_CHECKING:
+    import ml_collections
+
+_USAGE = """gxdistill: distils private radiographs into a handful of synthetic soft-label images.
+
+  gxdistill COMMAND [--config=FILE.py[:VARIANT]] [--config.FIELD=VALUE ...] [--workdir=DIR]
+
+Commands:
+{commands}
+
+Flags:
+  --config=FILE.py:VARIANT  settings of the job; configs/ holds some, each with a variant `smoke`
+  --config.FIELD=VALUE      changes one setting, for example --config.distill.outer_steps=200
+  --workdir=DIR             where the job keeps what it makes (default: runs/NAME of the config)
+  --package=DIR             the package to train or evaluate (default: WORKDIR/package)
+  --networks=N              train: number of fresh networks (default 5)
+  --seed=N                  train: fresh initial weights, where the package has known ones too
+  --network=NAME            train: another network of the zoo (lenet, convnet, resnet18)
+"""
+
+
+class _Flags(NamedTuple):
+    config: "ml_collections.ConfigDict | None"
+    workdir: Path
+    package: Path
+    networks: int
+    seed: int | None
+    network: str | None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _job(flags: _Flags) -> Any:
+    from gxdistill.run.job import Job
+
+    if flags.config is None:
+        raise UserError("--config is missing, for example --config=configs/demo.py.")
+    return Job(flags.config, flags.workdir, _say)
+
+
+def _prepare(flags: _Flags) -> None:
+    from gxdistill.run import distilling
+
+    distilling.prepare(_job(flags))
+
+
+def _distill(flags: _Flags) -> None:
+    from gxdistill.run import distilling
+
+    distilling.distil(_job(flags))
+
+
+def _train(flags: _Flags) -> None:
+    from gxdistill.run import receiving
+
+    trained = receiving.train_networks(
+        flags.package, count=flags.networks, seed=flags.seed, name=flags.network
+    )
+    receiving.save_networks(flags.workdir / "networks", trained)
+    receiving.say_networks(trained, _say)
+
+
+def _evaluate(flags: _Flags) -> None:
+    from gxdistill.run import assessing, receiving
+
+    job = _job(flags)
+    folder = flags.workdir / "networks"
+    if not folder.exists():
+        _train(flags)
+    trained = receiving.load_networks(folder, flags.package)
+    print(assessing.as_text(assessing.evaluate_package(job, flags.package, trained)))
+
+
+def _report(flags: _Flags) -> None:
+    from gxdistill import report
+
+    _say(f"report: {report.write(flags.workdir, flags.package)}")
+
+
+def _demo(flags: _Flags) -> None:
+    for stage in (_distill, _train, _evaluate, _report):
+        stage(flags)
+
+
+def _inspect(path: Path) -> None:
+    from gxdistill import package
+
+    print(package.describe(package.load(path), path))
+
+
+def _verify(path: Path) -> None:
+    from gxdistill import package
+
+    package.verify(path)
+    print(f"{path}: whole and unchanged.")
+
+
+_JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
+    "demo": (_demo, "run the whole job on a built-in cohort of phantoms"),
+    "prepare": (_prepare, "check a cohort: counts, patch classes, quarantine"),
+    "distill": (_distill, "learn the distilled images and package them; resumes"),
+    "train": (_train, "rebuild classifiers from a package alone"),
+    "evaluate": (_evaluate, "measure classifiers on the test patients, beside baselines"),
+    "report": (_report, "write one HTML page with pictures"),
+}
+_READERS: dict[str, tuple[Callable[[Path], None], str]] = {
+    "inspect": (_inspect, "PACKAGE: say what is in it"),
+    "verify": (_verify, "PACKAGE: check that it is whole and unchanged"),
+}
+
+
+def _usage() -> str:
+    texts = {name: text for name, (_, text) in (_JOBS | _READERS).items()}
+    return _USAGE.format(commands="\n".join(f"  {name:<9} {text}" for name, text in texts.items()))
+
+
+def _demo_config() -> str:
+    return str(Path(__file__).parents[1] / "configs" / "demo.py")
+
+
+def _config(arguments: list[str], default: str | None) -> "ml_collections.ConfigDict | None":
+    """Reads the config of `--config` and its overrides."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    def read(chosen: list[str]) -> Any:
+        values = flags.FlagValues()
+        argv = ["gxdistill", *chosen]
+        config_flags.DEFINE_config_file("config", default, flag_values=values, sys_argv=argv)
+        values(argv)
+        return values["config"].value
+
+    file = [argument for argument in arguments if argument.startswith("--config=")]
+    try:
+        config = read(file)
+        known = [] if config is None else _fields(config)
+    except (flags.Error, OSError) as error:
+        # The cause is the last line of a whole traceback.
+        cause = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"{' '.join(file)} cannot be read: {cause}") from error
+    if config is None:
+        return None
+    for argument in arguments:
+        field = argument.removeprefix("--").split("=")[0]
+        if field.startswith("config.") and field not in known:
+            nearest = difflib.get_close_matches(field, known, 1, 0)
+            raise UserError(f"unknown setting --{field}. Did you mean --{nearest[0]}?")
+    try:
+        return read(arguments)
+    except (flags.Error, TypeError, ValueError) as error:
+        cause = str(error).strip().splitlines()[-1].strip()
+        raise UserError(f"a setting has an unfit value: {cause}") from error
+
+
+def _fields(config: Any, prefix: str = "config") -> list[str]:
+    names = []
+    for key in config:
+        names.append(f"{prefix}.{key}")
+        value = config.get_ref(key).get()
+        if hasattr(value, "get_ref"):
+            names += _fields(value, names[-1])
+    return names
+
+
+def _parse(command: str, arguments: list[str]) -> _Flags:
+    from absl import flags
+
+    mine = [argument for argument in arguments if argument.startswith("--config")]
+    config = _config(mine, _demo_config() if command == "demo" else None)
+    values = flags.FlagValues()
+    for name in ("workdir", "package", "network"):
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    flags.DEFINE_integer("networks", 5, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", None, "", flag_values=values)
+    try:
+        rest = values([command, *(a for a in arguments if a not in mine)])[1:]
+    except flags.Error as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    if rest:
+        raise UserError(f"unexpected {rest[0]!r}. Flags are written --NAME=VALUE.")
+    name = "package" if config is None else config.name
+    workdir = Path(values["workdir"].value or f"runs/{name}").absolute()
+    path = Path(values["package"].value or workdir / "package").absolute()
+    others = (values[name].value for name in ("networks", "seed", "network"))
+    return _Flags(config, workdir, path, *others)
+
+
+def _run(command: str, arguments: list[str]) -> None:
+    if command in _READERS:
+        if len(arguments) != 1 or arguments[0].startswith("-"):
+            raise UserError(f"name one package, for example: gxdistill {command} runs/demo/package")
+        _READERS[command][0](Path(arguments[0]).absolute())
+        return
+    flags = _parse(command, arguments)
+    _JOBS[command][0](flags)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command; what the user can mend ends in one line and exit status 1."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or {"-h", "--help", "help"} & set(arguments):
+        print(_usage())
+        return
+    command, *rest = arguments
+    commands = [*_JOBS, *_READERS]
+    if command not in commands:
+        nearest = difflib.get_close_matches(command, commands, 1, 0)
+        sys.exit(f"gxdistill: unknown command {command!r}. Did you mean {nearest[0]!r}?")
+    try:
+        _run(command, rest)
+    except UserError as error:
+        sys.exit(f"gxdistill {command}: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        _say(
+            f"gxdistill {command}: interrupted. The same command goes on from the last checkpoint."
+        )
+        sys.exit(130)

@@ -1,0 +1,218 @@
+"""How good a package is: patches, whole images, baselines, the ceiling, pictures for the report."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gxdistill import baselines, decision, evaluate, metrics, package, storage, train
+from gxdistill.data import batches
+from gxdistill.errors import UserError
+from gxdistill.pytrees import Cohort, Distilled, Metadata, Network, Params
+from gxdistill.run.job import Job, Use
+from gxdistill.run.receiving import Trained
+
+_BASELINES: dict[str, Callable[..., Distilled]] = {
+    "random_real": baselines.random_real,
+    "class_means": baselines.class_means,
+    "kmeans_centres": baselines.kmeans_centres,
+}
+_POOL_PER_CLASS = 512  # Real patches that baselines are made of and choose their rate on.
+_SHOWN = 4  # Whole test images of the report.
+
+
+def decides_images(cohort: Cohort) -> bool:
+    """Tells whether whole images are decided: where their labels are negative and positive."""
+    return len(cohort.class_names) - (cohort.masks is not None) == 2
+
+
+def threshold(job: Job, network: Network, params: Params) -> float | None:
+    """Chooses tau on training patients only.
+
+    Returns:
+      The threshold; None where a class has no decidable image, so that there is none.
+    """
+    order = np.random.default_rng(job.config.seed).permutation(len(job.training.labels))
+    sample = job.training.select(np.sort(order[: job.config.evaluate.threshold_images]))
+    probabilities = evaluate.predict(network, params, sample, job.grid)
+    scores = evaluate.image_scores(probabilities, job.config.decision.rule)
+    try:
+        return decision.choose_threshold(scores, sample.labels)
+    except metrics.UndefinedError:
+        return None
+
+
+def measure(
+    job: Job, network: Network, params: Params, tau: float | None
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Measures networks on the test patients.
+
+    Args:
+      job: whose cohort and grid.
+      network: what the weights belong to.
+      params: weights of R networks, each leaf with a leading axis R.
+      tau: threshold for whole images; None leaves these out.
+
+    Returns:
+      The figures, as JSON can hold them, and the probabilities `[R, n_images, n_patches, K]`.
+    """
+    probabilities = evaluate.predict(network, params, job.test, job.grid)
+    table, corners = job.table(job.test), job.grid.corners(job.test)
+    accuracy = evaluate.patch_accuracy(probabilities, table, corners)
+    figures: dict[str, Any] = {"balanced_patch_accuracy": evaluate.spread(accuracy)}
+    if tau is not None:
+        scores = evaluate.image_scores(probabilities, job.config.decision.rule)
+        figures["images"] = evaluate.whole_images(scores, job.test, tau)
+        figures["roc"] = _roc(scores, job.test)
+    return figures, probabilities
+
+
+def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
+    """The ROC curve over the decided images of all networks together."""
+    labels = np.broadcast_to(cohort.labels, scores.shape)
+    decided = ~np.isnan(scores)
+    try:
+        false_positive, true_positive, _ = metrics.roc_curve(scores[decided], labels[decided])
+    except metrics.UndefinedError:
+        return None
+    return {"false_positive": false_positive.tolist(), "true_positive": true_positive.tolist()}
+
+
+def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
+    """Gives a new package its threshold and its figures.
+
+    Returns:
+      The manifest's `decision` and `results`.
+    """
+    tau = threshold(job, job.network, params) if decides_images(job.test) else None
+    figures, _ = measure(job, job.network, params, tau)
+    figures.pop("roc", None)
+    return (None if tau is None else {"rule": job.config.decision.rule, "tau": tau}), figures
+
+
+def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
+    """Evaluates trained networks, beside baselines and the ceiling where the config asks for them.
+
+    Writes `evaluation.json` and `heatmaps.npz` into the working folder.
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      UserError: the package does not fit the cohort or its patches.
+    """
+    manifest = package.load(path).manifest
+    _check_fits(job, manifest)
+    decided = manifest["decision"]
+    tau = None if decided is None else decided["tau"]
+    job.say("evaluating the distilled set")
+    figures, probabilities = measure(job, trained.network, trained.params, tau)
+    contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
+    if decided is not None:
+        _save_heatmaps(job, probabilities[0], tau)
+    if job.config.evaluate.baselines:
+        like = package.load(path).distilled
+        for name, choose in _BASELINES.items():
+            job.say(f"evaluating the baseline {name}")
+            contenders[name] = _baseline(job, choose, like)
+        job.say("training the ceiling on all real patches")
+        contenders["all_patches"] = _ceiling(job)
+    result = {
+        "name": manifest["name"],
+        "package_bytes": package.size_bytes(path),
+        "cohort_bytes": int(job.source.cohort.images.nbytes),
+        "contenders": contenders,
+        "shares": _shares(contenders),
+    }
+    storage.write_json(job.workdir / "evaluation.json", result)
+    return result
+
+
+def _check_fits(job: Job, manifest: Metadata) -> None:
+    for field, value in job.geometry.items():
+        if manifest["patch"][field] != value:
+            raise UserError(
+                f"The package was made with patch.{field} = {manifest['patch'][field]!r}, and "
+                f"here it is {value!r}. Evaluate it with the config that it was made with."
+            )
+    if tuple(manifest["class_names"]) != job.source.cohort.class_names:
+        raise UserError(
+            f"The package knows the classes {', '.join(manifest['class_names'])}, the cohort "
+            f"{', '.join(job.source.cohort.class_names)}. Evaluate it on a cohort of its kind."
+        )
+
+
+def _start_params(job: Job, key: jax.Array) -> Params:
+    return job.network.init(job.key(Use.KNOWN) if job.known else key)
+
+
+def _judged(job: Job, params: list[Params]) -> dict[str, Any]:
+    """Measures a contender with a threshold of its own, chosen as the package's is."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+    tau = threshold(job, job.network, stacked) if decides_images(job.test) else None
+    return measure(job, job.network, stacked, tau)[0]
+
+
+def _baseline(job: Job, choose: Callable[..., Distilled], like: Distilled) -> dict[str, Any]:
+    feed = batches.resident(job.training, job.table(job.training))
+    pool = jax.jit(job.draw(_POOL_PER_CLASS * job.classes))(feed, job.key(Use.POOL))
+    params = []
+    for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
+        data = choose(pool, like, key)
+        start = _start_params(job, key)
+        data = baselines.with_best_rate(job.network, data, pool, start)
+        params.append(train.replay(job.network, start, data, rule="raw"))
+    return _judged(job, params)
+
+
+def _ceiling(job: Job) -> dict[str, Any]:
+    settings = job.config.evaluate.ceiling
+    feed = batches.resident(job.training, job.table(job.training))
+    draw = job.draw(settings.batch)
+    train_one = partial(
+        baselines.train_on_real, job.network, draw, feed, steps=settings.steps, lr=settings.lr
+    )
+    params = []
+    for key in jax.random.split(jax.random.fold_in(job.key(Use.BASELINE), 1), settings.networks):
+        params.append(train_one(_start_params(job, key), key))
+    return _judged(job, params)
+
+
+def _shares(contenders: Metadata) -> Metadata:
+    """The share of the ceiling that the distilled set reaches, by figure."""
+    if "all_patches" not in contenders:
+        return {}
+    ours, ceiling = contenders["distilled"], contenders["all_patches"]
+    name = "balanced_patch_accuracy"
+    shares = {name: ours[name]["mean"] / ceiling[name]["mean"]}
+    for figure in ("hm", "auc"):
+        both = [part.get("images", {}).get(figure) for part in (ours, ceiling)]
+        if all(both):
+            shares[figure] = both[0]["mean"] / both[1]["mean"] if both[1]["mean"] else None
+    return shares
+
+
+def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
+    """Keeps what the report draws: test images by chance, half of them positive."""
+    rng, labels = np.random.default_rng(job.config.seed), job.test.labels
+    chosen = np.concatenate(
+        [rng.permutation(np.flatnonzero(labels == label))[: _SHOWN // 2] for label in (0, 1)]
+    )
+    scores = decision.score(job.config.decision.rule, probabilities[chosen])
+    part = job.test.select(chosen)
+    storage.write_arrays(
+        job.workdir / "heatmaps.npz",
+        images=part.images[..., 0],
+        probabilities=probabilities[chosen],
+        corners=job.grid.corners(job.test),
+        size=np.int32(job.grid.size),
+        labels=part.labels,
+        names=part.names,
+        scores=scores,
+        decisions=decision.decide(scores, tau),
+        tau=np.float64(tau),
+    )

@@ -1,0 +1,75 @@
+"""Every setting of a job, with the value it has where a config says nothing."""
+
+import ml_collections
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """Makes the config that the files in `configs/` start from; fields are locked."""
+    config = ml_collections.ConfigDict()
+    config.name = "unnamed"
+    config.seed = 0
+
+    config.data = ml_collections.ConfigDict()
+    config.data.kind = "manifest"  # or "phantom", "mnist"
+    config.data.path = "."  # folder of the data set
+    config.data.manifest = "manifest.csv"  # in that folder
+    config.data.columns = ml_collections.ConfigDict(convert_dict=False)  # field: column or template
+    config.data.label_names = ("non-gastritis", "gastritis")
+    config.data.image_size = ml_collections.config_dict.placeholder(tuple)  # height, width; None: any
+    config.data.downscale = 1  # averages blocks of this side
+    config.data.test_share = 0.25  # of the patients, where the manifest has no split
+    config.data.max_bad_share = 0.05  # the job stops when more is quarantined
+    config.data.limit = ml_collections.config_dict.placeholder(int)  # reads only so many entries
+    config.data.patients = 200  # of the phantom
+    config.data.size = 256  # side of the phantom's images in pixels
+
+    config.patch = ml_collections.ConfigDict()
+    config.patch.size = 299
+    config.patch.stride = 50
+    config.patch.border = False  # covers the far edges too
+    config.patch.irrelevant_below = 0.01  # largest organ share of an irrelevant patch
+    config.patch.inside_above = 0.85  # smallest organ share of a patch inside
+
+    config.network = ml_collections.ConfigDict()
+    config.network.name = "convnet"
+    config.network.options = ml_collections.ConfigDict()
+    config.network.options.dtype = "float32"
+
+    config.distill = ml_collections.ConfigDict()
+    config.distill.init = "random"  # initial weights: "known" is one set, "random" any
+    config.distill.steps = 10  # S
+    config.distill.epochs = 3  # E
+    config.distill.images_per_step = 3  # B; any number, also fewer than classes
+    config.distill.label_rule = "raw"  # or "softmax"
+    config.distill.started_from = "noise"  # or "real", which leaks
+    config.distill.start_lr = 0.02  # first inner learning rate
+    config.distill.networks = 1  # initial weights of one outer step
+    config.distill.batch = 256  # real patches of one outer step
+    config.distill.remat = True  # recomputes inner steps in place of storing them
+    config.distill.outer_steps = 1000
+    config.distill.steps_per_call = 10  # outer steps of one dispatch
+    config.distill.checkpoint_every = 50
+    config.distill.evaluate_every = 100
+    config.distill.evaluate_networks = 2  # fresh networks of a periodic evaluation
+    config.distill.evaluate_patches = 1200
+    config.distill.optimizer = ml_collections.ConfigDict()
+    config.distill.optimizer.images_lr = 0.05
+    config.distill.optimizer.labels_lr = 0.02
+    config.distill.optimizer.rates_lr = 0.02
+    config.distill.optimizer.clip = 1.0  # largest norm of a meta-gradient
+    config.distill.optimizer.warmup = 0  # outer steps
+
+    config.decision = ml_collections.ConfigDict()
+    config.decision.rule = "counts"  # or "soft"
+
+    config.evaluate = ml_collections.ConfigDict()
+    config.evaluate.networks = 5  # fresh networks that a package is judged by
+    config.evaluate.threshold_images = 200  # training images that tau is chosen on
+    config.evaluate.baselines = True
+    config.evaluate.baseline_networks = 3
+    config.evaluate.ceiling = ml_collections.ConfigDict()
+    config.evaluate.ceiling.networks = 2
+    config.evaluate.ceiling.steps = 1500
+    config.evaluate.ceiling.batch = 256
+    config.evaluate.ceiling.lr = 0.001
+    return config.lock()

@@ -1,0 +1,116 @@
+"""The receiving side: networks from a package alone, with no access to the private data."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gxdistill import package, storage, train
+from gxdistill.errors import UserError
+from gxdistill.pytrees import Metadata, Network, Params
+from gxdistill.run.job import create_network
+from gxdistill.run.progress import Say
+
+
+class Trained(NamedTuple):
+    """Networks that were trained on a package.
+
+    Attributes:
+      network: what they are.
+      params: weights, each leaf with a leading axis R.
+      record: how they came to be, as JSON can hold it.
+    """
+
+    network: Network
+    params: Params
+    record: Metadata
+
+
+def network_of(manifest: Metadata, name: str | None = None) -> tuple[Network, Metadata]:
+    """Creates the network that a manifest names, or another one of the zoo for its patches.
+
+    Returns:
+      The network, and its name and options.
+
+    Raises:
+      UserError: the name is unknown or the network does not fit the patches.
+    """
+    patch = manifest["patch"]
+    shape = (patch["size"], patch["size"], patch["channels"])
+    own = name is None or name == manifest["network"]["name"]
+    chosen = manifest["network"] if own else {"name": name, "options": {}}
+    classes = len(manifest["class_names"])
+    return create_network(chosen["name"], dict(chosen["options"]), shape, classes), chosen
+
+
+def train_networks(
+    path: Path, *, count: int = 5, seed: int | None = None, name: str | None = None
+) -> Trained:
+    """Replays a package.
+
+    A package with a known init gives its one network, unless a seed or another network is asked
+    for; then, as for any other package, `count` fresh networks are trained.
+
+    Args:
+      path: folder of the package.
+      count: R, number of fresh networks.
+      seed: of their initial weights; None is 0.
+      name: network of the zoo; None takes the package's own.
+
+    Returns:
+      The trained networks.
+
+    Raises:
+      UserError: the package cannot be read, or a network diverged.
+    """
+    if count < 1:
+        raise UserError(f"{count} networks cannot be trained; ask for 1 or more.")
+    content = package.load(path)
+    network, chosen = network_of(content.manifest, name)
+    rule = content.manifest["distillation"]["label_rule"]
+    distilled = jax.tree.map(jnp.asarray, content.distilled)
+    record = {"network": chosen, "package": package.digest(path)}
+    if content.start is not None and seed is None and name is None:
+        params = train.replay(network, content.start, distilled, rule=rule)
+        train.check_finite([params])
+        stacked = jax.tree.map(lambda leaf: leaf[None], params)
+        return Trained(network, stacked, {**record, "init": "known", "count": 1, "seed": None})
+    seed = seed or 0
+    keys = jax.random.split(jax.random.key(seed), count)
+    params = train.replay_many(network, keys, distilled, rule=rule)
+    return Trained(network, params, {**record, "init": "fresh", "count": count, "seed": seed})
+
+
+def save_networks(folder: Path, trained: Trained) -> None:
+    """Writes trained networks: their arrays by Orbax, and `networks.json`."""
+    with storage.fresh_folder(folder) as fresh:
+        arrays = storage.save_arrays(fresh / "arrays", trained.params)
+        storage.write_json(fresh / "networks.json", {**trained.record, "arrays": arrays})
+
+
+def load_networks(folder: Path, path: Path) -> Trained:
+    """Reads what `save_networks` wrote.
+
+    Args:
+      folder: of the networks.
+      path: folder of the package that they should come from.
+
+    Raises:
+      UserError: they cannot be read, or come from another package.
+    """
+    record = storage.read_json(folder / "networks.json")
+    if record.get("package") != package.digest(path):
+        raise UserError(
+            f"The networks in {folder} were not trained on {path}. Run `gxdistill train` again."
+        )
+    network, _ = network_of(package.load(path).manifest, record["network"]["name"])
+    params = storage.load_arrays(folder / "arrays", record.pop("arrays"))
+    return Trained(network, params, record)
+
+
+def say_networks(trained: Trained, say: Say) -> None:
+    """Tells people what was trained."""
+    record = trained.record
+    start = "the known start" if record["init"] == "known" else f"seed {record['seed']}"
+    say(f"trained {record['count']} {record['network']['name']} network(s) from {start}")
