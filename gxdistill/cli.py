@@ -146,7 +146,7 @@ def _config(arguments: list[str], default: str | None) -> "ml_collections.Config
     try:
         config = read(file)
         known = [] if config is None else _fields(config)
-    except (flags.Error, OSError) as error:
+    except Exception as error:  # the file is the user's code: it may raise anything
         # The cause is the last line of a whole traceback.
         cause = str(error).strip().splitlines()[-1].strip()
         raise UserError(f"{' '.join(file)} cannot be read: {cause}") from error
@@ -193,8 +193,8 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     name = "package" if config is None else config.name
     workdir = Path(values["workdir"].value or f"runs/{name}").absolute()
     path = Path(values["package"].value or workdir / "package").absolute()
-    others = (values[name].value for name in ("networks", "seed", "network"))
-    return _Flags(config, workdir, path, *others)
+    networks: Any = values["networks"].value
+    return _Flags(config, workdir, path, networks, values["seed"].value, values["network"].value)
 
 
 def _run(command: str, arguments: list[str]) -> None:

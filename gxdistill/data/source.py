@@ -1,10 +1,10 @@
 """Reads a cohort from a manifest and its files; quarantines what is broken, with the reason."""
 
-import contextlib
 import csv
 import dataclasses
 import functools
 import hashlib
+import io
 import math
 import os
 from collections import Counter
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from gxdistill import _check
+from gxdistill import _check, storage
 from gxdistill.data import images
 from gxdistill.data.images import BadEntryError
 from gxdistill.data.manifest import Entry, Quarantined, duplicates, few, read_manifest
@@ -139,20 +139,18 @@ def read_cohort(
 
 
 def write_quarantine(path: Path, quarantine: Sequence[Quarantined]) -> None:
-    """Writes what was left out as a CSV of names and reasons; never half of it.
+    """Writes a CSV of name and reason, at one stroke.
+
+    Args:
+      path: of the file; a former one is replaced.
+      quarantine: what was left out.
 
     Raises:
       UserError: the file cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([Quarantined._fields, *quarantine])
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise UserError(f"Cannot write {path}: {error.strerror}. Choose another place.") from error
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Quarantined._fields, *quarantine])
+    storage.write_text(path, text.getvalue())
 
 
 def summary(source: Source) -> Metadata:

@@ -112,7 +112,7 @@ def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
     job.say("evaluating the distilled set")
     figures, probabilities = measure(job, trained.network, trained.params, tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
-    if decided is not None:
+    if tau is not None:
         _save_heatmaps(job, probabilities[0], tau)
     if job.config.evaluate.baselines:
         like = package.load(path).distilled
@@ -209,10 +209,29 @@ def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
         images=part.images[..., 0],
         probabilities=probabilities[chosen],
         corners=job.grid.corners(job.test),
-        size=np.int32(job.grid.size),
+        size=np.array(job.grid.size),
         labels=part.labels,
         names=part.names,
         scores=scores,
         decisions=decision.decide(scores, tau),
-        tau=np.float64(tau),
+        tau=np.array(tau),
     )
+
+
+def as_text(result: Metadata) -> str:
+    """Lays the figures of an evaluation out as a table for people."""
+    lines = [f"{'':<16}{'patch accuracy':>16}{'Sen':>8}{'Spe':>8}{'HM':>8}{'AUC':>8}"]
+    for name, figures in result["contenders"].items():
+        cells = [_cell(figures["balanced_patch_accuracy"], 16)]
+        images = figures.get("images", {})
+        cells += [_cell(images.get(figure), 8) for figure in ("sen", "spe", "hm", "auc")]
+        lines.append(f"{name:<16}{''.join(cells)}")
+    for name, share in result["shares"].items():
+        lines.append(f"share of the ceiling, {name}: {'-' if share is None else f'{share:.3f}'}")
+    ratio = result["cohort_bytes"] / result["package_bytes"]
+    lines.append(f"package: {result['package_bytes']} bytes, 1/{ratio:.0f} of the images")
+    return "\n".join(lines)
+
+
+def _cell(figure: Metadata | None, width: int) -> str:
+    return f"{'-' if figure is None else format(figure['mean'], '.3f'):>{width}}"

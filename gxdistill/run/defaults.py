@@ -13,9 +13,11 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.kind = "manifest"  # or "phantom", "mnist"
     config.data.path = "."  # folder of the data set
     config.data.manifest = "manifest.csv"  # in that folder
-    config.data.columns = ml_collections.ConfigDict(convert_dict=False)  # field: column or template
+    config.data.columns = ml_collections.ConfigDict()  # field: another column, or a template
     config.data.label_names = ("non-gastritis", "gastritis")
-    config.data.image_size = ml_collections.config_dict.placeholder(tuple)  # height, width; None: any
+    config.data.image_size = ml_collections.config_dict.placeholder(
+        tuple
+    )  # height, width; None: any
     config.data.downscale = 1  # averages blocks of this side
     config.data.test_share = 0.25  # of the patients, where the manifest has no split
     config.data.max_bad_share = 0.05  # the job stops when more is quarantined
@@ -32,8 +34,7 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.network = ml_collections.ConfigDict()
     config.network.name = "convnet"
-    config.network.options = ml_collections.ConfigDict()
-    config.network.options.dtype = "float32"
+    config.network.options = ml_collections.ConfigDict()  # the module's own, and `dtype`
 
     config.distill = ml_collections.ConfigDict()
     config.distill.init = "random"  # initial weights: "known" is one set, "random" any

@@ -310,11 +310,9 @@ def test_the_quarantine_is_written_as_csv(tmp_path):
 
 def test_a_quarantine_that_cannot_be_written_leaves_the_old_one(tmp_path):
     (tmp_path / "quarantine.csv").mkdir()  # In the way of the rename.
-    with pytest.raises(UserError, match=r"Cannot write .*\.csv: .* Choose another place"):
+    with pytest.raises(UserError, match=r"quarantine\.csv could not be written: .* another place"):
         write_quarantine(tmp_path / "quarantine.csv", [])
     assert os.listdir(tmp_path) == ["quarantine.csv"]
-    with pytest.raises(UserError, match="No such file or directory"):
-        write_quarantine(tmp_path / "nowhere/quarantine.csv", [])
 
 
 def test_the_public_radiographs_are_read_by_mapping_their_columns(data_root):

@@ -1,0 +1,39 @@
+r"""The whole job on a built-in cohort of procedural stomach radiographs.
+
+gxdistill demo                                     # all stages, ends with a table and a page
+gxdistill distill --config=configs/demo.py:smoke   # a minute
+"""
+
+import ml_collections
+
+from gxdistill.run.defaults import default_config
+
+
+def get_config(variant: str = "full") -> ml_collections.ConfigDict:
+    """Makes the config: "full" or "smoke"."""
+    if variant not in ("full", "smoke"):
+        raise ValueError(f"unknown variant {variant!r}; there are 'full' and 'smoke'")
+    config = default_config()
+    config.name = "demo"
+    config.data.kind = "phantom"
+    config.data.patients = 200
+    config.data.size = 256
+    config.patch.size = 32
+    config.patch.stride = 16
+    config.network.options = {"width": 16, "depth": 3, "norm": "instance"}
+    config.distill.init = "known"
+    config.distill.outer_steps = 300
+    config.distill.batch = 128
+    if variant == "smoke":
+        config.name = "demo-smoke"
+        config.data.patients = 16
+        config.data.size = 128
+        config.patch.size = 16
+        config.patch.stride = 8
+        config.patch.inside_above = 0.6
+        config.network.options = {"width": 4, "depth": 2}
+        config.distill.update(steps=2, epochs=1, outer_steps=4, batch=16, steps_per_call=2)
+        config.distill.update(checkpoint_every=2, evaluate_every=4, evaluate_patches=30)
+        config.evaluate.update(networks=2, baseline_networks=1)
+        config.evaluate.ceiling.update(networks=1, steps=4, batch=16)
+    return config
