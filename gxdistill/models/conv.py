@@ -17,6 +17,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gxdistill import _check
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 4  # Up to here a row of pixels is the longer contiguous run than its channels.
 
@@ -158,6 +160,7 @@ def conv2d(
     Raises:
       ValueError: `padding` is unknown.
     """
+    _check.one_of("padding", padding, ("SAME", "VALID"))
     pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
     (_, tall, wide, _), (high, broad, _, _) = x.shape, kernel.shape
     geometry = _Geometry(tall, wide, high, broad, stride, (pads[0], pads[1]))

@@ -3,6 +3,8 @@
 No running statistics anywhere: they could not be differentiated through the unroll.
 """
 
+import functools
+import itertools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -99,11 +101,8 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     `lax.reduce_window`.
     """
     blocks = _blocks(x, size)
-    out = blocks[:, :, 0, :, 0]
-    for i in range(size):
-        for j in range(size):
-            out = jnp.maximum(out, blocks[:, :, i, :, j])
-    return out
+    places = itertools.product(range(size), repeat=2)
+    return functools.reduce(jnp.maximum, [blocks[:, :, i, :, j] for i, j in places])
 
 
 def average_pool(x: jax.Array, size: int = 2) -> jax.Array:

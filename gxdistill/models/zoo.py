@@ -39,14 +39,17 @@ def create(
       The network as pure functions.
 
     Raises:
-      ValueError: a name is unknown, an option is not the module's, or the image is too small.
+      ValueError: a name is unknown, an option is not the module's or has no meaning, or the image
+        is too small.
     """
     _check.one_of("network", name, NAMES)
     _check.one_of("dtype", dtype, ("float32", "bfloat16"))
     module_type = _MODULES[name]
     known = [f for f in module_type.__dataclass_fields__ if f not in ("parent", "name")]
-    for option in options:
+    for option, value in options.items():
         _check.one_of(f"option of {name}", option, known)
+        if isinstance(value, int):
+            _check.positive(**{option: value})
     if "stages" in options:
         options["stages"] = tuple(options["stages"])  # type: ignore[arg-type]
     smallest = 2 ** int(options.get("depth", 3)) if name == "convnet" else _SMALLEST[name]  # type: ignore[arg-type]
@@ -56,13 +59,13 @@ def create(
             f"{smallest}. Use larger patches or another network."
         )
     module = module_type(classes=classes, dtype=jnp.dtype(dtype), **options)
-    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
     def init(key: jax.Array) -> Params:
-        return module.init(key, jnp.zeros(example.shape, example.dtype))["params"]
+        return module.init(key, jnp.zeros((1, *shape), jnp.float32))["params"]
 
     def apply(params: Params, images: jax.Array) -> jax.Array:
         logits: jax.Array = module.apply({"params": params}, images)  # type: ignore[assignment]
         return logits
 
+    jax.eval_shape(lambda: init(jax.random.key(0)))  # The modules check their settings here.
     return Network(init, apply)

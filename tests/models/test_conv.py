@@ -1,0 +1,132 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gxdistill.models.conv import conv2d
+
+# Images [N, H, W, Ci], kernel [h, w, Co], stride, padding.
+CASES = [
+    ((2, 8, 8, 3), (3, 3, 4), 1, "SAME"),
+    ((2, 9, 7, 1), (5, 5, 6), 1, "SAME"),
+    ((2, 9, 8, 8), (3, 3, 4), 1, "VALID"),
+    ((2, 8, 9, 8), (3, 3, 8), 2, "SAME"),
+    ((1, 10, 8, 3), (5, 5, 2), 2, "VALID"),
+    ((2, 8, 7, 8), (1, 1, 4), 2, "SAME"),
+    ((2, 10, 9, 3), (7, 7, 4), 2, "SAME"),
+    ((2, 7, 8, 5), (4, 1, 3), 1, "SAME"),
+]
+
+
+def _xla(x, k, stride, padding):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, k, (stride, stride), padding, dimension_numbers=layout)
+
+
+def _draw(images, kernel, count=2):
+    """Draws `count` pairs of images and a kernel."""
+    rng = np.random.default_rng(0)
+    shapes = images, (*kernel[:2], images[3], kernel[2])
+    return [tuple(rng.normal(size=s).astype(np.float32) for s in shapes) for _ in range(count)]
+
+
+def _derivatives(conv):
+    """Value, gradient and Hessian-vector product, reverse over reverse, of a cubic in `conv`."""
+
+    def loss(point):
+        return jnp.sum(conv(*point) ** 3)
+
+    def slope(point, direction):
+        along = jax.tree.map(jnp.vdot, jax.grad(loss)(point), direction)
+        return sum(jax.tree.leaves(along))
+
+    def all_three(point, direction):
+        return conv(*point), jax.grad(loss)(point), jax.grad(slope)(point, direction)
+
+    return jax.jit(all_three)
+
+
+@functools.cache  # so that a case is compiled once
+def _xlas_derivatives(stride, padding):
+    return _derivatives(lambda x, k: _xla(x, k, stride, padding))
+
+
+def _assert_close(actual, expected, rtol):
+    def close(a, b):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max())
+
+    jax.tree.map(close, actual, expected)
+
+
+@pytest.mark.parametrize(("images", "kernel", "stride", "padding"), CASES)
+def test_value_gradients_and_hessian_products_equal_xlas(images, kernel, stride, padding):
+    point, direction = _draw(images, kernel)
+    ours = _derivatives(lambda x, k: conv2d(x, k, stride=stride, padding=padding))
+    expected = _xlas_derivatives(stride, padding)(point, direction)
+    _assert_close(ours(point, direction), expected, rtol=1e-5)
+
+
+def test_value_equals_a_loop():
+    (x, k), stride = _draw((2, 9, 8, 3), (3, 5, 4), 1)[0], 2
+    # "SAME" gives ceil(size / stride) outputs; of an odd number of pads the last side gets more.
+    tall, wide = 5, 4
+    pads = [(outs - 1) * stride + taps - size for outs, taps, size in ((5, 3, 9), (4, 5, 8))]
+    padded = np.pad(x, ((0, 0), *((pad // 2, pad - pad // 2) for pad in pads), (0, 0)))
+    expected = np.zeros((2, tall, wide, 4))
+    for n, i, j, o in itertools.product(*map(range, expected.shape)):
+        window = padded[n, i * stride : i * stride + 3, j * stride : j * stride + 5]
+        expected[n, i, j, o] = np.sum(window.astype(np.float64) * k[..., o])
+    np.testing.assert_allclose(conv2d(x, k, stride=stride), expected, rtol=0, atol=1e-5)
+
+
+def test_bfloat16_is_near_float32():
+    images, kernel, stride, padding = CASES[0]
+    point, direction = _draw(images, kernel)
+    half = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), (point, direction))
+    exact = _xlas_derivatives(stride, padding)(point, direction)
+    rough = _derivatives(lambda x, k: conv2d(x, k, stride=stride, padding=padding))(*half)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(rough))
+    _assert_close(jax.tree.map(lambda a: a.astype(np.float32), rough), exact, rtol=0.05)
+
+
+def test_a_meta_gradient_through_checkpoint_scan_and_vmap_equals_xlas():
+    """Descends on the kernel inside; differentiates the result for images and kernel outside."""
+    (x, k), (y, k2) = _draw((2, 6, 6, 3), (3, 3, 3))
+    kernels = np.stack([k, k2])
+
+    def meta_loss(conv, wrap, loop, point):
+        def inner(k, x):
+            return k - 0.01 * jax.grad(lambda k: jnp.mean(jnp.tanh(conv(x, k)) ** 2))(k)
+
+        def descended(k):
+            return jnp.sum(conv(y, loop(wrap(inner), k, jnp.stack([point[0], y]))) ** 2)
+
+        return jnp.sum(jax.vmap(descended)(point[1]))
+
+    def scanned(step, k, xs):
+        return jax.lax.scan(lambda k, x: (step(k, x), None), k, xs)[0]
+
+    def unrolled(step, k, xs):
+        return step(step(k, xs[0]), xs[1])
+
+    ours = jax.jit(jax.grad(lambda p: meta_loss(conv2d, jax.checkpoint, scanned, p)))
+    xlas = jax.jit(
+        jax.grad(lambda p: meta_loss(lambda x, k: _xla(x, k, 1, "SAME"), lambda f: f, unrolled, p))
+    )
+    _assert_close(ours((x, kernels)), xlas((x, kernels)), rtol=1e-5)
+
+
+def test_xlas_own_convolution_on_request():
+    x, k = _draw((1, 5, 5, 2), (3, 3, 2), 1)[0]
+    asked = jax.make_jaxpr(lambda x, k: conv2d(x, k, xla=True))(x, k)
+    assert [str(e.primitive) for e in asked.eqns] == ["conv_general_dilated"]
+
+
+def test_padding_must_be_known():
+    with pytest.raises(ValueError, match="`padding` is 'FULL'"):
+        conv2d(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1)), padding="FULL")
