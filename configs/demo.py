@@ -25,7 +25,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.distill.outer_steps = 300
     config.distill.batch = 128
     if variant == "smoke":
-        config.name = "demo-smoke"
+        config.name = "demo_smoke"
         config.data.patients = 16
         config.data.size = 128
         config.patch.size = 16

@@ -1,0 +1,91 @@
+"""The main job from end to end, timed: distil, train, evaluate, report, each as a command.
+
+    python -m benchmarks.main_job --config=configs/radiograph.py:known --workdir=runs/known --record
+
+The figures are those of `evaluation.json`; `wall_s` is the time of all stages together,
+installation apart. A run that was resumed is not recorded, for its time would be too short.
+"""
+
+import argparse
+import json
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.record import record
+from gxdistill.pytrees import Metadata
+
+_STAGES = ("distill", "train", "evaluate", "report")
+
+
+def run(config: str, workdir: Path) -> tuple[Metadata, float, float]:
+    """Runs the stages.
+
+    Returns:
+      The evaluation, and the CPU and wall seconds of all stages.
+    """
+    began = time.monotonic()
+    for stage in _STAGES:
+        command = [str(Path(sys.executable).with_name("gxdistill")), stage]
+        subprocess.run([*command, f"--config={config}", f"--workdir={workdir}"], check=True)
+    wall = time.monotonic() - began
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    evaluation = json.loads((workdir / "evaluation.json").read_text())
+    return evaluation, used.ru_utime + used.ru_stime, wall
+
+
+def figures(evaluation: Metadata, wall_s: float) -> list[tuple[str, float, float | None, int, str]]:
+    """Lists metric, value, standard deviation, number of networks and unit."""
+    distilled = evaluation["contenders"]["distilled"]
+    found = [("balanced_patch_accuracy", distilled["balanced_patch_accuracy"])]
+    found += [(name, distilled["images"][name]) for name in ("hm", "auc", "sen", "spe")]
+    rows: list[tuple[str, float, float | None, int, str]] = [
+        (name, figure["mean"], figure["std"], figure["n"], "1") for name, figure in found
+    ]
+    shares = evaluation["shares"]
+    rows += [(f"{name}_share", shares[name], None, 1, "1") for name in ("hm", "auc")]
+    for name, contender in evaluation["contenders"].items():
+        if name != "distilled":
+            figure = contender["balanced_patch_accuracy"]
+            rows.append((f"balanced_{name}", figure["mean"], figure["std"], figure["n"], "1"))
+            rows += [
+                (f"{metric}_{name}", part["mean"], part["std"], part["n"], "1")
+                for metric in ("hm", "auc")
+                if (part := contender["images"][metric])
+            ]
+    rows.append(("package_bytes", evaluation["package_bytes"], None, 1, "B"))
+    return [*rows, ("wall_s", round(wall_s, 1), None, 1, "s")]
+
+
+def main() -> None:
+    """Runs, prints, and with `--record` appends the figures to `benchmarks/results/`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True)
+    parser.add_argument("--workdir", required=True, type=Path)
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.workdir.exists():
+        sys.exit(f"{arguments.workdir} exists: a timed run starts afresh. Name another folder.")
+    evaluation, cpu_s, wall_s = run(arguments.config, arguments.workdir)
+    command = shlex.join(["python", "-m", "benchmarks.main_job", *sys.argv[1:]])
+    for metric, value, std, count, unit in figures(evaluation, wall_s):
+        print(f"{metric}: {value:.4g}" + ("" if std is None else f" +- {std:.2g} (n = {count})"))
+        if arguments.record:
+            record(
+                evaluation["name"],
+                metric,
+                value,
+                std=std,
+                n=count,
+                unit=unit,
+                command=command,
+                cpu_s=cpu_s,
+                wall_s=wall_s,
+            )
+
+
+if __name__ == "__main__":
+    main()
