@@ -19,7 +19,8 @@ def label_classes(steps: int, images_per_step: int, classes: int) -> jax.Array:
       `[S, B]` int32; with `images_per_step` a multiple of `classes`, each step holds each class
       equally often; with fewer images than classes, the next step goes on where this one ended.
     """
-    return (jnp.arange(steps * images_per_step) % classes).reshape(steps, images_per_step)
+    turns = jnp.arange(steps * images_per_step, dtype=jnp.int32)
+    return (turns % classes).reshape(steps, images_per_step)
 
 
 def start(

@@ -60,7 +60,7 @@ def full_unroll(
             return one(distilled, key if known_key is None else known_key, batch)
         keys = jax.random.split(key, networks)
         # One after another on a CPU, where `vmap` would make slow grouped convolutions.
-        together = 1 if jax.default_backend() == "cpu" else networks
+        together = None if jax.default_backend() == "cpu" else networks
         results = jax.lax.map(lambda k: one(distilled, k, batch), keys, batch_size=together)
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
 

@@ -14,6 +14,10 @@ from gxdistill.pytrees import Batch, Distilled
 
 Feed = TypeVar("Feed")
 
+# Folded in before the step, and no step's number, so that no batch shares a key with the networks
+# of a step: `split(key, n)[i]` is `fold_in(key, i)`.
+_DRAWS = 2**32 - 1
+
 
 @flax.struct.dataclass
 class DistillState:
@@ -102,6 +106,13 @@ def optimizer(
       ValueError: a number is out of range.
     """
     _check.positive(outer_steps=outer_steps, images_lr=images_lr, clip=clip)
+    for name, value in (("labels_lr", labels_lr), ("rates_lr", rates_lr), ("warmup", warmup)):
+        if not value >= 0:
+            raise ValueError(f"`{name}` is {value}; it must not be negative.")
+    if warmup >= outer_steps:
+        raise ValueError(
+            f"`warmup` is {warmup}, which leaves none of the {outer_steps} outer steps. Lower it."
+        )
 
     def adam(peak: float) -> optax.GradientTransformation:
         if peak == 0:
@@ -134,8 +145,7 @@ def several_steps(
 
     def call(state: DistillState, feed: Feed) -> tuple[DistillState, jax.Array]:
         def one(state: DistillState, _: None) -> tuple[DistillState, jax.Array]:
-            # Folded twice: the meta-gradient draws its networks from the first fold.
-            key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), 1)
+            key = jax.random.fold_in(jax.random.fold_in(state.key, _DRAWS), state.step)
             return loop.update(state, draw(feed, key))
 
         return jax.lax.scan(one, state, None, length=count)

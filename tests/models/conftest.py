@@ -1,13 +1,11 @@
 """What the tests of the networks share."""
 
-import jax
 import pytest
+
+from tests import toy
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation():
-    """Compiles in half the time: these programs are large, and run a few times on tiny images."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with toy.quick_compilation():
+        yield
