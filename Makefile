@@ -17,10 +17,10 @@ demo: $(DEMO) ## Run the whole job on a built-in cohort; ends with a table and r
 	$(BIN)/gxdistill demo --workdir=runs/demo
 
 test: lint ## Check the code and run the quick tests.
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
 
 test-all: lint ## Check the code and run all tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(DEV) ## Check lint, format and types.
 	$(BIN)/ruff check .
