@@ -1,0 +1,69 @@
+"""The page: its sections in the order in which a person asks."""
+
+from pathlib import Path
+
+from gxdistill import storage
+from gxdistill.report import background, images, results
+from gxdistill.report.findings import Findings, gather
+from gxdistill.report.markup import Markup, count, join, tag
+from gxdistill.report.style import CSS
+
+_SECTIONS = (
+    ("images", "Distilled images", images.distilled),
+    ("comparison", "Comparison", results.comparison),
+    ("roc", "ROC", results.roc),
+    ("learning", "Learning curves", results.curves),
+    ("heat-maps", "Whole test images", images.heat_maps),
+    ("cohort", "Cohort", background.cohort),
+    ("sizes", "Sizes", results.sizes),
+    ("making", "How it was made", background.making),
+)
+
+
+def write(workdir: Path, package_path: Path) -> Path:
+    """Writes `workdir/report.html`: one file that asks nothing of any network and runs no script.
+
+    Args:
+      workdir: what the earlier stages wrote. `cohort.json` must be there; where `history.jsonl`,
+        `evaluation.json` or `heatmaps.npz` is not, the page says so.
+      package_path: folder of the package.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: the cohort or the package is missing, a file cannot be read, or matplotlib is not
+        installed.
+    """
+    path = workdir / "report.html"
+    storage.write_text(path, _page(gather(workdir, package_path)))
+    return path
+
+
+def _page(findings: Findings) -> str:
+    steps, per_step = findings.package.distilled.images.shape[:2]
+    real = count(findings.cohort["splits"]["train"]["images"], "image")
+    title = f"{real} distilled into {steps * per_step:,}"
+    name = findings.manifest["name"]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", f"{name}: {title}"),
+        tag("style", Markup(CSS)),
+    )
+    links = (join(tag("a", text, href=f"#{key}"), " ") for key, text, _ in _SECTIONS)
+    header = tag(
+        "header",
+        tag("p", f"gxdistill report: {name}", class_="kicker"),
+        tag("h1", title),
+        results.verdict(findings),
+        tag("nav", *links, aria_label="Sections"),
+    )
+    sections = (
+        tag("section", tag("h2", text, id=key), *make(findings), aria_labelledby=key)
+        for key, text, make in _SECTIONS
+    )
+    main = tag("main", background.privacy(findings), *sections)
+    document = tag("html", head, tag("body", header, main), lang="en")
+    return f"<!DOCTYPE html>\n{document}\n"

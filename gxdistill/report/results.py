@@ -1,0 +1,233 @@
+"""The sections that say how good the distilled images are, and how small."""
+
+from collections.abc import Iterator
+
+from gxdistill.pytrees import Metadata
+from gxdistill.report import figures
+from gxdistill.report.findings import Findings
+from gxdistill.report.markup import NONE, Markup, by, count, join, share, size, tag
+
+_EVALUATE = "Run `gxdistill evaluate`, then `gxdistill report` again."
+_CONTENDERS = {
+    "distilled": "Distilled images",
+    "random_real": "Random real patches",
+    "class_means": "Class means",
+    "kmeans_centres": "k-means centres",
+    "all_patches": "All real patches, the ceiling",
+}
+_FIGURES = {
+    "balanced_patch_accuracy": "Patch accuracy",
+    "sen": "Sensitivity",
+    "spe": "Specificity",
+    "hm": "HM",
+    "auc": "AUC",
+}
+_SPELT = {
+    "balanced_patch_accuracy": "a balanced patch accuracy",
+    "hm": "a harmonic mean of sensitivity and specificity",
+    "auc": "an area under the ROC curve",
+}
+
+
+def _figure(contender: Metadata, name: str) -> Metadata | None:
+    part = contender if name == "balanced_patch_accuracy" else contender.get("images") or {}
+    return part.get(name)
+
+
+def _listed(parts: list[Markup]) -> Markup:
+    *most, last = parts
+    return join(*(join(part, ", ") for part in most[:-1]), *most[-1:], " and " * bool(most), last)
+
+
+def _missing(findings: Findings) -> str:
+    if findings.outdated:
+        return f"The evaluation in this folder is of another package. {_EVALUATE}"
+    return f"The package has not been evaluated beside baselines yet. {_EVALUATE}"
+
+
+def ratio(findings: Findings) -> str:
+    """Says how many times the cohort is as large as the package."""
+    times = findings.image_bytes(findings.cohort["images"]) / findings.package_bytes
+    return f"{times:,.0f}" if times >= 10 else f"{times:.1f}"
+
+
+def verdict(findings: Findings) -> Markup:
+    """Says in one paragraph what was made and what it is worth."""
+    data, train = findings.package.distilled, findings.cohort["splits"]["train"]
+    steps, per_step, height, width, _ = data.images.shape
+    made = join(
+        tag("strong", count(steps * per_step, "synthetic image")),
+        f" of {by(height, width)} pixels, with soft labels and learning rates, stand in for ",
+        f"{count(train['images'], 'image')} of {count(train['patients'], 'patient')}. ",
+        "They make a package of ",
+        tag("strong", size(findings.package_bytes)),
+        f"; the cohort is {ratio(findings)} times as large. ",
+    )
+    worth = tuple(_worth(findings)) if findings.contenders["distilled"] else ()
+    missing = () if findings.evaluation else (_missing(findings),)
+    return tag("p", made, *worth, *missing, class_="verdict")
+
+
+def _worth(findings: Findings) -> Iterator[str]:
+    ours, shares = findings.contenders["distilled"], findings.shares
+    names = ("hm", "auc") if _figure(ours, "auc") else ("balanced_patch_accuracy",)
+    parts = [(name, part) for name in names if (part := _figure(ours, name))]
+    means = [join(f"{_SPELT[name]} of ", tag("strong", f"{p['mean']:.2f}")) for name, p in parts]
+    reach = "reaches" if parts[0][1]["n"] == 1 else "reach on average"
+    yield join(
+        _trained(ours, findings), f", trained on nothing else, {reach} ", _listed(means), " "
+    )
+    yield f"on the {count(findings.cohort['splits']['test']['images'], 'image')} of other patients"
+    known = [tag("strong", share(shares[name])) for name, _ in parts if shares.get(name)]
+    if known:
+        patches = sum(findings.cohort["patches"]["train"].values())
+        yield join(": ", _listed(known), " of the ceiling, the same network trained on all ")
+        yield f"{count(patches, 'real patch', 'real patches')}"
+    yield ". "
+
+
+def _trained(ours: Metadata, findings: Findings) -> str:
+    name = ours.get("networks", findings.manifest)["network"]["name"]
+    number = ours["balanced_patch_accuracy"]["n"]
+    if number == 1:
+        start = ours.get("networks", {}).get("init", findings.manifest["init"]["rule"])
+        known = start == "known"
+        return f"The network ({name}){' with the known initial weights' * known}"
+    return f"{number} networks ({name}) with fresh initial weights"
+
+
+def comparison(findings: Findings) -> Iterator[Markup]:
+    """Sets the distilled images beside baselines and the ceiling."""
+    contenders = findings.contenders
+    if not contenders["distilled"]:
+        yield tag("p", _missing(findings), class_="absent")
+        return
+    images = any(part.get("images") for part in contenders.values())
+    columns = dict(_FIGURES) if images else {"balanced_patch_accuracy": "Patch accuracy"}
+    order = [*(n for n in _CONTENDERS if n in contenders), *sorted(contenders.keys() - _CONTENDERS)]
+    rows = [_row(name, contenders[name], columns) for name in order]
+    head = tag("tr", tag("th", "Trained on", scope="col"), *_heads(columns))
+    foot = [_shares_row(findings.shares, columns)] if findings.shares else []
+    caption = join(*_caption(findings, images))
+    yield tag(
+        "table",
+        tag("caption", caption),
+        tag("thead", head),
+        tag("tbody", *rows),
+        *(tag("tfoot", row) for row in foot),
+        class_="contest",
+    )
+    if not findings.evaluation:
+        yield tag("p", _missing(findings), class_="absent")
+    elif len(contenders) == 1:
+        yield tag("p", "No baselines were asked for (evaluate.baselines).", class_="absent")
+
+
+def _heads(columns: Metadata) -> Iterator[Markup]:
+    for label in columns.values():
+        yield tag("th", label, scope="col")
+
+
+def _row(name: str, contender: Metadata, columns: Metadata) -> Markup:
+    number = contender["balanced_patch_accuracy"]["n"]
+    about = count(number, "network")
+    images = contender.get("images") or {}
+    if images.get("undecidable"):
+        about += f", {images['undecidable']:.3g} of {images['images']} images undecidable"
+    title = _CONTENDERS.get(name, name.replace("_", " "))
+    cells = (_cell(_figure(contender, key), label) for key, label in columns.items())
+    ours = "ours" if name == "distilled" else None
+    return tag("tr", tag("th", title, tag("small", about), scope="row"), *cells, class_=ours)
+
+
+def _cell(part: Metadata | None, label: str) -> Markup:
+    if part is None:
+        return tag("td", NONE, data_label=label)
+    mean = f"{part['mean']:.3f}" + ("" if part["std"] is None else f" ± {part['std']:.3f}")
+    known = part.get("low") is not None
+    interval = [tag("small", f"{part['low']:.3f} to {part['high']:.3f}")] if known else []
+    return tag("td", tag("span", mean), *interval, data_label=label)
+
+
+def _shares_row(shares: Metadata, columns: Metadata) -> Markup:
+    cells = (
+        tag("td", tag("span", share(shares[key]) if shares.get(key) else NONE), data_label=label)
+        for key, label in columns.items()
+    )
+    return tag("tr", tag("th", "Distilled, share of the ceiling", scope="row"), *cells)
+
+
+def _caption(findings: Findings, images: bool) -> Iterator[str]:
+    yield "Test patients only. Mean ± standard deviation over networks. "
+    yield "Patch accuracy: the mean recall over the classes. "
+    if images:
+        yield "Sensitivity, specificity, their harmonic mean (HM) and AUC are of whole images that "
+        yield "could be decided, each contender at a threshold of its own, chosen on training "
+        yield "patients; below them the 95% bootstrap interval over patients. Images of which "
+        yield "every patch is taken for irrelevant are undecidable, and counted apart. "
+    if len(findings.contenders) > 1:
+        yield "Baselines train on as many images as there are distilled ones, for as many steps."
+
+
+def roc(findings: Findings) -> Iterator[Markup]:
+    """Draws the ROC curves of the distilled images and of the ceiling."""
+    curves = {
+        name: findings.contenders[name]
+        for name in ("distilled", "all_patches")
+        if findings.contenders.get(name, {}).get("roc")
+    }
+    if findings.evaluation is None:
+        yield tag("p", _missing(findings), class_="absent")
+    elif "distilled" not in curves:
+        yield tag("p", "There is no curve: whole images are not decided here.", class_="absent")
+    else:
+        text = (
+            "Whole test images that could be decided, of all networks together. The dots are at "
+            "the threshold that was chosen on training patients; the diagonal is chance."
+        )
+        yield tag("figure", figures.roc(curves), tag("figcaption", text))
+
+
+def curves(findings: Findings) -> Iterator[Markup]:
+    """Draws loss and accuracy over the outer steps."""
+    ceiling = findings.contenders.get("all_patches")
+    limit = ceiling["balanced_patch_accuracy"]["mean"] if ceiling else None
+    drawn = [
+        (figures.curve(findings.history, "loss", "loss"), _LOSS),
+        (figures.curve(findings.history, "accuracy", "patch accuracy", limit), _ACCURACY),
+    ]
+    shown = [tag("figure", svg, tag("figcaption", text)) for svg, text in drawn if svg]
+    if shown:
+        yield tag("div", *shown, class_="pair")
+    else:
+        yield tag("p", "history.jsonl is missing or too short for a curve.", class_="absent")
+
+
+_LOSS = "Loss of networks just trained on the distilled images, on real training patches."
+_ACCURACY = (
+    "Accuracy of such networks on a balanced draw of test patches. It is watched only: nothing "
+    "was chosen by it."
+)
+
+
+def sizes(findings: Findings) -> Iterator[Markup]:
+    """Compares the sizes of cohort and package."""
+    cohort = findings.cohort
+    shrunken = ""
+    if cohort["downscale"] > 1:
+        shrunken = f", read at {by(*cohort['read_size'])} and reduced {cohort['downscale']} times"
+    whole = findings.image_bytes(cohort["images"])
+    train = findings.image_bytes(cohort["splits"]["train"]["images"])
+    rows = [
+        ("Cohort, as pixels of 8 bits", whole),
+        ("of this, the training images", train),
+        ("Package, as it lies on the disk", findings.package_bytes),
+    ]
+    lines = [
+        tag("tr", tag("th", name, scope="row"), tag("td", size(n)), tag("td", f"{n:,} bytes"))
+        for name, n in rows
+    ]
+    caption = f"Images of {by(*cohort['image_size'])} pixels{shrunken}."
+    last = tag("th", "Cohort : package", scope="row"), tag("td", f"{ratio(findings)} : 1")
+    foot = tag("tfoot", tag("tr", *last, tag("td")))
+    yield tag("table", tag("caption", caption), tag("tbody", *lines), foot, class_="facts")
