@@ -46,8 +46,8 @@ def cohort(findings: Findings) -> Iterator[Markup]:
     known = findings.cohort
     yield tag(
         "p",
-        f"{count(known['images'], 'image')} of {count(known['patients'], 'patient')}, from the "
-        f"manifest {known['manifest']}. Every patient is in one part only, training or test.",
+        f"{count(known['images'], 'image')} of {count(known['patients'], 'patient')}, from "
+        f"{known['manifest']}. Every patient is in one part only, training or test.",
     )
     splits = [known["splits"][split] for split in ("train", "test")]
     patches = [known["patches"][split] for split in ("train", "test")]

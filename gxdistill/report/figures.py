@@ -110,7 +110,7 @@ def roc(curves: Metadata) -> Markup:
             images = curves[name]["images"]
             axes.plot(1 - images["spe"]["mean"], images["sen"]["mean"], "o", color=colour)
         axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-        axes.set(xlabel="1 - specificity", ylabel="sensitivity")
+        axes.set(xlabel="1 \N{MINUS SIGN} specificity", ylabel="sensitivity")
         axes.legend(loc="lower right", reverse=True)
 
     return _svg("roc", f"ROC curves on the test images: {'; '.join(aucs.values())}.", draw, _SQUARE)
@@ -150,6 +150,7 @@ def curve(
                 ha="right",
                 fontsize=9,
             )
+        axes.locator_params("x", integer=True)
         axes.set(xlabel="outer step", ylabel=title)
 
     alt = f"{title}: {begun:.3f} at outer step {first}, {ended:.3f} at outer step {last}."

@@ -78,17 +78,23 @@ def _worth(findings: Findings) -> Iterator[str]:
         _trained(ours, findings), f", trained on nothing else, {reach} ", _listed(means), " "
     )
     yield f"on the {count(findings.cohort['splits']['test']['images'], 'image')} of other patients"
-    known = [tag("strong", share(shares[name])) for name, _ in parts if shares.get(name)]
-    if known:
+    if all(shares.get(name) for name, _ in parts):
+        reached = _listed([tag("strong", share(shares[name])) for name, _ in parts])
         patches = sum(findings.cohort["patches"]["train"].values())
-        yield join(": ", _listed(known), " of the ceiling, the same network trained on all ")
-        yield f"{count(patches, 'real patch', 'real patches')}"
+        own, trained = findings.manifest["network"]["name"], _network(ours, findings)
+        network = "the same network" if trained == own else f"a network ({own})"
+        yield join(": ", reached, f" of the ceiling, {network} trained on all ")
+        yield count(patches, "real patch", "real patches")
     yield ". "
 
 
+def _network(ours: Metadata, findings: Findings) -> str:
+    """Names what was evaluated: the package's own network, or another one of the zoo."""
+    return ours.get("networks", findings.manifest)["network"]["name"]
+
+
 def _trained(ours: Metadata, findings: Findings) -> str:
-    name = ours.get("networks", findings.manifest)["network"]["name"]
-    number = ours["balanced_patch_accuracy"]["n"]
+    name, number = _network(ours, findings), ours["balanced_patch_accuracy"]["n"]
     if number == 1:
         start = ours.get("networks", {}).get("init", findings.manifest["init"]["rule"])
         known = start == "known"
@@ -182,8 +188,9 @@ def roc(findings: Findings) -> Iterator[Markup]:
         yield tag("p", "There is no curve: whole images are not decided here.", class_="absent")
     else:
         text = (
-            "Whole test images that could be decided, of all networks together. The dots are at "
-            "the threshold that was chosen on training patients; the diagonal is chance."
+            "Whole test images that could be decided, of all networks together; AUC is the mean "
+            "over networks. The dots are at the threshold that was chosen on training patients; "
+            "the diagonal is chance."
         )
         yield tag("figure", figures.roc(curves), tag("figcaption", text))
 
