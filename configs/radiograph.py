@@ -33,9 +33,12 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
     config.patch.size = 16
     config.patch.stride = 8
     config.network.options = {"width": 32, "depth": 3, "norm": "instance"}
-    config.distill.update(init="known", outer_steps=4000, evaluate_every=200, checkpoint_every=100)
+    config.decision.rule = "soft"  # fresh networks differ less in it than in counts
+    config.distill.update(init="known", steps=20, epochs=2, outer_steps=2000)
+    config.distill.optimizer.images_lr = 0.1
+    config.evaluate.ceiling.steps = 1000
     if variant == "random":
-        config.distill.init = "random"
+        config.distill.update(init="random", steps=30, epochs=1, start_lr=0.05, outer_steps=3000)
     if variant == "smoke":
         config.data.limit = 60
         config.data.downscale = 8
