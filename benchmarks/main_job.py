@@ -42,6 +42,7 @@ def figures(evaluation: Metadata, wall_s: float) -> list[tuple[str, float, float
     distilled = evaluation["contenders"]["distilled"]
     found = [("balanced_patch_accuracy", distilled["balanced_patch_accuracy"])]
     found += [(name, distilled["images"][name]) for name in ("hm", "auc", "sen", "spe")]
+    found.append(("hm_at_package_tau", distilled["at_package_tau"]["hm"]))
     rows: list[tuple[str, float, float | None, int, str]] = [
         (name, figure["mean"], figure["std"], figure["n"], "1") for name, figure in found
     ]

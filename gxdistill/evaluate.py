@@ -118,23 +118,25 @@ def image_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
     return np.stack([decision.score(rule, one) for one in probabilities])
 
 
-def whole_images(scores: np.ndarray, cohort: Cohort, tau: float) -> Metadata:
+def whole_images(scores: np.ndarray, cohort: Cohort, tau: float | np.ndarray) -> Metadata:
     """Measures decisions on whole images.
 
     Args:
       scores: `[R, n_images]`, of R networks.
       cohort: whose labels and patients they are.
-      tau: threshold.
+      tau: threshold, one for all networks or `[R]`, one for each.
 
     Returns:
       For each of sen, spe, hm and auc the mean and standard deviation over the networks and the
       95% bootstrap interval over patients, averaged over the networks; undecidable images a
       network.
     """
+    taus = np.broadcast_to(tau, len(scores))
     parts = [
-        decision.summarise(one, cohort.labels, tau, patients=cohort.patients) for one in scores
+        decision.summarise(one, cohort.labels, float(own), patients=cohort.patients)
+        for one, own in zip(scores, taus, strict=True)
     ]
-    out: dict[str, object] = {"images": len(cohort.labels), "tau": tau}
+    out: dict[str, object] = {"images": len(cohort.labels), "tau": float(taus.mean())}
     out["undecidable"] = float(np.mean([part["undecidable"] for part in parts]))
     for name in ("sen", "spe", "hm", "auc"):
         known = [part[name] for part in parts if part[name]["value"] is not None]

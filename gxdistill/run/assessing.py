@@ -30,24 +30,41 @@ def decides_images(cohort: Cohort) -> bool:
     return len(cohort.class_names) - (cohort.masks is not None) == 2
 
 
-def threshold(job: Job, network: Network, params: Params) -> float | None:
-    """Chooses tau on training patients only.
+def _training_scores(job: Job, network: Network, params: Params) -> tuple[np.ndarray, np.ndarray]:
+    """Scores a sample of the training images: `[R, n]`, and their labels `[n]`."""
+    order = np.random.default_rng(job.config.seed).permutation(len(job.training.labels))
+    sample = job.training.select(np.sort(order[: job.config.evaluate.threshold_images]))
+    probabilities = evaluate.predict(network, params, sample, job.grid)
+    return evaluate.image_scores(probabilities, job.config.decision.rule), sample.labels
+
+
+def common_threshold(job: Job, network: Network, params: Params) -> float | None:
+    """Chooses the one tau that suits all networks best, on training patients only.
 
     Returns:
       The threshold; None where a class has no decidable image, so that there is none.
     """
-    order = np.random.default_rng(job.config.seed).permutation(len(job.training.labels))
-    sample = job.training.select(np.sort(order[: job.config.evaluate.threshold_images]))
-    probabilities = evaluate.predict(network, params, sample, job.grid)
-    scores = evaluate.image_scores(probabilities, job.config.decision.rule)
     try:
-        return decision.choose_threshold(scores, sample.labels)
+        return decision.choose_threshold(*_training_scores(job, network, params))
+    except metrics.UndefinedError:
+        return None
+
+
+def own_thresholds(job: Job, network: Network, params: Params) -> np.ndarray | None:
+    """Chooses a tau for each network by itself, on training patients only.
+
+    Returns:
+      The thresholds, `[R]`; None where a class has no decidable image.
+    """
+    scores, labels = _training_scores(job, network, params)
+    try:
+        return np.array([decision.choose_threshold(one, labels) for one in scores])
     except metrics.UndefinedError:
         return None
 
 
 def measure(
-    job: Job, network: Network, params: Params, tau: float | None
+    job: Job, network: Network, params: Params, tau: float | np.ndarray | None
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Measures networks on the test patients.
 
@@ -55,7 +72,7 @@ def measure(
       job: whose cohort and grid.
       network: what the weights belong to.
       params: weights of R networks, each leaf with a leading axis R.
-      tau: threshold for whole images; None leaves these out.
+      tau: threshold for whole images, one for all or `[R]`; None leaves these out.
 
     Returns:
       The figures, as JSON can hold them, and the probabilities `[R, n_images, n_patches, K]`.
@@ -72,14 +89,22 @@ def measure(
 
 
 def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
-    """The ROC curve over the decided images of all networks together."""
-    labels = np.broadcast_to(cohort.labels, scores.shape)
-    decided = ~np.isnan(scores)
-    try:
-        false_positive, true_positive, _ = metrics.roc_curve(scores[decided], labels[decided])
-    except metrics.UndefinedError:
-        return None
-    return {"false_positive": false_positive.tolist(), "true_positive": true_positive.tolist()}
+    """The ROC curve over the decided images, averaged over the networks at equal false positives.
+
+    Pooled scores would measure how alike the networks' scales are, too.
+    """
+    grid = np.linspace(0, 1, 201)
+    curves = []
+    for one in scores:
+        decided = ~np.isnan(one)
+        try:
+            false_positive, true_positive, _ = metrics.roc_curve(
+                one[decided], cohort.labels[decided]
+            )
+        except metrics.UndefinedError:
+            return None
+        curves.append(np.interp(grid, false_positive, true_positive))
+    return {"false_positive": grid.tolist(), "true_positive": np.mean(curves, axis=0).tolist()}
 
 
 def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
@@ -88,7 +113,7 @@ def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
     Returns:
       The manifest's `decision` and `results`.
     """
-    tau = threshold(job, job.network, params) if decides_images(job.test) else None
+    tau = common_threshold(job, job.network, params) if decides_images(job.test) else None
     figures, _ = measure(job, job.network, params, tau)
     figures.pop("roc", None)
     return (None if tau is None else {"rule": job.config.decision.rule, "tau": tau}), figures
@@ -107,13 +132,16 @@ def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
     """
     manifest = package.load(path).manifest
     _check_fits(job, manifest)
-    decided = manifest["decision"]
-    tau = None if decided is None else decided["tau"]
     job.say("evaluating the distilled set")
-    figures, probabilities = measure(job, trained.network, trained.params, tau)
+    figures, probabilities, taus = _judged(job, trained.network, trained.params)
+    if taus is not None:
+        _save_heatmaps(job, probabilities[0], taus[0])
+    if manifest["decision"] is not None:
+        # What a receiver gets who has no labelled images to choose a threshold on.
+        scores = evaluate.image_scores(probabilities, manifest["decision"]["rule"])
+        tau = manifest["decision"]["tau"]
+        figures["at_package_tau"] = evaluate.whole_images(scores, job.test, tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
-    if tau is not None:
-        _save_heatmaps(job, probabilities[0], tau)
     if job.config.evaluate.baselines:
         like = package.load(path).distilled
         for name, choose in _BASELINES.items():
@@ -150,11 +178,20 @@ def _start_params(job: Job, key: jax.Array) -> Params:
     return job.network.init(job.key(Use.KNOWN) if job.known else key)
 
 
-def _judged(job: Job, params: list[Params]) -> dict[str, Any]:
-    """Measures a contender with a threshold of its own, chosen as the package's is."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-    tau = threshold(job, job.network, stacked) if decides_images(job.test) else None
-    return measure(job, job.network, stacked, tau)[0]
+def _judged(
+    job: Job, network: Network, params: Params
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
+    """Measures networks, each with a threshold of its own; the same way for all contenders.
+
+    Returns:
+      Figures and probabilities as of `measure`, and the thresholds.
+    """
+    taus = own_thresholds(job, network, params) if decides_images(job.test) else None
+    return *measure(job, network, params, taus), taus
+
+
+def _stacked(params: list[Params]) -> Params:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
 
 def _baseline(job: Job, choose: Callable[..., Distilled], like: Distilled) -> dict[str, Any]:
@@ -166,7 +203,7 @@ def _baseline(job: Job, choose: Callable[..., Distilled], like: Distilled) -> di
         start = _start_params(job, key)
         data = baselines.with_best_rate(job.network, data, pool, start)
         params.append(train.replay(job.network, start, data, rule="raw"))
-    return _judged(job, params)
+    return _judged(job, job.network, _stacked(params))[0]
 
 
 def _ceiling(job: Job) -> dict[str, Any]:
@@ -179,7 +216,7 @@ def _ceiling(job: Job) -> dict[str, Any]:
     params = []
     for key in jax.random.split(jax.random.fold_in(job.key(Use.BASELINE), 1), settings.networks):
         params.append(train_one(_start_params(job, key), key))
-    return _judged(job, params)
+    return _judged(job, job.network, _stacked(params))[0]
 
 
 def _shares(contenders: Metadata) -> Metadata:
@@ -228,6 +265,9 @@ def as_text(result: Metadata) -> str:
         lines.append(f"{name:<16}{''.join(cells)}")
     for name, share in result["shares"].items():
         lines.append(f"share of the ceiling, {name}: {'-' if share is None else f'{share:.3f}'}")
+    at_package_tau = result["contenders"]["distilled"].get("at_package_tau")
+    if at_package_tau and at_package_tau["hm"]:
+        lines.append(f"distilled, HM at the package's one tau: {_cell(at_package_tau['hm'], 0)}")
     ratio = result["cohort_bytes"] / result["package_bytes"]
     lines.append(f"package: {result['package_bytes']} bytes, 1/{ratio:.0f} of the images")
     return "\n".join(lines)
