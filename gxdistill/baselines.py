@@ -28,14 +28,17 @@ def random_real(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
     """Takes random real patches, each class in its turn.
 
     Args:
-      pool: a class-balanced batch of training patches.
+      pool: a batch of training patches of all classes.
       like: the distilled data whose numbers of steps, images and epochs are taken over.
       key: typed PRNG key.
 
     Returns:
       Real patches with one-hot labels.
+
+    Raises:
+      ValueError: the pool lacks a class.
     """
-    return _by_class(pool, like, lambda images, count, _: images[:count], key)
+    return _by_class(pool, like, _some, key)
 
 
 def class_means(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
@@ -65,20 +68,26 @@ def _by_class(
     num_classes = like.labels.shape[-1]
     classes = np.asarray(init.label_classes(steps, per_step, num_classes))
     images = np.zeros(like.images.shape, np.float32)
-    for label in range(num_classes):
+    for label in np.unique(classes):  # not all K, where there are fewer images
         mine = np.asarray(pool.images)[np.asarray(pool.labels) == label]
+        if not len(mine):
+            raise ValueError(f"The pool has no patch of class {label}. Draw one of all classes.")
         count = int((classes == label).sum())
-        images[classes == label] = choose(mine, count, jax.random.fold_in(key, label))
+        images[classes == label] = choose(mine, count, jax.random.fold_in(key, int(label)))
     epochs = len(like.log_lr) // steps
     return init.start(
         jnp.asarray(images), jnp.asarray(classes), num_classes, epochs=epochs, lr=0.01, rule="raw"
     )
 
 
+def _some(images: np.ndarray, count: int, key: jax.Array) -> np.ndarray:
+    rows = jax.random.choice(key, len(images), (count,), replace=len(images) < count)
+    return images[np.asarray(rows)]
+
+
 def _lloyd(images: np.ndarray, count: int, key: jax.Array, rounds: int = 20) -> np.ndarray:
     flat = images.reshape(len(images), -1)
-    chosen = jax.random.choice(key, len(flat), (count,), replace=len(flat) < count)
-    centres = flat[np.asarray(chosen)].copy()
+    centres = _some(flat, count, key)
     for _ in range(rounds):
         # |x - c|^2 up to the term in x alone, which does not change the nearest centre.
         nearest = (np.square(centres).sum(1) - 2 * flat @ centres.T).argmin(axis=1)
@@ -88,9 +97,9 @@ def _lloyd(images: np.ndarray, count: int, key: jax.Array, rounds: int = 20) -> 
 
 
 @partial(jax.jit, static_argnames=("network",))
-def _pool_loss(network: Network, params: Params, pool: Batch) -> jax.Array:
-    logits = network.apply(params, pool.images)
-    return cross_entropy(logits, jax.nn.one_hot(pool.labels, logits.shape[-1]))
+def _real_loss(network: Network, params: Params, batch: Batch) -> jax.Array:
+    logits = network.apply(params, batch.images)
+    return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
 
 
 def with_best_rate(network: Network, data: Distilled, pool: Batch, start: Params) -> Distilled:
@@ -111,7 +120,7 @@ def with_best_rate(network: Network, data: Distilled, pool: Batch, start: Params
 
     def loss(rate: float) -> float:
         params = replay(network, start, at(rate), rule="raw")
-        return float(np.nan_to_num(_pool_loss(network, params, pool), nan=np.inf))
+        return float(np.nan_to_num(_real_loss(network, params, pool), nan=np.inf))
 
     return at(min(_RATES, key=loss))
 
@@ -142,21 +151,33 @@ def train_on_real(
     Returns:
       The trained weights.
     """
-    optimizer = optax.adam(optax.cosine_decay_schedule(lr, steps))
-
-    def loss(params: Params, batch: Batch) -> jax.Array:
-        logits = network.apply(params, batch.images)
-        return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
-
-    @jax.jit
-    def update(
-        params: Params, state: optax.OptState, feed: Feed, step: jax.Array
-    ) -> tuple[Params, optax.OptState]:
-        batch = draw(feed, jax.random.fold_in(key, step))
-        updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
-        return optax.apply_updates(params, updates), state
-
-    params, state = start, optimizer.init(start)
+    carry = start, _adam(steps, lr).init(start)
     for step in range(steps):
-        params, state = update(params, state, feed, jnp.int32(step))
-    return params
+        carry = _update(
+            network, draw, carry, feed=feed, key=key, step=jnp.int32(step), steps=steps, lr=lr
+        )
+    return carry[0]
+
+
+def _adam(steps: int, lr: float) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(lr, steps))
+
+
+# Not a closure of `train_on_real`: it is compiled once for all networks.
+@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr"))
+def _update(
+    network: Network,
+    draw: Draw,
+    carry: tuple[Params, optax.OptState],
+    *,
+    feed: Feed,
+    key: jax.Array,
+    step: jax.Array,
+    steps: int,
+    lr: float,
+) -> tuple[Params, optax.OptState]:
+    params, state = carry
+    batch = draw(feed, jax.random.fold_in(key, step))
+    grads = jax.grad(_real_loss, argnums=1)(network, params, batch)
+    updates, state = _adam(steps, lr).update(grads, state, params)
+    return optax.apply_updates(params, updates), state

@@ -71,7 +71,8 @@ def distiller(meta_gradient: MetaGradient, optimizer: optax.GradientTransformati
         updates, opt_state = optimizer.update(grads, state.opt_state, state.distilled)
         moved = optax.apply_updates(state.distilled, updates), opt_state
         # A step whose inner training diverged teaches nothing, and one NaN would end the run.
-        finite = jnp.isfinite(optax.global_norm(grads)) & jnp.isfinite(loss)
+        leaves = jax.tree.leaves((loss, grads))
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
         stayed = state.distilled, state.opt_state
         distilled, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
         skipped = state.skipped + ~finite

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import reprlib
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,6 +32,15 @@ _DTYPES = (
     *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
     *("float16", "bfloat16", "float32", "float64"),
 )
+# How Zarr 2 says: one chunk, no codec.
+_HEADER = {
+    "zarr_format": 2,
+    "order": "C",
+    "dimension_separator": ".",
+    "fill_value": None,
+    "compressor": None,
+    "filters": None,
+}
 _NAME = re.compile(r"[\w~% -]+(\.[\w~% -]+)*", re.ASCII)  # What `_part` makes, and no path.
 
 
@@ -182,25 +192,33 @@ def _declared(folder: Path, digests: Mapping[str, Any], max_bytes: int) -> dict[
     return declared
 
 
+def _check_header(path: Path, expected: dict[str, Any], folder: Path, what: str) -> None:
+    header = read_json(path)
+    for field, value in expected.items():
+        if header.get(field, "nothing") != value:
+            found = reprlib.repr(header.get(field, "nothing"))
+            raise UserError(
+                f"{folder}: {what} has {field} {found} where {value} is declared. Get a fresh copy."
+            )
+
+
 def _check_files(folder: Path, declared: Mapping[str, np.ndarray]) -> None:
-    """Refuses files that do not hold just what is declared, before Orbax allocates for them."""
+    """Refuses files that do not hold just what is declared, before Orbax allocates for them.
+
+    What Orbax itself stumbles upon, it tells late and at length, in threads of its own.
+    """
     with reading(folder):
         found = {entry.name for entry in os.scandir(folder / "state") if entry.is_dir()}
     for name in sorted(found ^ declared.keys()):
         what = "is missing" if name in declared else "belongs to no declared array"
         raise UserError(f"{folder}: leaf {name} {what}. Get a fresh copy.")
+    flags = {"use_ocdbt": False, "use_zarr3": False}
+    _check_header(folder / "state" / "_METADATA", flags, folder, "the tree")
     for name, array in declared.items():
         leaf, shape = folder / "state" / name, list(array.shape)
         dtype = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
-        expected: dict[str, Any] = {"shape": shape, "chunks": shape, "dtype": dtype, "order": "C"}
-        expected |= {"compressor": None, "filters": None}
-        header = read_json(leaf / ".zarray")
-        for field, value in expected.items():
-            if header.get(field, "nothing") != value:
-                raise UserError(
-                    f"{folder}: leaf {name} has {field} {header.get(field)} where {value} is "
-                    f"declared. Get a fresh copy."
-                )
+        header = {"shape": shape, "chunks": shape, "dtype": dtype, **_HEADER}
+        _check_header(leaf / ".zarray", header, folder, f"leaf {name}")
         chunk = leaf / (".".join("0" * array.ndim) or "0")
         with reading(chunk):
             size = chunk.stat().st_size
@@ -241,8 +259,9 @@ def load_arrays(
                 loaded = ocp.load(folder, _nest(stored))
             leaves |= {name: np.asarray(_at(loaded, name)) for name in stored}
         except Exception as error:  # whatever Orbax's parsers stumble upon in damaged files
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"{folder} is damaged: {reason}. Get a fresh copy.") from error
+            raise UserError(
+                f"{folder} is damaged: Orbax cannot read it. Get a fresh copy."
+            ) from error
     for name, array in leaves.items():
         if _digest(array) != digests[name]["sha256"]:
             raise UserError(
