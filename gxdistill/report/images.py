@@ -10,7 +10,9 @@ from gxdistill.report import pictures
 from gxdistill.report.findings import Findings
 from gxdistill.report.markup import Markup, count, signed, tag
 
-_MOST_IMAGES = 36  # Distilled ones on the page: it stays below 3 MB.
+_OPEN_IMAGES = 36  # Distilled ones that are shown unfolded.
+_MOST_IMAGES = {True: 96, False: 36}  # Small ones or not: the page stays below 3 MB.
+_SMALL = 64  # Pixels.
 _MOST_BARS = 5
 _PER_IMAGE = ("images", "probabilities", "labels", "names", "scores", "decisions")
 
@@ -35,11 +37,18 @@ def distilled(findings: Findings) -> Iterator[Markup]:
     rates = np.exp(np.asarray(data.log_lr, np.float64)).reshape(-1, steps)
     yield tag("p", *_how_to_read(findings, labels, low, high))
     grey = np.rint(255 * np.clip((pixels - low) / (high - low), 0, 1)).astype(np.uint8)
-    shown = min(steps, max(1, _MOST_IMAGES // per_step))
+    most = _MOST_IMAGES[pixels.shape[2] <= _SMALL]
     bars = _Scale(manifest["class_names"], min(0, labels.min()), max(1, labels.max()))
-    groups = (_step(s, grey[s, :_MOST_IMAGES], labels[s], rates[:, s], bars) for s in range(shown))
-    yield tag("ol", *groups, class_="steps")
-    left = steps * per_step - shown * min(per_step, _MOST_IMAGES)
+    groups = [
+        _step(s, grey[s, :most], labels[s], rates[:, s], bars)
+        for s in range(min(steps, max(1, most // per_step)))
+    ]
+    unfolded = max(1, _OPEN_IMAGES // per_step)
+    yield tag("ol", *groups[:unfolded], class_="steps")
+    if rest := groups[unfolded:]:
+        summary = tag("summary", f"The next {count(len(rest), 'step')}")
+        yield tag("details", summary, tag("ol", *rest, class_="steps", start=unfolded + 1))
+    left = steps * per_step - len(groups) * min(per_step, most)
     if left:
         yield tag("p", f"{count(left, 'further image')} in the package.", class_="note")
 
