@@ -198,7 +198,8 @@ def _check_header(path: Path, expected: dict[str, Any], folder: Path, what: str)
         if header.get(field, "nothing") != value:
             found = reprlib.repr(header.get(field, "nothing"))
             raise UserError(
-                f"{folder}: {what} has {field} {found} where {value} is declared. Get a fresh copy."
+                f"{folder}: {what} has {field} {found} where {value!r} is declared. "
+                f"Get a fresh copy."
             )
 
 
