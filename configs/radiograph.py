@@ -34,7 +34,7 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
     config.patch.stride = 8
     config.network.options = {"width": 32, "depth": 3, "norm": "instance"}
     config.decision.rule = "soft"  # fresh networks differ less in it than in counts
-    config.distill.update(init="known", steps=20, epochs=2, outer_steps=2000)
+    config.distill.update(init="known", steps=20, epochs=2, outer_steps=1500)
     config.distill.optimizer.images_lr = 0.1
     config.evaluate.ceiling.steps = 1000
     if variant == "random":

@@ -256,7 +256,7 @@ def _contrast(
 
     relief = _mucosa(look, noise, gastritis, across=stomach["across"], seen=organ & (dip < 0))
     relief = look["relief"] * relief * jnp.minimum(inner / 0.008, 1) * (1 - 0.4 * gas)
-    coat = organ * (0.06 * jnp.exp(-inner / 0.02) - 0.04 - 0.07 * gas)
+    coat = organ * (0.06 * jnp.exp(-inner / 0.02) - 0.03 - 0.11 * gas)
     wall = _bump(depth - 0.0035, 0.003) * (0.2 + 0.06 * noise["coat"])
     barium = organ * (1.2 - 0.9 * jnp.exp(-inner / 0.03))
     return coat + (1 - pool) * (relief + wall) + pool * barium
