@@ -30,7 +30,8 @@ TABLES = {
         cases=("radiograph_known", "radiograph_random", "demo"),
         metrics=(
             *("hm", "auc", "balanced_patch_accuracy", "hm_share", "auc_share"),
-            *("package_bytes", "wall_s"),
+            *("balanced_random_real", "balanced_class_means", "balanced_all_patches"),
+            *("hm_at_package_tau", "package_bytes", "wall_s"),
         ),
     ),
 }
