@@ -1,0 +1,150 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from gxdistill import decision, evaluate, metrics, patching
+from gxdistill.data.batches import Normalisation
+from gxdistill.pytrees import Cohort, PatchTable
+from tests import toy
+
+R = 3  # networks
+NETWORK = toy.network(shape=(4, 4, 2))
+GRID = evaluate.Grid(4, 1, False, Normalisation((0.4, 0.5), (0.2, 0.25)))
+
+
+def _cohort(images, labels):
+    n = len(images)
+    return Cohort(
+        images=images,
+        masks=None,
+        labels=np.array(labels, np.int32),
+        patients=np.array([f"p{i // 2}" for i in range(n)]),
+        sites=np.full(n, "here"),
+        splits=np.full(n, "test"),
+        names=np.array([f"{i}.png" for i in range(n)]),
+        class_names=("irrelevant", "negative", "positive"),
+    )
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    images = np.random.default_rng(0).integers(0, 256, size=(3, 16, 18, 2), dtype=np.uint8)
+    return _cohort(images, [0, 1, 0])
+
+
+@pytest.fixture(scope="module")
+def params():
+    keys = jax.random.split(jax.random.key(0), R)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(NETWORK.init, keys))
+
+
+@pytest.fixture(scope="module")
+def probabilities(params, cohort):
+    return evaluate.predict(NETWORK, params, cohort, GRID)
+
+
+def _softmax(params, network, patch):
+    w = {name: np.asarray(leaf[network], np.float64) for name, leaf in params.items()}
+    x = (patch / 255 - GRID.normalise.mean) / GRID.normalise.std
+    return scipy.special.softmax(np.tanh(x.ravel() @ w["first"]) @ w["last"] + w["bias"])
+
+
+def test_predictions_match_a_loop_over_networks_images_and_patches(probabilities, params, cohort):
+    # 3 images x 13 x 15 corners are 585 patches: one chunk of 512 and a part of another.
+    assert probabilities.shape == (R, 3, 13 * 15, toy.CLASSES)
+    for r in range(R):
+        for i, image in enumerate(cohort.images):
+            for j, (row, col) in enumerate(np.ndindex(13, 15)):
+                expected = _softmax(params, r, image[row : row + 4, col : col + 4])
+                np.testing.assert_allclose(probabilities[r, i, j], expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("border", [False, True])
+def test_the_grid_lists_the_corners_of_one_image(cohort, border):
+    grid = GRID._replace(stride=5, border=border)
+    rows, cols = ([0, 5, 10, 12], [0, 5, 10, 14]) if border else ([0, 5, 10], [0, 5, 10])
+    expected = [(row, col) for row in rows for col in cols]
+    np.testing.assert_array_equal(grid.corners(cohort), expected)
+
+
+def test_a_table_finds_its_patches_in_the_grid(probabilities, cohort):
+    corners = GRID.corners(cohort)
+    rng = np.random.default_rng(1)
+    image, where = rng.integers(0, 3, 50), rng.integers(0, len(corners), 50)
+    row, col = corners[where].T
+    labels = rng.integers(0, toy.CLASSES, 50)
+    table = PatchTable(image, row, col, labels, image)
+    predicted = evaluate.table_predictions(probabilities[1], table, corners)
+    expected = [
+        int(np.argmax(probabilities[1, i, r * 15 + c]))
+        for i, r, c in zip(image, row, col, strict=True)
+    ]
+    np.testing.assert_array_equal(predicted, expected)
+
+    recalls = []
+    for label in range(toy.CLASSES):
+        hits = [p == label for p, truth in zip(expected, labels, strict=True) if truth == label]
+        recalls.append(sum(hits) / len(hits))
+    accuracies = evaluate.patch_accuracy(probabilities, table, corners)
+    assert len(accuracies) == R
+    np.testing.assert_allclose(accuracies[1], sum(recalls) / 3, rtol=1e-12)
+
+
+def test_patches_of_the_area_rule_lie_on_the_grid(probabilities, cohort):
+    table = patching.patch_table(cohort, GRID.size, GRID.stride)
+    predicted = evaluate.table_predictions(probabilities[0], table, GRID.corners(cohort))
+    np.testing.assert_array_equal(predicted, probabilities[0].argmax(axis=-1).ravel())
+
+
+def test_spread_is_mean_and_sample_deviation():
+    assert evaluate.spread([1.0, 2.0, 6.0]) == {"mean": 3.0, "std": np.sqrt(7.0), "n": 3}
+    assert evaluate.spread([0.5]) == {"mean": 0.5, "std": None, "n": 1}
+
+
+@pytest.mark.parametrize("rule", decision.RULES)
+def test_image_scores_are_those_of_each_network(probabilities, rule):
+    scores = evaluate.image_scores(probabilities, rule)
+    expected = [decision.score(rule, probabilities[r]) for r in range(R)]
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_whole_images_average_the_networks():
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 0])
+    cohort = _cohort(np.zeros((8, 4, 4, 1), np.uint8), labels)
+    scores = np.array(
+        [
+            [0.1, 0.6, 0.2, 0.7, 0.9, 0.4, 0.5, 0.3],
+            [0.2, 0.1, np.nan, 0.8, 0.6, 0.7, 0.2, 0.55],
+        ]
+    )
+    measured = evaluate.whole_images(scores, cohort, 0.5)
+    # Of four positives, and of four and three decided negatives.
+    sen, spe = np.array([3 / 4, 3 / 4]), np.array([3 / 4, 2 / 3])
+    hm = 2 * sen * spe / (sen + spe)
+    # Pairs of a positive and a negative: (.7, .9) beat all, .4 loses to .6, .5 loses to .6; then
+    # (.8, .6, .7) beat all, and .2 ties with .2, beats .1 and loses to .55.
+    auc = np.array([14 / 16, (9 + 1.5) / 12])
+    by_network = [decision.summarise(s, labels, 0.5, patients=cohort.patients) for s in scores]
+    for name, values in {"sen": sen, "spe": spe, "hm": hm, "auc": auc}.items():
+        assert measured[name]["n"] == 2
+        np.testing.assert_allclose(measured[name]["mean"], values.mean(), rtol=1e-12)
+        np.testing.assert_allclose(measured[name]["std"], values.std(ddof=1), atol=1e-12)
+        for side in ("low", "high"):
+            mean = np.mean([one[name][side] for one in by_network])
+            np.testing.assert_allclose(measured[name][side], mean, rtol=1e-12)
+        assert measured[name]["low"] <= measured[name]["mean"] <= measured[name]["high"]
+    assert (measured["images"], measured["tau"], measured["undecidable"]) == (8, 0.5, 0.5)
+
+
+def test_what_no_network_can_decide_has_no_figures():
+    cohort = _cohort(np.zeros((4, 4, 4, 1), np.uint8), [0, 0, 1, 1])
+    scores = np.array([[0.1, 0.2, np.nan, np.nan], [0.3, 0.1, 0.8, 0.9]])
+    half = evaluate.whole_images(scores, cohort, 0.5)
+    assert (half["hm"]["mean"], half["hm"]["n"], half["undecidable"]) == (1.0, 1, 1.0)
+    none = evaluate.whole_images(scores[:1], cohort, 0.5)
+    assert all(none[name] is None for name in ("sen", "spe", "hm", "auc"))
+    assert none["undecidable"] == 2.0
+    with pytest.raises(metrics.UndefinedError):
+        decision.choose_threshold(scores[0], cohort.labels)

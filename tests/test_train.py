@@ -1,0 +1,78 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gxdistill import train
+from gxdistill.distill import init
+from gxdistill.errors import UserError
+from tests import toy
+
+NETWORK = toy.network()
+
+
+@pytest.fixture(scope="module")
+def distilled():
+    """Two batches, gone through twice, with soft labels."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 3, *toy.SHAPE)).astype(np.float32)
+    data = init.start(images, np.zeros((2, 3), int), toy.CLASSES, epochs=2, lr=0.1, rule="raw")
+    labels = rng.normal(size=(2, 3, toy.CLASSES)).astype(np.float32)
+    return data.replace(labels=labels, log_lr=np.log(np.float32([0.1, 0.2, 0.3, 0.4])))
+
+
+@jax.jit
+def _descend(params, images, targets, lr):
+    def loss(params):
+        logits = NETWORK.apply(params, images)
+        return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(logits), axis=1))
+
+    return jax.tree.map(lambda p, g: p - lr * g, params, jax.grad(loss)(params))
+
+
+def _by_hand(key, distilled, read):
+    params = NETWORK.init(key)
+    for epoch in range(2):
+        for step in range(2):
+            lr = np.exp(distilled.log_lr[2 * epoch + step])
+            params = _descend(params, distilled.images[step], read(distilled.labels[step]), lr)
+    return params
+
+
+@pytest.mark.parametrize(("rule", "read"), [("raw", lambda y: y), ("softmax", jax.nn.softmax)])
+def test_replay_equals_a_plain_loop(distilled, rule, read):
+    key = jax.random.key(1)
+    actual = train.replay(NETWORK, NETWORK.init(key), distilled, rule=rule)
+    expected = _by_hand(key, distilled, read)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, expected
+    )
+
+
+def test_replay_many_trains_one_network_for_each_key(distilled):
+    keys = jax.random.split(jax.random.key(2), 3)
+    many = train.replay_many(NETWORK, keys, distilled, rule="raw")
+    assert len(np.unique(many["first"].reshape(3, -1), axis=0)) == 3
+    for i, key in enumerate(keys):
+        expected = _by_hand(key, distilled, lambda y: y)
+        for name, leaf in many.items():
+            np.testing.assert_allclose(leaf[i], expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("log_lr", [100.0, np.nan])
+def test_rates_at_which_training_diverges_are_the_users_to_mend(distilled, log_lr):
+    wild = dataclasses.replace(distilled, log_lr=np.full_like(distilled.log_lr, log_lr))
+    keys = jax.random.split(jax.random.key(2), 3)
+    with pytest.raises(
+        UserError, match=r"Training network 1 of 3 .* diverged: .* not finite\. Use"
+    ):
+        train.replay_many(NETWORK, keys, wild, rule="raw")
+
+
+def test_the_network_that_diverged_is_named():
+    sound, broken = {"w": jnp.ones(2)}, {"w": jnp.array([1.0, np.inf])}
+    train.check_finite([sound, sound])
+    with pytest.raises(UserError, match="network 2 of 3"):
+        train.check_finite([sound, broken, sound])
