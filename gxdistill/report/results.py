@@ -188,9 +188,9 @@ def roc(findings: Findings) -> Iterator[Markup]:
         yield tag("p", "There is no curve: whole images are not decided here.", class_="absent")
     else:
         text = (
-            "Whole test images that could be decided, of all networks together; AUC is the mean "
-            "over networks. The dots are at the threshold that was chosen on training patients; "
-            "the diagonal is chance."
+            "Whole test images that could be decided; the curve is averaged over the networks at "
+            "equal false positives. The dots are the mean sensitivity and specificity at the "
+            "thresholds that were chosen on training patients; the diagonal is chance."
         )
         yield tag("figure", figures.roc(curves), tag("figcaption", text))
 
