@@ -61,11 +61,12 @@ def _states(state, count):
 
 
 def test_a_step_is_the_meta_gradient_and_optax_by_hand():
+    pull, adam, apply = map(jax.jit, (_pull, OPTIMIZER.update, optax.apply_updates))
     state = START
     for step in range(3):
-        loss, grads = jax.jit(_pull)(state.distilled, jax.random.fold_in(KEY, step), _batch(step))
-        updates, opt_state = OPTIMIZER.update(grads, state.opt_state, state.distilled)
-        expected = optax.apply_updates(state.distilled, updates), opt_state
+        loss, grads = pull(state.distilled, jax.random.fold_in(KEY, step), _batch(step))
+        updates, opt_state = adam(grads, state.opt_state, state.distilled)
+        expected = apply(state.distilled, updates), opt_state
         state, actual_loss = UPDATE(state, _batch(step))
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
