@@ -78,10 +78,6 @@ def _start(job: Job) -> Distilled:
             num_classes=job.classes,
             **common,
         )
-    if settings.started_from != "real":
-        raise UserError(
-            f"distill.started_from is {settings.started_from!r}; it must be 'noise' or 'real'."
-        )
     # A balanced batch takes the classes in turn, as `label_classes` does.
     feed = batches.resident(job.training, job.table(job.training))
     real = job.draw(steps * per_step)(feed, job.key(Use.START))
@@ -93,9 +89,9 @@ def _outer_loop(job: Job) -> outer.DistillState:
     settings = job.config.distill
     per_call = settings.steps_per_call
     for name in ("outer_steps", "checkpoint_every", "evaluate_every"):
-        if settings[name] < 1 or settings[name] % per_call:
+        if settings[name] % per_call:
             raise UserError(
-                f"distill.{name} is {settings[name]}, not a positive multiple of "
+                f"distill.{name} is {settings[name]}, not a multiple of "
                 f"distill.steps_per_call, {per_call}. Change one of them."
             )
     try:

@@ -16,6 +16,7 @@ from gxdistill import evaluate, models, patching
 from gxdistill.data import batches, idx, phantom, source
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Cohort, Metadata, Network, PatchTable
+from gxdistill.run import defaults
 from gxdistill.run.progress import Progress, Say
 
 # What a run's result depends on; a checkpoint of other settings is not resumed.
@@ -46,8 +47,6 @@ def load(config: ml_collections.ConfigDict, say: Say) -> source.Source:
     if data.kind == "mnist":
         cohort = idx.mnist_cohort(Path(data.path), limit=data.limit)
         return source.Source(cohort, (), Path(data.path), cohort.images.shape[1:3], 1)
-    if data.kind != "manifest":
-        raise UserError(f"data.kind is {data.kind!r}; it must be 'manifest', 'phantom' or 'mnist'.")
     clock = Progress(say, "reading images")
     return source.read_cohort(
         Path(data.path),
@@ -71,6 +70,10 @@ class Job:
     config: ml_collections.ConfigDict
     workdir: Path
     say: Say
+
+    def __post_init__(self) -> None:
+        """Refuses settings that no job can have."""
+        defaults.check(self.config)
 
     @cached_property
     def source(self) -> source.Source:
@@ -166,10 +169,7 @@ class Job:
     @property
     def known(self) -> bool:
         """Whether the initial weights are known."""
-        rule = self.config.distill.init
-        if rule not in ("known", "random"):
-            raise UserError(f"distill.init is {rule!r}; it must be 'known' or 'random'.")
-        return rule == "known"
+        return self.config.distill.init == "known"
 
     def identity(self) -> Metadata:
         """All settings that the result depends on, as JSON can hold them."""
