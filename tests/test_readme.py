@@ -41,14 +41,15 @@ def smoke(code: str, runs: Path) -> str:
     return re.sub(r"(?<![\w/])runs/", f"{runs}/", code)
 
 
-def missing(text: str, root: Path) -> list[str]:
-    """The files that a Markdown text links to or names as configs, and that are not there."""
+def missing(text: str, folder: Path, root: Path) -> list[str]:
+    """What a text links to from its `folder`, or names as a config of `root`, and is not there."""
     links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", text) + re.findall(
         r"(?:src|href)=\"([^\"#]+)", text
     )
     files = {link for link in links if not re.match(r"[a-z]+:", link)}
-    files |= set(re.findall(r"configs/\w+\.py", text))
-    return sorted(file for file in files if not (root / file).exists())
+    gone = {file for file in files if not (folder / file).exists()}
+    configs = set(re.findall(r"configs/\w+\.py", text))
+    return sorted(gone | {config for config in configs if not (root / config).exists()})
 
 
 def _params(language: str) -> list:
@@ -85,7 +86,7 @@ def test_a_marked_command_runs(block, tmp_path):
 @pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
 def test_every_file_named_is_there(page):
     path = ROOT / page
-    assert missing(path.read_text("utf-8"), path.parent) == []
+    assert missing(path.read_text("utf-8"), path.parent, ROOT) == []
 
 
 def test_blocks_are_found_with_their_marks_and_lines():
@@ -115,4 +116,9 @@ def test_a_broken_link_and_an_unheard_of_config_are_caught(tmp_path):
         "[a](there.md#part) [b](gone.md) [c](https://x.org/y) [d](#part) ![e](gone.png 'title')\n"
         '<img src="lost.png">\n`gxdistill train --config=configs/unheard_of.py:smoke`\n'
     )
-    assert missing(text, tmp_path) == ["configs/unheard_of.py", "gone.md", "gone.png", "lost.png"]
+    assert missing(text, tmp_path, tmp_path) == [
+        "configs/unheard_of.py",
+        "gone.md",
+        "gone.png",
+        "lost.png",
+    ]
