@@ -74,8 +74,8 @@ _COARSE = 64  # the organ's outline is smooth: it is traced on a coarse grid and
 # The share of areae gastricae in the texture, in logits: what gastritis adds and health takes away,
 # and how much it varies across one stomach. Together with "areae" above they set the task's
 # difficulty.
-_SEVERITY = 2.0
-_PATCHY = 0.7
+_SEVERITY = 1.9
+_PATCHY = 0.8
 
 _GLYPHS = np.array(
     [

@@ -1,0 +1,150 @@
+"""The whole job through the command line, and what a kill does to it."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gxdistill import cli
+
+ROOT = Path(__file__).parents[1]
+CONFIG = "--config=configs/demo.py:smoke"
+
+
+def _command(*arguments, **options):
+    code = "import sys; from gxdistill.cli import main; main(sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def _bytes(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A working folder in which the smoke job has run to its end."""
+    workdir = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        cli.main(["demo", CONFIG, f"--workdir={workdir}"])
+    return workdir
+
+
+def test_the_whole_job_leaves_its_results(run):
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    contenders = evaluation["contenders"]
+    names = {"distilled", "random_real", "class_means", "kmeans_centres", "all_patches"}
+    assert contenders.keys() == names
+    for figures in contenders.values():
+        assert 0 <= figures["balanced_patch_accuracy"]["mean"] <= 1
+        for name in ("sen", "spe", "hm", "auc"):
+            figure = figures["images"][name]
+            assert 0 <= figure["low"] <= figure["high"] <= 1
+    ours, ceiling = (
+        contenders[name]["balanced_patch_accuracy"]["mean"] for name in ("distilled", "all_patches")
+    )
+    assert evaluation["shares"]["balanced_patch_accuracy"] == ours / ceiling
+    files = (path for path in (run / "package").rglob("*") if path.is_file())
+    assert evaluation["package_bytes"] == sum(path.stat().st_size for path in files)
+    summary = json.loads((run / "cohort.json").read_text())
+    assert summary["images"] == 16
+    assert "</html>" in (run / "report.html").read_text()
+
+
+def test_a_finished_run_changes_nothing_when_started_again(run):
+    before = _bytes(run / "package"), (run / "history.jsonl").read_bytes()
+    with _command("distill", CONFIG, f"--workdir={run}") as process:
+        said = process.stderr.read()
+    assert process.returncode == 0, said
+    assert (_bytes(run / "package"), (run / "history.jsonl").read_bytes()) == before
+
+
+def test_a_killed_run_ends_as_the_uninterrupted_one(run, tmp_path):
+    rng, kills = random.Random(0), 0
+    arguments = ("distill", CONFIG, f"--workdir={tmp_path}")
+    started = time.monotonic()
+    with _command(*arguments) as process:  # how long a start takes until the first outer step
+        while not (tmp_path / "checkpoints").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    kills += process.returncode == -signal.SIGKILL
+    spell = time.monotonic() - started
+    for _ in range(3):
+        with _command(*arguments) as process:
+            try:
+                process.wait(rng.uniform(0.2, 1.2) * spell)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+    assert kills >= 1
+    with _command(*arguments) as process:
+        said = process.stderr.read()
+    assert process.returncode == 0, said
+    assert _bytes(tmp_path / "package") == _bytes(run / "package")
+    assert (tmp_path / "history.jsonl").read_bytes() == (run / "history.jsonl").read_bytes()
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    with _command("distill", CONFIG, f"--workdir={tmp_path}") as process:
+        while not (tmp_path / "cohort.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130, said
+    assert "interrupted" in said
+    assert "Traceback" not in said
+
+
+def test_other_settings_do_not_resume(run):
+    with pytest.raises(SystemExit, match=r"distill\.batch \(was 16, is 8\)"):
+        cli.main(["distill", CONFIG, "--config.distill.batch=8", f"--workdir={run}"])
+
+
+def test_a_package_trains_without_the_cohort(run, tmp_path, monkeypatch):
+    shutil.copytree(run / "package", tmp_path / "sent")
+    monkeypatch.chdir(tmp_path)
+    cli.main(["train", "--package=sent", "--workdir=own", "--seed=3", "--networks=2"])
+    record = json.loads((tmp_path / "own/networks/networks.json").read_text())
+    assert (record["init"], record["count"], record["seed"]) == ("fresh", 2, 3)
+    cli.main(["train", "--package=sent", "--workdir=other", "--network=lenet", "--networks=1"])
+    record = json.loads((tmp_path / "other/networks/networks.json").read_text())
+    assert record["network"] == {"name": "lenet", "options": {}}
+
+
+def test_a_package_is_not_evaluated_on_patches_of_another_geometry(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(SystemExit, match=r"patch\.stride = 8, and here it is 4"):
+        cli.main(["evaluate", CONFIG, "--config.patch.stride=4", f"--workdir={tmp_path / 'run'}"])
+
+
+def test_the_help_is_quick_and_needs_no_jax(capsys):
+    code = "import sys; from gxdistill.cli import main; main(); assert 'jax' not in sys.modules"
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    after = os.times()
+    used = after.children_user - before.children_user
+    assert used + after.children_system - before.children_system < 0.5  # CPU seconds
+    cli.main(["distill", "--help"])
+    assert capsys.readouterr().out == done.stdout
+    for command in ("demo", "prepare", "distill", "train", "evaluate", "inspect", "verify"):
+        assert f"\n  {command} " in done.stdout
