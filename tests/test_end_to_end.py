@@ -19,7 +19,11 @@ CONFIG = "--config=configs/demo.py:smoke"
 
 
 def _command(*arguments, **options):
-    code = "import sys; from gxdistill.cli import main; main(sys.argv[1:])"
+    # Jobs that a shell has put into the background ignore SIGINT, and their children with them.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from gxdistill.cli import main; main(sys.argv[1:])"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         cwd=ROOT,
