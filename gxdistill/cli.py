@@ -1,15 +1,19 @@
 """The command line: flags, progress and kind failures. Nothing costly is imported for the help."""
 
+import dataclasses
 import difflib
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from gxdistill.errors import UserError
 
 if TYPE_CHECKING:
     import ml_collections
+
+    from gxdistill.run.job import Job
 
 _USAGE = """gxdistill: distils private radiographs into a handful of synthetic soft-label images.
 
@@ -29,7 +33,8 @@ Flags:
 """
 
 
-class _Flags(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Flags:
     config: "ml_collections.ConfigDict | None"
     workdir: Path
     package: Path
@@ -37,29 +42,30 @@ class _Flags(NamedTuple):
     seed: int | None
     network: str | None
 
+    @functools.cached_property
+    def job(self) -> "Job":
+        """Of the config; the stages of a demo share its cohort."""
+        from gxdistill.run.job import Job
+
+        if self.config is None:
+            raise UserError("--config is missing, for example --config=configs/demo.py.")
+        return Job(self.config, self.workdir, _say)
+
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _job(flags: _Flags) -> Any:
-    from gxdistill.run.job import Job
-
-    if flags.config is None:
-        raise UserError("--config is missing, for example --config=configs/demo.py.")
-    return Job(flags.config, flags.workdir, _say)
-
-
 def _prepare(flags: _Flags) -> None:
     from gxdistill.run import distilling
 
-    distilling.prepare(_job(flags))
+    distilling.prepare(flags.job)
 
 
 def _distill(flags: _Flags) -> None:
     from gxdistill.run import distilling
 
-    distilling.distil(_job(flags))
+    distilling.distil(flags.job)
 
 
 def _train(flags: _Flags) -> None:
@@ -75,8 +81,7 @@ def _train(flags: _Flags) -> None:
 def _evaluate(flags: _Flags) -> None:
     from gxdistill.run import assessing, receiving
 
-    job = _job(flags)
-    folder = flags.workdir / "networks"
+    job, folder = flags.job, flags.workdir / "networks"
     if not folder.exists():
         _train(flags)
     trained = receiving.load_networks(folder, flags.package)
@@ -145,13 +150,16 @@ def _config(arguments: list[str], default: str | None) -> "ml_collections.Config
     file = [argument for argument in arguments if argument.startswith("--config=")]
     try:
         config = read(file)
-        known = [] if config is None else _fields(config)
+        known = _fields(config) if hasattr(config, "get_ref") else None  # may raise, too
     except Exception as error:  # the file is the user's code: it may raise anything
-        # The cause is the last line of a whole traceback.
-        cause = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"{' '.join(file)} cannot be read: {cause}") from error
-    if config is None:
+        raise UserError(f"{' '.join(file)} cannot be read: {_cause(error)}") from error
+    if config is None and not arguments:
         return None
+    if known is None:
+        raise UserError(
+            f"{' '.join(file) or '--config'} names no file with a function get_config that returns "
+            f"an ml_collections.ConfigDict, as configs/demo.py does."
+        )
     for argument in arguments:
         field = argument.removeprefix("--").split("=")[0]
         if field.startswith("config.") and field not in known:
@@ -160,8 +168,12 @@ def _config(arguments: list[str], default: str | None) -> "ml_collections.Config
     try:
         return read(arguments)
     except (flags.Error, TypeError, ValueError) as error:
-        cause = str(error).strip().splitlines()[-1].strip()
-        raise UserError(f"a setting has an unfit value: {cause}") from error
+        raise UserError(f"a setting has an unfit value: {_cause(error)}") from error
+
+
+def _cause(error: Exception) -> str:
+    # ml_collections puts a whole traceback into a message; what happened is its last line.
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
 def _fields(config: Any, prefix: str = "config") -> list[str]:
@@ -177,7 +189,7 @@ def _fields(config: Any, prefix: str = "config") -> list[str]:
 def _parse(command: str, arguments: list[str]) -> _Flags:
     from absl import flags
 
-    mine = [argument for argument in arguments if argument.startswith("--config")]
+    mine = [a for a in arguments if a.partition("=")[0] == "--config" or a.startswith("--config.")]
     config = _config(mine, _demo_config() if command == "demo" else None)
     values = flags.FlagValues()
     for name in ("workdir", "package", "network"):
@@ -190,7 +202,7 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
         raise UserError(str(error).splitlines()[0]) from error
     if rest:
         raise UserError(f"unexpected {rest[0]!r}. Flags are written --NAME=VALUE.")
-    name = "package" if config is None else config.name
+    name = config.get("name", "unnamed") if config else "package"
     workdir = Path(values["workdir"].value or f"runs/{name}").absolute()
     path = Path(values["package"].value or workdir / "package").absolute()
     networks: Any = values["networks"].value
@@ -223,7 +235,12 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"gxdistill {command}: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        _say(
-            f"gxdistill {command}: interrupted. The same command goes on from the last checkpoint."
-        )
+        _say(f"gxdistill {command}: interrupted; the same command resumes.")
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        sys.exit(
+            f"gxdistill {command}: the memory does not suffice. Lower distill.batch, "
+            f"distill.images_per_step or patch.size, or raise data.downscale."
+        )

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import baselines, decision, evaluate, metrics, package, storage, train
-from gxdistill.data import batches
 from gxdistill.errors import UserError
-from gxdistill.pytrees import Cohort, Distilled, Metadata, Network, Params
+from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
 from gxdistill.run.job import Job, Use
 from gxdistill.run.receiving import Trained
 
@@ -35,7 +34,14 @@ def _training_scores(job: Job, network: Network, params: Params) -> tuple[np.nda
     order = np.random.default_rng(job.config.seed).permutation(len(job.training.labels))
     sample = job.training.select(np.sort(order[: job.config.evaluate.threshold_images]))
     probabilities = evaluate.predict(network, params, sample, job.grid)
-    return evaluate.image_scores(probabilities, job.config.decision.rule), sample.labels
+    return _scores(job, probabilities, job.config.decision.rule), sample.labels
+
+
+def _scores(job: Job, probabilities: np.ndarray, rule: str) -> np.ndarray:
+    """Scores whole images: `[R, n_images, n_patches, K]` -> `[R, n_images]`."""
+    if job.source.cohort.masks is None:  # then no class is the irrelevant one, which comes first
+        probabilities = np.pad(probabilities, ((0, 0), (0, 0), (0, 0), (1, 0)))
+    return evaluate.image_scores(probabilities, rule)
 
 
 def common_threshold(job: Job, network: Network, params: Params) -> float | None:
@@ -78,11 +84,11 @@ def measure(
       The figures, as JSON can hold them, and the probabilities `[R, n_images, n_patches, K]`.
     """
     probabilities = evaluate.predict(network, params, job.test, job.grid)
-    table, corners = job.table(job.test), job.grid.corners(job.test)
-    accuracy = evaluate.patch_accuracy(probabilities, table, corners)
+    corners = job.grid.corners(job.test)
+    accuracy = evaluate.patch_accuracy(probabilities, job.tables["test"], corners)
     figures: dict[str, Any] = {"balanced_patch_accuracy": evaluate.spread(accuracy)}
     if tau is not None:
-        scores = evaluate.image_scores(probabilities, job.config.decision.rule)
+        scores = _scores(job, probabilities, job.config.decision.rule)
         figures["images"] = evaluate.whole_images(scores, job.test, tau)
         figures["roc"] = _roc(scores, job.test)
     return figures, probabilities
@@ -130,7 +136,8 @@ def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
     Raises:
       UserError: the package does not fit the cohort or its patches.
     """
-    manifest = package.load(path).manifest
+    content = package.load(path)
+    manifest = content.manifest
     _check_fits(job, manifest)
     job.say("evaluating the distilled set")
     figures, probabilities, taus = _judged(job, trained.network, trained.params)
@@ -138,15 +145,15 @@ def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
         _save_heatmaps(job, probabilities[0], taus[0])
     if manifest["decision"] is not None:
         # What a receiver gets who has no labelled images to choose a threshold on.
-        scores = evaluate.image_scores(probabilities, manifest["decision"]["rule"])
+        scores = _scores(job, probabilities, manifest["decision"]["rule"])
         tau = manifest["decision"]["tau"]
         figures["at_package_tau"] = evaluate.whole_images(scores, job.test, tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
     if job.config.evaluate.baselines:
-        like = package.load(path).distilled
+        pool = jax.jit(job.draw(_POOL_PER_CLASS * job.classes))(job.feed, job.key(Use.POOL))
         for name, choose in _BASELINES.items():
             job.say(f"evaluating the baseline {name}")
-            contenders[name] = _baseline(job, choose, like)
+            contenders[name] = _baseline(job, partial(choose, pool, content.distilled), pool)
         job.say("training the ceiling on all real patches")
         contenders["all_patches"] = _ceiling(job)
     result = {
@@ -194,24 +201,20 @@ def _stacked(params: list[Params]) -> Params:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
 
 
-def _baseline(job: Job, choose: Callable[..., Distilled], like: Distilled) -> dict[str, Any]:
-    feed = batches.resident(job.training, job.table(job.training))
-    pool = jax.jit(job.draw(_POOL_PER_CLASS * job.classes))(feed, job.key(Use.POOL))
+def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -> dict[str, Any]:
     params = []
     for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
-        data = choose(pool, like, key)
         start = _start_params(job, key)
-        data = baselines.with_best_rate(job.network, data, pool, start)
+        data = baselines.with_best_rate(job.network, choose(key), pool, start)
         params.append(train.replay(job.network, start, data, rule="raw"))
     return _judged(job, job.network, _stacked(params))[0]
 
 
 def _ceiling(job: Job) -> dict[str, Any]:
     settings = job.config.evaluate.ceiling
-    feed = batches.resident(job.training, job.table(job.training))
     draw = job.draw(settings.batch)
     train_one = partial(
-        baselines.train_on_real, job.network, draw, feed, steps=settings.steps, lr=settings.lr
+        baselines.train_on_real, job.network, draw, job.feed, steps=settings.steps, lr=settings.lr
     )
     params = []
     for key in jax.random.split(jax.random.fold_in(job.key(Use.BASELINE), 1), settings.networks):
@@ -239,7 +242,7 @@ def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
     chosen = np.concatenate(
         [rng.permutation(np.flatnonzero(labels == label))[: _SHOWN // 2] for label in (0, 1)]
     )
-    scores = decision.score(job.config.decision.rule, probabilities[chosen])
+    (scores,) = _scores(job, probabilities[None, chosen], job.config.decision.rule)
     part = job.test.select(chosen)
     storage.write_arrays(
         job.workdir / "heatmaps.npz",

@@ -2,31 +2,6 @@
 
 import ml_collections
 
-from gxdistill.errors import UserError
-
-_POSITIVE = (
-    *("data.downscale", "data.patients", "data.size", "patch.size", "patch.stride"),
-    *("distill.steps", "distill.epochs", "distill.images_per_step", "distill.start_lr"),
-    *("distill.networks", "distill.batch", "distill.outer_steps", "distill.steps_per_call"),
-    *("distill.checkpoint_every", "distill.evaluate_every", "distill.evaluate_networks"),
-    *("distill.evaluate_patches", "distill.optimizer.images_lr", "distill.optimizer.clip"),
-    *("evaluate.networks", "evaluate.threshold_images", "evaluate.baseline_networks"),
-    *("evaluate.ceiling.networks", "evaluate.ceiling.steps", "evaluate.ceiling.batch"),
-    "evaluate.ceiling.lr",
-)
-_NOT_NEGATIVE = tuple(f"distill.optimizer.{x}" for x in ("labels_lr", "rates_lr", "warmup"))
-_SHARES = (
-    *("data.test_share", "data.max_bad_share"),
-    *("patch.irrelevant_below", "patch.inside_above"),
-)
-_CHOICES = {
-    "data.kind": ("manifest", "phantom", "mnist"),
-    "distill.init": ("known", "random"),
-    "distill.label_rule": ("raw", "softmax"),
-    "distill.started_from": ("noise", "real"),
-    "decision.rule": ("counts", "soft"),
-}
-
 
 def default_config() -> ml_collections.ConfigDict:
     """Makes the config that the files in `configs/` start from; fields are locked."""
@@ -99,28 +74,3 @@ def default_config() -> ml_collections.ConfigDict:
     config.evaluate.ceiling.batch = 256
     config.evaluate.ceiling.lr = 0.001
     return config.lock()
-
-
-def check(config: ml_collections.ConfigDict) -> None:
-    """Refuses settings that no job can have, before anything is read or computed.
-
-    Raises:
-      UserError: naming the setting, its value and what it may be.
-    """
-
-    def value(field: str) -> float | str:
-        found = config
-        for name in field.split("."):
-            found = found[name]
-        return found
-
-    rules = [(field, lambda x: x > 0, "greater than 0") for field in _POSITIVE]
-    rules += [(field, lambda x: x >= 0, "0 or greater") for field in _NOT_NEGATIVE]
-    rules += [(field, lambda x: 0 <= x <= 1, "between 0 and 1") for field in _SHARES]
-    for field, fits, what in rules:
-        if not fits(value(field)):
-            raise UserError(f"{field} is {value(field)}; it must be {what}.")
-    for field, choices in _CHOICES.items():
-        if value(field) not in choices:
-            known = ", ".join(map(repr, choices))
-            raise UserError(f"{field} is {value(field)!r}; it must be one of {known}.")

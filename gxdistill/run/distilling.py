@@ -1,5 +1,7 @@
 """The sending side: check the cohort, learn the distilled data, package it."""
 
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from gxdistill import checkpoint, package, storage, train
 from gxdistill.data import batches, source
 from gxdistill.distill import init, meta_gradient, outer
 from gxdistill.errors import UserError
-from gxdistill.pytrees import Distilled, Metadata, Params
+from gxdistill.pytrees import Batch, Distilled, Metadata, Params
 from gxdistill.run.assessing import for_package
 from gxdistill.run.job import Job, Use
 from gxdistill.run.progress import History, Progress
+
+_SETTINGS = "settings.json"  # Of the run whose checkpoints lie beside it.
 
 PRIVACY = (
     "No guarantee. Nothing was added to protect the patients, and no attack was tried: distilled "
@@ -33,13 +37,12 @@ def prepare(job: Job) -> Metadata:
     except source.TooManyBadError as error:
         source.write_quarantine(job.workdir / "quarantine.csv", error.quarantine)
         raise
-    tables = {"train": job.table(job.training), "test": job.table(job.test)}
     summary["patch"] = dict(job.config.patch)
     summary["patches"] = {
         split: dict(zip(job.source.cohort.class_names, counts.tolist(), strict=True))
         for split, counts in (
             (split, np.bincount(table.label, minlength=job.classes))
-            for split, table in tables.items()
+            for split, table in job.tables.items()
         )
     }
     source.write_quarantine(job.workdir / "quarantine.csv", job.source.quarantine)
@@ -57,6 +60,7 @@ def distil(job: Job) -> Path:
     Returns:
       The folder of the package.
     """
+    _check_same(job)
     prepare(job)
     state = _outer_loop(job)
     folder = job.workdir / "package"
@@ -79,8 +83,7 @@ def _start(job: Job) -> Distilled:
             **common,
         )
     # A balanced batch takes the classes in turn, as `label_classes` does.
-    feed = batches.resident(job.training, job.table(job.training))
-    real = job.draw(steps * per_step)(feed, job.key(Use.START))
+    real = job.draw(steps * per_step)(job.feed, job.key(Use.START))
     images = real.images.reshape(steps, per_step, *job.shape)
     return init.start(images, real.labels.reshape(steps, per_step), job.classes, **common)
 
@@ -94,43 +97,48 @@ def _outer_loop(job: Job) -> outer.DistillState:
                 f"distill.{name} is {settings[name]}, not a multiple of "
                 f"distill.steps_per_call, {per_call}. Change one of them."
             )
+    network, known_key = job.network, job.key(Use.KNOWN) if job.known else None
     try:
         step = meta_gradient.full_unroll(
-            job.network,
+            network,
             rule=settings.label_rule,
-            known_key=job.key(Use.KNOWN) if job.known else None,
+            known_key=known_key,
             networks=settings.networks,
             remat=settings.remat,
         )
         optimizer = outer.optimizer(settings.outer_steps, **settings.optimizer)
-        loop = outer.distiller(step, optimizer)
-        state = loop.init(_start(job), job.key(Use.LOOP))
     except ValueError as error:
         raise UserError(f"distill: {error}") from error
-    return _iterate(job, loop, state)
+    loop = outer.distiller(step, optimizer)
+    return _iterate(job, loop, loop.init(_start(job), job.key(Use.LOOP)))
 
 
 def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> outer.DistillState:
     settings = job.config.distill
     folder, history = job.workdir / "checkpoints", History(job.workdir / "history.jsonl")
     restored = checkpoint.restore(folder, state)
-    if restored is not None:
-        step, state, metadata = restored
-        _check_same(metadata["identity"], job.identity(), job.workdir)
+    if restored is None:
+        storage.write_json(job.workdir / _SETTINGS, job.identity())
+    else:
+        step, state, _ = restored
         job.say(f"resuming at outer step {step}")
     history.cut(int(state.step))
-    feed = batches.resident(job.training, job.table(job.training))
+    measure = _monitor(job)
     call = jax.jit(outer.several_steps(loop, job.draw(settings.batch), settings.steps_per_call))
     clock = Progress(job.say, "distilling", int(state.step))
     while (done := int(state.step)) < settings.outer_steps:
-        state, losses = call(state, feed)
+        state, losses = call(state, job.feed)
         done += settings.steps_per_call
-        history.add(step=done, loss=float(jnp.mean(losses)))
-        clock(done, settings.outer_steps, f", loss {float(losses[-1]):.4f}")
+        losses = np.asarray(losses)
+        if np.isfinite(losses).any():
+            history.add(step=done, loss=float(losses[np.isfinite(losses)].mean()))
+        clock(done, settings.outer_steps, f", loss {losses[-1]:.4f}")
         if done % settings.evaluate_every == 0 or done == settings.outer_steps:
-            history.add(step=done, accuracy=_periodic(job, state.distilled))
+            accuracy = measure(state.distilled)
+            if accuracy is not None:
+                history.add(step=done, accuracy=accuracy)
         if done % settings.checkpoint_every == 0 or done == settings.outer_steps:
-            checkpoint.save(folder, done, state, metadata={"identity": job.identity()})
+            checkpoint.save(folder, done, state, metadata={})
     if int(state.skipped) == settings.outer_steps:
         raise UserError(
             f"Each of the {settings.outer_steps} outer steps diverged. Lower distill.start_lr "
@@ -139,31 +147,55 @@ def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> oute
     return state
 
 
-def _check_same(old: Metadata, new: Metadata, workdir: Path) -> None:
-    def flat(tree: Any, at: str = "") -> dict[str, Any]:
-        if not isinstance(tree, dict):
-            return {at: tree}
-        parts = [flat(v, f"{at}.{k}" if at else k) for k, v in tree.items()]
-        return {k: v for part in parts for k, v in part.items()}
-
-    was, now = flat(dict(old)), flat(dict(new))
+def _check_same(job: Job) -> None:
+    """Refuses to go on with, or to replace, a run of other settings."""
+    path = job.workdir / _SETTINGS
+    if not path.exists():
+        return
+    was, now = (dict(_flat(tree)) for tree in (storage.read_json(path), job.identity()))
     changed = sorted(k for k in was.keys() | now.keys() if was.get(k) != now.get(k))
     if changed:
         what = ", ".join(f"{k} (was {was.get(k)!r}, is {now.get(k)!r})" for k in changed[:5])
         raise UserError(
-            f"{workdir} holds a run with other settings: {what}. Choose another --workdir, or "
+            f"{job.workdir} holds a run with other settings: {what}. Choose another --workdir, or "
             f"the settings of before."
         )
 
 
-def _periodic(job: Job, distilled: Distilled) -> float:
-    """Measures the patch accuracy on a fixed balanced draw of test patches; nothing is chosen."""
-    feed = batches.resident(job.test, job.table(job.test))
-    pool = jax.jit(job.draw(job.config.distill.evaluate_patches))(feed, job.key(Use.POOL))
-    count = job.config.distill.evaluate_networks
-    networks = replayed(job, distilled, count, job.key(Use.FRESH))
-    predicted = jax.lax.map(lambda p: job.network.apply(p, pool.images).argmax(-1), networks)
-    return float(jnp.mean(predicted == pool.labels))
+def _flat(tree: Metadata, at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
+
+
+def _monitor(job: Job) -> Callable[[Distilled], float | None]:
+    """Builds the periodic measure: accuracy on one balanced draw of test patches.
+
+    It is looked at, and nothing is chosen by it. None where a network diverged.
+    """
+    settings = job.config.distill
+
+    @cache
+    def pool() -> Batch:
+        feed = batches.resident(job.test, job.tables["test"])
+        return jax.jit(job.draw(settings.evaluate_patches))(feed, job.key(Use.POOL))
+
+    @jax.jit
+    def accuracy(networks: Params, pool: Batch) -> jax.Array:
+        predicted = jax.lax.map(lambda p: job.network.apply(p, pool.images).argmax(-1), networks)
+        return jnp.mean(predicted == pool.labels)
+
+    def measure(distilled: Distilled) -> float | None:
+        try:
+            networks = replayed(job, distilled, settings.evaluate_networks, job.key(Use.FRESH))
+        except UserError as error:  # too early to judge: later steps may mend it
+            job.say(str(error))
+            return None
+        return float(accuracy(networks, pool()))
+
+    return measure
 
 
 def replayed(job: Job, distilled: Distilled, count: int, key: jax.Array) -> Params:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import enum
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from gxdistill import evaluate, models, patching
 from gxdistill.data import batches, idx, phantom, source
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Cohort, Metadata, Network, PatchTable
-from gxdistill.run import defaults
+from gxdistill.run import limits
 from gxdistill.run.progress import Progress, Say
 
 # What a run's result depends on; a checkpoint of other settings is not resumed.
@@ -65,20 +66,26 @@ def load(config: ml_collections.ConfigDict, say: Say) -> source.Source:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A config with the objects made from it, each at first use."""
+    """A config with the objects made from it, each at first use.
+
+    Raises:
+      UserError: a setting is missing, unknown, or not what it may be.
+    """
 
     config: ml_collections.ConfigDict
     workdir: Path
     say: Say
 
     def __post_init__(self) -> None:
-        """Refuses settings that no job can have."""
-        defaults.check(self.config)
+        """Refuses settings before any work is done."""
+        limits.check(self.config)
 
     @cached_property
     def source(self) -> source.Source:
         """The cohort with its quarantine."""
-        return load(self.config, self.say)
+        found = load(self.config, self.say)
+        limits.check_classes(self.config, len(found.cohort.class_names))
+        return found
 
     @cached_property
     def training(self) -> Cohort:
@@ -92,10 +99,19 @@ class Job:
 
     def _split(self, name: str) -> Cohort:
         cohort = self.source.cohort
+        if name not in cohort.splits:
+            raise UserError(
+                f"No image is for the {name} split. Change data.test_share (now "
+                f"{self.config.data.test_share}), or the manifest's splits."
+            )
         return cohort.select(cohort.splits == name)
 
-    def table(self, cohort: Cohort) -> PatchTable:
-        """Lists the patches of a part of the cohort by the area rule."""
+    @cached_property
+    def tables(self) -> dict[str, PatchTable]:
+        """The patches of the splits "train" and "test" by the area rule."""
+        return {"train": self._table(self.training), "test": self._table(self.test)}
+
+    def _table(self, cohort: Cohort) -> PatchTable:
         patch = self.config.patch
         try:
             table = patching.patch_table(
@@ -117,6 +133,11 @@ class Job:
                     f"lower patch.inside_above (now {patch.inside_above})."
                 )
         return table
+
+    @cached_property
+    def feed(self) -> batches.Resident:
+        """The training patches on the device, ready to draw from."""
+        return batches.resident(self.training, self.tables["train"])
 
     @cached_property
     def normalise(self) -> batches.Normalisation:
@@ -154,8 +175,9 @@ class Job:
     @cached_property
     def network(self) -> Network:
         """The network that the config names."""
+        limits.check_size(self.config, self.shape)
         net = self.config.network
-        return create_network(net.name, dict(net.options), self.shape, self.classes)
+        return create_network(net.name, net.options, self.shape, self.classes)
 
     def draw(self, batch: int) -> Callable[[batches.Resident, jax.Array], Batch]:
         """Builds the sampler of class-balanced real batches."""
@@ -178,14 +200,23 @@ class Job:
 
 
 def create_network(
-    name: str, options: dict[str, Any], shape: tuple[int, ...], classes: int
+    name: str, options: Mapping[str, Any], shape: tuple[int, ...], classes: int
 ) -> Network:
-    """Creates a network of the zoo for a user's settings.
+    """Creates a network of the zoo for a user's settings; the same settings give the same object.
 
     Raises:
       UserError: a name, an option or the size of the images does not fit.
     """
     try:
-        return models.create(name, shape=shape, classes=classes, **options)
+        return _network(name, json.dumps(dict(options), sort_keys=True), shape, classes)
     except ValueError as error:
         raise UserError(f"network: {error}") from error
+    except TypeError as error:  # what Flax says to an option of another type
+        raise UserError(f"network: {dict(options)} does not fit {name}: {error}.") from error
+
+
+# Compiled programs belong to the object: stages that run in one process share them.
+@functools.cache
+def _network(name: str, options: str, shape: tuple[int, ...], classes: int) -> Network:
+    network = models.create(name, shape=shape, classes=classes, **json.loads(options))
+    return network._replace(init=jax.jit(network.init))

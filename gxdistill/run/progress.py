@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gxdistill import storage
+from gxdistill.storage.files import writing
 
 Say = Callable[[str], None]
 
@@ -46,5 +47,5 @@ class History:
 
     def add(self, **line: float) -> None:
         """Appends one line; `step` is among its keys."""
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")

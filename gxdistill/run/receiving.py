@@ -41,7 +41,7 @@ def network_of(manifest: Metadata, name: str | None = None) -> tuple[Network, Me
     own = name is None or name == manifest["network"]["name"]
     chosen = manifest["network"] if own else {"name": name, "options": {}}
     classes = len(manifest["class_names"])
-    return create_network(chosen["name"], dict(chosen["options"]), shape, classes), chosen
+    return create_network(chosen["name"], chosen["options"], shape, classes), chosen
 
 
 def train_networks(
@@ -86,7 +86,8 @@ def save_networks(folder: Path, trained: Trained) -> None:
     """Writes trained networks: their arrays by Orbax, and `networks.json`."""
     with storage.fresh_folder(folder) as fresh:
         arrays = storage.save_arrays(fresh / "arrays", trained.params)
-        storage.write_json(fresh / "networks.json", {**trained.record, "arrays": arrays})
+        record = storage.seal({**trained.record, "arrays": arrays})
+        storage.write_json(fresh / "networks.json", record)
 
 
 def load_networks(folder: Path, path: Path) -> Trained:
@@ -99,13 +100,16 @@ def load_networks(folder: Path, path: Path) -> Trained:
     Raises:
       UserError: they cannot be read, or come from another package.
     """
+    folder = storage.find_folder(folder)
     record = storage.read_json(folder / "networks.json")
+    storage.check_seal(record, folder / "networks.json")
     if record.get("package") != package.digest(path):
         raise UserError(
             f"The networks in {folder} were not trained on {path}. Run `gxdistill train` again."
         )
     network, _ = network_of(package.load(path).manifest, record["network"]["name"])
     params = storage.load_arrays(folder / "arrays", record.pop("arrays"))
+    del record["sha256"]
     return Trained(network, params, record)
 
 

@@ -1,0 +1,166 @@
+"""What a setting may be: tables that every config is held against before any work is done."""
+
+import difflib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from gxdistill.decision import RULES
+from gxdistill.distill.init import LABEL_RULES
+from gxdistill.errors import UserError
+from gxdistill.run.defaults import default_config
+
+_COUNT = (1, 10**6)
+_SHARE = (0.0, 1.0)
+_RATE = (1e-9, 1e9)
+
+# Lowest and highest value; whole numbers where the lowest is one. What a setting may be beside the
+# others and the data (divisors, sizes, classes) is checked where these meet.
+RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "data.downscale": _COUNT,
+    "data.test_share": _SHARE,
+    "data.max_bad_share": _SHARE,
+    "data.limit": _COUNT,
+    "data.patients": (4, 10**6),
+    "data.size": (16, 2**13),
+    "patch.size": _COUNT,
+    "patch.stride": _COUNT,
+    "patch.irrelevant_below": _SHARE,
+    "patch.inside_above": _SHARE,
+    "distill.steps": _COUNT,
+    "distill.epochs": _COUNT,
+    "distill.images_per_step": _COUNT,
+    "distill.start_lr": _RATE,
+    "distill.networks": _COUNT,
+    "distill.batch": _COUNT,
+    "distill.outer_steps": (1, 10**7),
+    "distill.steps_per_call": _COUNT,
+    "distill.checkpoint_every": (1, 10**7),
+    "distill.evaluate_every": (1, 10**7),
+    "distill.evaluate_networks": _COUNT,
+    "distill.evaluate_patches": _COUNT,
+    "distill.optimizer.images_lr": _RATE,
+    "distill.optimizer.labels_lr": (0.0, 1e9),
+    "distill.optimizer.rates_lr": (0.0, 1e9),
+    "distill.optimizer.clip": _RATE,
+    "distill.optimizer.warmup": (0, 10**7),
+    "evaluate.networks": _COUNT,
+    "evaluate.threshold_images": _COUNT,
+    "evaluate.baseline_networks": _COUNT,
+    "evaluate.ceiling.networks": _COUNT,
+    "evaluate.ceiling.steps": (1, 10**7),
+    "evaluate.ceiling.batch": _COUNT,
+    "evaluate.ceiling.lr": _RATE,
+}
+_CHOICES = {
+    "data.kind": ("manifest", "phantom", "mnist"),
+    "distill.init": ("known", "random"),
+    "distill.label_rule": LABEL_RULES,
+    "distill.started_from": ("noise", "real"),
+    "decision.rule": RULES,
+}
+_OPEN = ("data.columns", "network.options")  # Tables whose keys are the user's.
+_BALANCED = ("distill.batch", "distill.evaluate_patches", "evaluate.ceiling.batch")
+_MAX_BYTES = 1 << 30  # Of distilled images: what a receiver loads at most.
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """Refuses a config that lacks a setting, or has one too many, of another type or out of range.
+
+    Raises:
+      UserError: naming the setting, its value and what it may be.
+    """
+    wanted, given = dict(_settings(default_config())), dict(_settings(config))
+    for name in [name for name in wanted if name not in given]:
+        raise UserError(
+            f"The config has no setting {name}. Start it from gxdistill.run.defaults."
+            f"default_config(), as the files in configs/ do."
+        )
+    for name in [name for name in given if name not in wanted]:
+        nearest = difflib.get_close_matches(name, wanted, 1, 0)[0]
+        raise UserError(f"The config has an unknown setting {name}. Did you mean {nearest}?")
+    for name, value in given.items():
+        may_be = _may_be(name, value, wanted[name])
+        if may_be:
+            raise UserError(f"{name} is {value!r}; it must be {may_be}.")
+
+
+def _settings(config: Any, at: str = "") -> Iterator[tuple[str, Any]]:
+    for key in config:
+        name, value = f"{at}{key}", config[key]
+        if isinstance(value, ml_collections.ConfigDict) and name not in _OPEN:
+            yield from _settings(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _may_be(name: str, value: Any, default: Any) -> str | None:
+    """Words what a setting may be; None where it is that."""
+    if name in _CHOICES:
+        known = _CHOICES[name]
+        return None if value in known else " or ".join(map(repr, known))
+    if name in RANGES:
+        return _fits_range(value, *RANGES[name], optional=default is None)
+    if name == "data.image_size":
+        return None if value is None or _is_size(value) else "height and width in pixels, or None"
+    if not isinstance(value, type(default)):
+        return f"a {type(default).__name__}"
+    if name == "data.label_names" and (not value or len({*value, "irrelevant"}) <= len(value)):
+        return "names that differ from each other and from 'irrelevant'"
+    return None
+
+
+def _is_size(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(type(side) is int and side > 0 for side in value)
+    )
+
+
+def _fits_range(value: Any, low: float, high: float, *, optional: bool) -> str | None:
+    whole = isinstance(low, int)
+    if value is None and optional:
+        return None
+    if type(value) in ((int,) if whole else (int, float)) and low <= value <= high:
+        return None
+    what = "a whole number" if whole else "a number"
+    return f"{what} from {low} to {high}" + (", or None" if optional else "")
+
+
+def check_classes(config: ml_collections.ConfigDict, classes: int) -> None:
+    """Refuses class-balanced batches that have no room for each class.
+
+    Raises:
+      UserError: naming the setting.
+    """
+    for name in _BALANCED:
+        size = dict(_settings(config))[name]
+        if size < classes:
+            raise UserError(
+                f"{name} is {size}; a balanced draw of {classes} classes needs at least as many "
+                f"patches. Raise it."
+            )
+
+
+def check_size(config: ml_collections.ConfigDict, shape: tuple[int, ...]) -> None:
+    """Refuses distilled data that no receiver would load.
+
+    Args:
+      config: of the job.
+      shape: of one patch, `[H, W, C]`.
+
+    Raises:
+      UserError: with the size.
+    """
+    loop = config.distill
+    images = loop.steps * loop.images_per_step * math.prod(shape)
+    size = 4 * (images + loop.steps * loop.epochs)
+    if size > _MAX_BYTES:
+        raise UserError(
+            f"The distilled data would take {size / 2**30:.3g} GiB, a package holds 1 GiB at most. "
+            f"Lower distill.steps, distill.images_per_step, distill.epochs or patch.size."
+        )
