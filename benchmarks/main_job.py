@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.record import record
+from benchmarks.record import RESULTS, record
 from gxdistill.pytrees import Metadata
 
 _STAGES = ("distill", "train", "evaluate", "report")
@@ -39,34 +39,36 @@ def run(config: str, workdir: Path) -> tuple[Metadata, float, float]:
 
 def figures(evaluation: Metadata, wall_s: float) -> list[tuple[str, float, float | None, int, str]]:
     """Lists metric, value, standard deviation, number of networks and unit."""
-    distilled = evaluation["contenders"]["distilled"]
+    contenders, shares = evaluation["contenders"], evaluation["shares"]
+    distilled = contenders["distilled"]
+    parts = {name: part.get("images", {}) for name, part in contenders.items()}
     found = [("balanced_patch_accuracy", distilled["balanced_patch_accuracy"])]
-    found += [(name, distilled["images"][name]) for name in ("hm", "auc", "sen", "spe")]
-    found.append(("hm_at_package_tau", distilled["at_package_tau"]["hm"]))
-    rows: list[tuple[str, float, float | None, int, str]] = [
-        (name, figure["mean"], figure["std"], figure["n"], "1") for name, figure in found
-    ]
-    shares = evaluation["shares"]
-    rows += [(f"{name}_share", shares[name], None, 1, "1") for name in ("hm", "auc")]
-    for name, contender in evaluation["contenders"].items():
+    found += [(name, parts["distilled"].get(name)) for name in ("hm", "auc", "sen", "spe")]
+    found.append(("hm_at_package_tau", distilled.get("at_package_tau", {}).get("hm")))
+    for name, contender in contenders.items():
         if name != "distilled":
-            figure = contender["balanced_patch_accuracy"]
-            rows.append((f"balanced_{name}", figure["mean"], figure["std"], figure["n"], "1"))
-            rows += [
-                (f"{metric}_{name}", part["mean"], part["std"], part["n"], "1")
-                for metric in ("hm", "auc")
-                if (part := contender["images"][metric])
-            ]
+            found.append((f"balanced_{name}", contender["balanced_patch_accuracy"]))
+            found += [(f"{metric}_{name}", parts[name].get(metric)) for metric in ("hm", "auc")]
+    # A figure is undefined where whole images are not decided, or all are undecidable.
+    rows: list[tuple[str, float, float | None, int, str]] = [
+        (name, figure["mean"], figure["std"], figure["n"], "1") for name, figure in found if figure
+    ]
+    rows += [
+        (f"{name}_share", shares[name], None, 1, "1")
+        for name in ("hm", "auc")
+        if shares.get(name) is not None
+    ]
     rows.append(("package_bytes", evaluation["package_bytes"], None, 1, "B"))
     return [*rows, ("wall_s", round(wall_s, 1), None, 1, "s")]
 
 
 def main() -> None:
-    """Runs, prints, and with `--record` appends the figures to `benchmarks/results/`."""
+    """Runs, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
     arguments = parser.parse_args()
     if arguments.workdir.exists():
         sys.exit(f"{arguments.workdir} exists: a timed run starts afresh. Name another folder.")
@@ -85,6 +87,7 @@ def main() -> None:
                 command=command,
                 cpu_s=cpu_s,
                 wall_s=wall_s,
+                folder=arguments.results,
             )
 
 

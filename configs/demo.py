@@ -31,8 +31,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.patch.size = 16
         config.patch.stride = 8
         config.patch.inside_above = 0.6
-        config.network.options = {"width": 4, "depth": 2}
-        config.distill.update(steps=2, epochs=1, outer_steps=4, batch=16, steps_per_call=2)
+        config.network.options = {"width": 4, "depth": 1}
+        config.distill.update(steps=2, epochs=1, outer_steps=8, batch=16, steps_per_call=2)
         config.distill.update(checkpoint_every=2, evaluate_every=4, evaluate_patches=30)
         config.evaluate.update(networks=2, baseline_networks=1)
         config.evaluate.ceiling.update(networks=1, steps=4, batch=16)
