@@ -43,6 +43,16 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def run(tmp_path_factory) -> Path:
+    """A working folder in which the demo's smoke job has run to its end; not to be changed."""
+    from gxdistill import cli
+
+    workdir = tmp_path_factory.mktemp("run")
+    cli.main(["demo", f"--config={ROOT}/configs/demo.py:smoke", f"--workdir={workdir}"])
+    return workdir
+
+
 def _forbidden_skips(config: pytest.Config) -> list:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not os.environ.get("CI"):  # one of several processes has no reporter

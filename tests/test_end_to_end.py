@@ -42,16 +42,6 @@ def _bytes(folder):
     }
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A working folder in which the smoke job has run to its end."""
-    workdir = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        cli.main(["demo", CONFIG, f"--workdir={workdir}"])
-    return workdir
-
-
 def test_the_whole_job_leaves_its_results(run):
     evaluation = json.loads((run / "evaluation.json").read_text())
     contenders = evaluation["contenders"]

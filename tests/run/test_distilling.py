@@ -1,0 +1,154 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gxdistill import checkpoint, package
+from gxdistill.errors import UserError
+from gxdistill.run import distilling
+from tests import jobs
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_run_interrupted_after_each_checkpoint_ends_as_an_uninterrupted_one(
+    run, tmp_path, monkeypatch
+):
+    said, save = [], checkpoint.save
+
+    def save_and_interrupt(folder, step, *args, **options):
+        save(folder, step, *args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_interrupt)
+        job = jobs.make(tmp_path, said.append)
+        for _ in range(4):
+            with pytest.raises(KeyboardInterrupt):
+                distilling.distil(job)
+            assert not (tmp_path / "package").exists()
+    distilling.distil(job)
+    assert [line for line in said if "resuming" in line] == [
+        f"resuming at outer step {step}" for step in (2, 4, 6, 8)
+    ]
+    assert jobs.content(tmp_path / "package") == jobs.content(run / "package")
+    for name in ("history.jsonl", "cohort.json", "settings.json", "quarantine.csv"):
+        assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_the_history_holds_each_call_and_each_evaluation(run):
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8]
+    assert [line["step"] for line in lines if "accuracy" in line] == [4, 8]
+    assert all(0 < line["loss"] < 5 for line in lines if "loss" in line)
+    assert all(0 <= line["accuracy"] <= 1 for line in lines if "accuracy" in line)
+
+
+def test_the_summary_counts_the_patches_of_each_split(run):
+    summary, job = json.loads((run / "cohort.json").read_text()), jobs.make(run)
+    for split, table in job.tables.items():
+        assert summary["patches"][split] == {
+            name: (table.label == i).sum()
+            for i, name in enumerate(("irrelevant", "non-gastritis", "gastritis"))
+        }
+    assert summary["patch"]["size"] == 16
+
+
+def test_the_manifest_tells_what_the_config_asked_for(run):
+    content = package.load(run / "package")
+    manifest, job = content.manifest, jobs.make(run)
+    assert manifest["network"] == {"name": "convnet", "options": {"width": 4, "depth": 1}}
+    assert manifest["init"] == {"rule": "known", "seed": 0}
+    assert manifest["patch"] == job.geometry
+    assert manifest["distillation"]["settings"]["optimizer"]["clip"] == 1.0
+    assert manifest["normalisation"]["mean"] == list(job.normalise.mean)
+    assert manifest["class_names"] == ["irrelevant", "non-gastritis", "gastritis"]
+    assert 0 <= manifest["decision"]["tau"] <= 1
+    assert "No guarantee" in manifest["privacy"]
+    start = job.network.init(job.key(distilling.Use.KNOWN))
+    np.testing.assert_array_equal(content.start["Dense_0"]["kernel"], start["Dense_0"]["kernel"])
+
+
+def test_other_settings_touch_nothing_and_are_named_even_where_shapes_differ(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = jobs.content(tmp_path / "run")
+    job = jobs.make(tmp_path / "run", distill__steps=3, seed=4)
+    with pytest.raises(
+        UserError, match=r"distill\.steps \(was 2, is 3\), seed \(was 0, is 4\).*another --workdir"
+    ):
+        distilling.distil(job)
+    assert jobs.content(tmp_path / "run") == before
+
+
+def test_settings_may_change_as_long_as_nothing_was_learned(tmp_path):
+    with pytest.raises(UserError, match=r"distill\.outer_steps is 7, not a multiple"):
+        distilling.distil(jobs.make(tmp_path, distill__outer_steps=7))
+    with pytest.raises(UserError, match="`networks` is 2 with a known init"):
+        distilling.distil(jobs.make(tmp_path, distill__networks=2))
+    with pytest.raises(UserError, match="`warmup` is 8"):
+        distilling.distil(jobs.make(tmp_path, distill__optimizer__warmup=8))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort.json", "quarantine.csv"]
+
+
+def test_a_run_of_which_each_step_diverges_makes_no_package(tmp_path):
+    job = jobs.make(tmp_path, distill__start_lr=1e9)
+    for _ in range(2):  # started again, it says so again
+        with pytest.raises(UserError, match=r"Each of the 8 outer steps diverged.*start_lr"):
+            distilling.distil(job)
+    assert not (tmp_path / "package").exists()
+
+
+def test_a_network_that_diverges_on_the_way_is_told_and_does_not_end_the_run(run, tmp_path):
+    said = []
+    measure = distilling._monitor(jobs.make(tmp_path, said.append))
+    distilled = package.load(run / "package").distilled
+    assert 0 <= measure(distilled) <= 1
+    assert measure(distilled.replace(log_lr=distilled.log_lr + 80)) is None
+    assert "diverged" in said[-1]
+
+
+def test_a_disk_that_fills_while_the_package_is_written_leaves_the_former_one(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = jobs.content(tmp_path / "run")
+    largest = max(len(content) for name, content in before.items() if "package/" in name)
+    code = (  # The kernel lets no file grow past the limit, as a full disk does.
+        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest - 1},) * 2); "
+        "from gxdistill.cli import main; main()"
+    )
+    arguments = ("distill", "--config=configs/demo.py:smoke", f"--workdir={tmp_path / 'run'}")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"gxdistill distill: {tmp_path / 'run/package'} could not be written")
+    assert "Traceback" not in done.stderr
+    assert jobs.content(tmp_path / "run") == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distill__init": "random", "distill__networks": 2},
+        {"distill__started_from": "real", "distill__images_per_step": 1, "distill__steps": 1},
+        {"distill__label_rule": "softmax", "distill__optimizer__images_lr": 1e-3},
+        {"distill__optimizer__labels_lr": 0.0, "distill__optimizer__rates_lr": 0.0},
+        {"patch__border": True, "patch__stride": 24, "decision__rule": "soft"},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_every_way_to_distil_makes_a_package(changes, tmp_path):
+    folder = distilling.distil(jobs.make(tmp_path, **changes))
+    content = package.load(folder)
+    assert (content.start is None) == ("distill__init" in changes)
+    accuracy = content.manifest["results"]["balanced_patch_accuracy"]
+    assert accuracy["n"] == (2 if content.start is None else 1)
