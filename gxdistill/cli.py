@@ -31,6 +31,7 @@ Flags:
   --seed=N                  train: fresh initial weights, where the package has known ones too
   --network=NAME            train: another network of the zoo (lenet, convnet, resnet18)
 """
+_NO_CONFIG = "--config is missing. Name a file, for example --config=configs/demo.py."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class _Flags:
         from gxdistill.run.job import Job
 
         if self.config is None:
-            raise UserError("--config is missing, for example --config=configs/demo.py.")
+            raise UserError(_NO_CONFIG)
         return Job(self.config, self.workdir, _say)
 
 
@@ -155,10 +156,12 @@ def _config(arguments: list[str], default: str | None) -> "ml_collections.Config
         raise UserError(f"{' '.join(file)} cannot be read: {_cause(error)}") from error
     if config is None and not arguments:
         return None
+    if not (file or default):
+        raise UserError(_NO_CONFIG)
     if known is None:
         raise UserError(
-            f"{' '.join(file) or '--config'} names no file with a function get_config that returns "
-            f"an ml_collections.ConfigDict, as configs/demo.py does."
+            f"{' '.join(file)} names no file with a function get_config that returns an "
+            f"ml_collections.ConfigDict, as configs/demo.py does."
         )
     for argument in arguments:
         field = argument.removeprefix("--").split("=")[0]

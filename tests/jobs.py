@@ -1,12 +1,15 @@
 """Jobs small enough to run in tests: all of the demo's smoke shape, so that programs are shared."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from configs import demo
 from gxdistill.run.job import Job
+
+ROOT = Path(__file__).parents[1]
 
 
 def make(workdir, say=print, **changes):

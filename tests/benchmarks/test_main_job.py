@@ -1,0 +1,79 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import main_job
+from benchmarks.record import read
+from tests import jobs
+
+
+@pytest.fixture
+def evaluation(run):
+    return json.loads((run / "evaluation.json").read_text())
+
+
+def test_the_figures_are_those_of_the_evaluation(evaluation):
+    rows = {metric: rest for metric, *rest in main_job.figures(evaluation, 12.34)}
+    contenders = evaluation["contenders"]
+    ours, ceiling = contenders["distilled"], contenders["all_patches"]
+    for name in ("hm", "auc", "sen", "spe"):
+        figure = ours["images"][name]
+        assert rows[name] == [figure["mean"], figure["std"], figure["n"], "1"]
+    accuracy = ours["balanced_patch_accuracy"]
+    assert rows["balanced_patch_accuracy"] == [
+        accuracy["mean"],
+        accuracy["std"],
+        accuracy["n"],
+        "1",
+    ]
+    assert rows["balanced_all_patches"][0] == ceiling["balanced_patch_accuracy"]["mean"]
+    assert rows["auc_share"][0] == ours["images"]["auc"]["mean"] / ceiling["images"]["auc"]["mean"]
+    assert rows["hm_at_package_tau"][0] == ours["at_package_tau"]["hm"]["mean"]
+    assert rows["package_bytes"] == [evaluation["package_bytes"], None, 1, "B"]
+    assert rows["wall_s"] == [12.3, None, 1, "s"]
+    for name in ("random_real", "class_means", "kmeans_centres"):
+        assert rows[f"auc_{name}"][0] == contenders[name]["images"]["auc"]["mean"]
+
+
+def test_an_undefined_figure_is_left_out(evaluation):
+    evaluation["contenders"]["distilled"]["images"]["hm"] = None
+    evaluation["shares"] = {"balanced_patch_accuracy": 1.0, "hm": None}
+    for name in ("class_means", "distilled"):
+        evaluation["contenders"][name].pop("at_package_tau", None)
+    del evaluation["contenders"]["class_means"]["images"]
+    metrics = [metric for metric, *_ in main_job.figures(evaluation, 1.0)]
+    assert len(set(metrics)) == len(metrics)
+    gone = {"hm", "hm_share", "auc_share", "hm_at_package_tau", "hm_class_means", "auc_class_means"}
+    assert not gone & set(metrics)
+    assert {"auc", "balanced_class_means", "hm_random_real"} <= set(metrics)
+
+
+@pytest.mark.slow
+def test_the_job_is_run_and_recorded_with_its_own_command(run, tmp_path):
+    flags = ["--config=configs/demo.py:smoke", f"--workdir={tmp_path / 'job'}"]
+    command = ["-m", "benchmarks.main_job", *flags, "--record", f"--results={tmp_path / 'results'}"]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=jobs.ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    figures = {figure.metric: figure for figure in read(tmp_path / "results")}
+    assert {figure.case for figure in figures.values()} == {"demo_smoke"}
+    assert {figure.command for figure in figures.values()} == {" ".join(["python", *command])}
+    assert figures["wall_s"].value == pytest.approx(figures["wall_s"].wall_s, abs=0.1)
+    assert figures["wall_s"].cpu_s > 1
+    for line in done.stdout.splitlines()[-len(figures) :]:  # below the table of the evaluation
+        metric, _, value = line.partition(": ")
+        assert float(value.split()[0]) == pytest.approx(figures.pop(metric).value, rel=1e-3)
+    assert figures == {}
+    # Commands of their own processes leave what the one process of the demo leaves.
+    assert jobs.content(tmp_path / "job/package") == jobs.content(run / "package")
+    evaluations = [(path / "evaluation.json").read_text() for path in (run, tmp_path / "job")]
+    assert evaluations[0] == evaluations[1]
+
+    again = subprocess.run(
+        [sys.executable, *command], cwd=jobs.ROOT, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 1
+    assert "exists: a timed run starts afresh" in again.stderr

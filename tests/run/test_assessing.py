@@ -1,0 +1,187 @@
+import dataclasses
+import itertools
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from gxdistill import package
+from gxdistill.errors import UserError
+from gxdistill.run import assessing, receiving
+from tests import jobs
+
+
+@pytest.fixture(scope="module")
+def evaluation(run):
+    return json.loads((run / "evaluation.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    return jobs.make(tmp_path_factory.mktemp("job"))
+
+
+def _classes(run, cohort):
+    """Predicted classes of all patches, `[n_images, rows, cols]`, by the first trained network."""
+    content = package.load(run / "package")
+    trained = receiving.load_networks(run / "networks", run / "package")
+    params = jax.tree.map(lambda leaf: leaf[0], trained.params)
+    mean, std = (content.manifest["normalisation"][name][0] for name in ("mean", "std"))
+    windows = np.lib.stride_tricks.sliding_window_view(cohort.images[..., 0], (16, 16), (1, 2))
+    patches = windows[:, ::8, ::8]
+    pixels = (patches.reshape(-1, 16, 16, 1) / 255 - mean) / std
+    logits = jax.jit(trained.network.apply)(params, pixels.astype(np.float32))
+    return np.asarray(logits).argmax(-1).reshape(patches.shape[:3])
+
+
+def _shares_of_positive(classes):
+    return np.array([(one == 2).sum() / np.isin(one, (1, 2)).sum() for one in classes])
+
+
+def _sen_spe(scores, labels, tau):
+    return (scores >= tau)[labels == 1].mean(), (scores < tau)[labels == 0].mean()
+
+
+def test_the_figures_are_those_of_a_loop_over_patches_and_images(run, evaluation, job):
+    figures = evaluation["contenders"]["distilled"]
+    classes, table = _classes(run, job.test), job.tables["test"]
+    predicted = classes[table.image, table.row // 8, table.col // 8]
+    recalls = [(predicted[table.label == label] == label).mean() for label in range(3)]
+    assert figures["balanced_patch_accuracy"]["mean"] == pytest.approx(np.mean(recalls))
+
+    scores, labels = _shares_of_positive(classes), job.test.labels
+    images = figures["images"]
+    sen, spe = _sen_spe(scores, labels, images["tau"])
+    pairs = itertools.product(scores[labels == 1], scores[labels == 0])
+    auc = np.mean([(p > n) + 0.5 * (p == n) for p, n in pairs])
+    assert images["sen"]["mean"] == pytest.approx(sen)
+    assert images["spe"]["mean"] == pytest.approx(spe)
+    assert images["hm"]["mean"] == pytest.approx(2 * sen * spe / (sen + spe) if sen + spe else 0)
+    assert images["auc"]["mean"] == pytest.approx(auc)
+    curve = figures["roc"]
+    area = np.trapezoid(curve["true_positive"], curve["false_positive"])
+    assert area == pytest.approx(auc, abs=1 / 200)
+
+
+def test_the_threshold_is_the_best_of_the_training_patients(run, evaluation, job):
+    scores, labels = _shares_of_positive(_classes(run, job.training)), job.training.labels
+
+    def harmonic_mean(tau):
+        sen, spe = _sen_spe(scores, labels, tau)
+        return 2 * sen * spe / (sen + spe) if sen + spe else 0
+
+    best = max(map(harmonic_mean, np.linspace(0, 1, 2001)))
+    taus = evaluation["contenders"]["distilled"]["images"]["tau"]
+    of_package = package.load(run / "package").manifest["decision"]["tau"]
+    assert harmonic_mean(taus) == pytest.approx(best)
+    assert harmonic_mean(of_package) == pytest.approx(best)
+
+
+def test_the_package_carries_the_figures_of_its_one_network(run, evaluation):
+    results = package.load(run / "package").manifest["results"]
+    ours = evaluation["contenders"]["distilled"]
+    assert results["balanced_patch_accuracy"] == ours["balanced_patch_accuracy"]
+    assert results["images"] == ours["at_package_tau"]
+
+
+def test_sizes_and_shares_are_ratios_of_what_is_there(run, evaluation):
+    files = jobs.content(run / "package")
+    assert evaluation["package_bytes"] == sum(map(len, files.values()))
+    assert evaluation["cohort_bytes"] == 16 * 128 * 128
+    contenders = evaluation["contenders"]
+    for figure in ("hm", "auc"):
+        ours, ceiling = (
+            contenders[name]["images"][figure]["mean"] for name in ("distilled", "all_patches")
+        )
+        share = evaluation["shares"].get(figure)
+        assert share == (pytest.approx(ours / ceiling) if ceiling else None)
+    text = assessing.as_text(evaluation).splitlines()
+    for line, (name, figures) in zip(text[1:], contenders.items(), strict=False):
+        accuracy = figures["balanced_patch_accuracy"]["mean"]
+        assert line.split()[:2] == [name, f"{accuracy:.3f}"]
+    assert text[-1].startswith(f"package: {evaluation['package_bytes']} bytes, 1/")
+
+
+def test_heat_maps_are_of_test_images_of_both_labels(run, job):
+    with np.load(run / "heatmaps.npz") as maps:
+        maps = dict(maps)
+    assert maps["labels"].tolist() == [0, 0, 1, 1]
+    rows = [job.test.names.tolist().index(name) for name in maps["names"]]
+    np.testing.assert_array_equal(maps["images"], job.test.images[rows, ..., 0])
+    np.testing.assert_array_equal(maps["labels"], job.test.labels[rows])
+    np.testing.assert_allclose(maps["probabilities"].sum(-1), 1, atol=1e-5)
+    classes = maps["probabilities"].argmax(-1)
+    np.testing.assert_allclose(maps["scores"], _shares_of_positive(classes))
+    np.testing.assert_array_equal(maps["decisions"], maps["scores"] >= maps["tau"])
+
+
+def test_baselines_are_left_out_where_none_are_asked_for(run, tmp_path):
+    job = jobs.make(tmp_path, evaluate__baselines=False)
+    trained = receiving.load_networks(run / "networks", run / "package")
+    result = assessing.evaluate_package(job, run / "package", trained)
+    assert list(result["contenders"]) == ["distilled"]
+    assert result["shares"] == {}
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == result
+    assert "share" not in assessing.as_text(result)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch__stride": 16}, r"patch\.stride = 8, and here it is 16"),
+        ({"patch__border": True}, r"patch\.border = False, and here it is True"),
+        ({"patch__inside_above": 0.5}, r"patch\.inside_above = 0\.6, and here it is 0\.5"),
+    ],
+)
+def test_a_package_of_another_geometry_is_refused(changes, message, run, tmp_path):
+    trained = receiving.load_networks(run / "networks", run / "package")
+    with pytest.raises(UserError, match=message):
+        assessing.evaluate_package(jobs.make(tmp_path, **changes), run / "package", trained)
+    assert not (tmp_path / "evaluation.json").exists()
+
+
+def test_a_package_of_other_classes_is_refused(run, tmp_path):
+    jobs.write_cohort(tmp_path / "cohort", side=128)
+    changes = {"data__kind": "manifest", "data__path": str(tmp_path / "cohort")}
+    job = jobs.make(tmp_path, data__label_names=("healthy", "ill"), **changes)
+    trained = receiving.load_networks(run / "networks", run / "package")
+    with pytest.raises(UserError, match="non-gastritis, gastritis, the cohort irrelevant, healthy"):
+        assessing.evaluate_package(job, run / "package", trained)
+
+
+def test_images_are_decided_where_labels_are_negative_and_positive(job):
+    cohort = job.test
+    assert assessing.decides_images(cohort)
+    assert assessing.decides_images(
+        dataclasses.replace(cohort, masks=None, class_names=("negative", "positive"))
+    )
+    for masks, names in ((cohort.masks, "ab"), (None, "abc"), (None, "0123456789")):
+        other = dataclasses.replace(cohort, masks=masks, class_names=tuple(names))
+        assert not assessing.decides_images(other)
+
+
+def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
+    jobs.write_cohort(tmp_path, masks=False)
+    job = jobs.make(tmp_path, data__kind="manifest", data__path=str(tmp_path))
+    assert job.source.cohort.class_names == ("non-gastritis", "gastritis")
+    params = jax.vmap(job.network.init)(jax.random.split(jax.random.key(0), 2))
+    decided, results = assessing.for_package(job, params)
+    figures, probabilities = assessing.measure(job, job.network, params, decided["tau"])
+    assert results["images"] == figures["images"]
+    assert probabilities.shape == (2, 4, 49, 2)
+    shares = (probabilities.argmax(-1) == 1).mean(-1)
+    decisions = shares >= decided["tau"]
+    sen = decisions[:, job.test.labels == 1].mean()
+    assert figures["images"]["sen"]["mean"] == pytest.approx(sen)
+    assert figures["images"]["undecidable"] == 0
+
+
+def test_a_changed_package_is_not_evaluated(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    trained = receiving.load_networks(run / "networks", run / "package")
+    path = tmp_path / "run/package/manifest.json"
+    path.write_text(path.read_text().replace('"rule": "counts"', '"rule": "soft"'))
+    with pytest.raises(UserError, match="was changed after it was written"):
+        assessing.evaluate_package(jobs.make(tmp_path / "run"), tmp_path / "run/package", trained)

@@ -1,0 +1,195 @@
+"""The command line itself: commands, flags, configs, exit status."""
+
+import os
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import pytest
+
+from gxdistill import cli
+from tests import jobs
+
+HEAD = """
+import ml_collections
+from gxdistill.run.defaults import default_config
+
+def get_config(variant="full"):
+    config = default_config()
+    config.name = "mine"
+    config.data.path = {folder!r}
+    config.patch.size = config.patch.stride = 16
+    config.network.options = {{"width": 4, "depth": 1}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A sound config of one's own, and the folder to stand in."""
+    jobs.write_cohort(tmp_path / "cohort")
+    text = HEAD.format(folder=str(tmp_path / "cohort")) + "    return config\n"
+    (tmp_path / "sound.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return text
+
+
+def _refusal(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(arguments))
+    line = stop.value.code
+    assert isinstance(line, str), line  # Python prints it on stderr and exits with status 1.
+    assert line.startswith("gxdistill")
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["help"], ["-h"], ["--help"], ["distill", "--help"], ["train", "x", "-h"]]
+)
+def test_help_is_given_wherever_it_is_asked_for(arguments, capsys):
+    cli.main(arguments)
+    said = capsys.readouterr().out
+    listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in listed] == [
+        *("demo", "prepare", "distill", "train", "evaluate", "report", "inspect", "verify")
+    ]
+    assert max(map(len, said.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("distil", "distill"), ("eval", "evaluate"), ("prep", "prepare"), ("inspekt", "inspect")],
+)
+def test_an_unknown_command_names_the_nearest(typed, meant):
+    assert _refusal(typed) == f"gxdistill: unknown command {typed!r}. Did you mean {meant!r}?"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("    raise RuntimeError('boom')", "cannot be read: boom"),
+        ("    config.distill.stepz = 3\n    return config", "stepz"),
+        ("    config.distill.steps = 'ten'\n    return config", "ten"),
+        ("    return {'distill': 3}", "returns an ml_collections.ConfigDict"),
+        ("    return None", "returns an ml_collections.ConfigDict"),
+        ("    return ml_collections.ConfigDict()", "The config has no setting"),
+        (
+            "    config.distill.unlock()\n    config.distill.stepz = 3\n    return config",
+            "unknown setting distill.stepz. Did you mean distill.steps?",
+        ),
+        ("    config.distill.start_lr = float('nan')\n    return config", "start_lr is nan"),
+        ("    (", "cannot be read: '(' was never closed"),
+        (
+            "    if variant != 'full': raise ValueError('not ' + variant)\n    return config",
+            "cannot be read: ValueError: not strange",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("config")
+def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
+    (tmp_path / "own.py").write_text(HEAD.format(folder="cohort") + body)
+    line = _refusal("prepare", "--config=own.py:strange", "--workdir=run")
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=nowhere.py"], "--config=nowhere.py cannot be read: "),
+        (["--config=cohort"], "Is a directory"),
+        (["--config="], "--config= cannot be read: "),
+        (["--config"], "--config is missing"),
+        (
+            ["--config", "sound.py"],
+            "--config is missing. Name a file, for example --config=configs",
+        ),
+        (["--config.seed=3"], "--config is missing"),
+        (["--config=sound.py", "--config.distill.stepz=3"], "Did you mean --config.distill.steps?"),
+        (["--config=sound.py", "--config.network.options.widht=3"], "network.options.width?"),
+        (["--config=sound.py", "--config.distill.steps=1.5"], "--config.distill.steps=1.5"),
+        (["--config=sound.py", "--config.distill.steps="], "--config.distill.steps="),
+        (["--config=sound.py", "--config.distill.steps"], "Missing value"),
+        (["--config=sound.py", "--config.distill.remat=perhaps"], "perhaps"),
+        (["--config=sound.py", "--config.distill=3"], "--config.distill=3"),
+        (["--config=sound.py", "--config.data.image_size=64"], "data.image_size is (64,)"),
+        (["--config=sound.py", "--config.seed=99999999999"], "seed is 99999999999"),
+        (["--config=sound.py", "--config.data.limit=0"], "data.limit is 0"),
+        (["--config=sound.py", "--configg=3"], "configg"),
+        (["--config=sound.py", "--wokdir=run"], "Did you mean: workdir"),
+        (["--config=sound.py", "--networks=many"], "--networks=many"),
+        (["--config=sound.py", "--networks=0"], "--networks=0"),
+        (["--config=sound.py", "--seed=1.5"], "--seed=1.5"),
+        (["--config=sound.py", "more"], "'more'"),
+    ],
+)
+@pytest.mark.usefixtures("config")
+def test_a_flag_that_cannot_be_used_is_refused(arguments, message, tmp_path):
+    before = jobs.content(tmp_path)
+    assert message in _refusal("prepare", *arguments)
+    assert {k: v for k, v in jobs.content(tmp_path).items() if "__pycache__" not in k} == before
+
+
+@pytest.mark.usefixtures("config")
+def test_a_setting_is_changed_by_a_flag_and_the_folder_is_named_by_the_config(tmp_path, capsys):
+    cli.main(["prepare", "--config=sound.py", "--config.patch.stride=8"])
+    said = capsys.readouterr()
+    assert said.out == ""
+    # 64 px hold 7 x 7 corners at stride 8; the middle one of 7 columns straddles the organ's edge.
+    assert "'train': {'irrelevant': 84, 'non-gastritis': 42, 'gastritis': 42}" in said.err
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine"]
+    assert sorted(path.name for path in (tmp_path / "runs/mine").iterdir()) == [
+        *("cohort.json", "quarantine.csv")
+    ]
+
+
+@pytest.mark.usefixtures("config")
+def test_the_shell_sees_status_1_and_one_line(tmp_path):
+    command = os.path.join(os.path.dirname(sys.executable), "gxdistill")
+    arguments = ("distill", "--config=sound.py", "--config.patch.size=65", "--workdir=run")
+    done = subprocess.run(
+        [command, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    *_, line = done.stderr.splitlines()
+    assert line == (
+        "gxdistill distill: patch: A 65x65 patch does not fit in an image of 64x64 pixels. "
+        "Pass a smaller `size`, or pad the image first."
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("config")
+def test_memory_that_does_not_suffice_is_said_so(monkeypatch):
+    def greedy(_):
+        jnp.zeros(2**46).block_until_ready()
+
+    monkeypatch.setitem(cli._JOBS, "prepare", (greedy, ""))
+    assert "the memory does not suffice" in _refusal("prepare", "--config=sound.py")
+
+    def faulty(_):
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setitem(cli._JOBS, "prepare", (faulty, ""))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        cli.main(["prepare", "--config=sound.py"])
+
+
+def test_a_package_is_inspected_and_verified(run, capsys):
+    cli.main(["inspect", str(run / "package")])
+    assert "demo_smoke" in capsys.readouterr().out
+    cli.main(["verify", str(run / "package")])
+    assert capsys.readouterr().out == f"{run / 'package'}: whole and unchanged.\n"
+    for arguments in (["verify"], ["verify", "a", "b"], ["inspect", "--package=a"]):
+        assert "name one package" in _refusal(*arguments)
+
+
+def test_evaluation_trains_networks_where_there_are_none(run, tmp_path, capsys):
+    arguments = [f"--config={jobs.ROOT}/configs/demo.py:smoke", f"--package={run / 'package'}"]
+    flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
+    cli.main(["evaluate", *arguments, *flags])
+    said = capsys.readouterr()
+    assert "trained 1 convnet" in said.err
+    assert said.out.splitlines()[1].startswith("distilled  ")
+    assert jobs.content(tmp_path / "run/networks") == jobs.content(run / "networks")

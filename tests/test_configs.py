@@ -1,0 +1,70 @@
+"""Every config builds; every smoke variant runs from end to end."""
+
+import importlib
+import inspect
+import json
+import re
+
+import pytest
+
+from gxdistill import cli, package
+from gxdistill.run import limits
+from tests import jobs
+
+CONFIGS = sorted(path.stem for path in (jobs.ROOT / "configs").glob("*.py"))
+REAL = {"mnist", "radiograph"}  # They need the public data sets.
+
+
+def _variants(name):
+    """The variants, by the refusal of another one."""
+    with pytest.raises(ValueError, match="unknown variant 'strange'") as refusal:
+        importlib.import_module(f"configs.{name}").get_config("strange")
+    return re.findall(r"'(\w+)'", str(refusal.value))[1:]
+
+
+def test_the_configs_are_those_of_the_issue():
+    assert CONFIGS == ["demo", "gastric", "mnist", "radiograph"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_variant_builds_and_is_told_apart_by_its_name(name):
+    module = importlib.import_module(f"configs.{name}")
+    variants = _variants(name)
+    assert "smoke" in variants
+    assert inspect.signature(module.get_config).parameters["variant"].default == variants[0]
+    configs = [module.get_config(variant) for variant in variants]
+    assert len({config.name for config in configs}) == len(variants)
+    for config in configs:
+        limits.check(config)
+        assert re.fullmatch(r"[a-z0-9_]+", config.name)  # It names a file of results.
+        assert config.is_locked
+        for setting in ("outer_steps", "checkpoint_every", "evaluate_every"):
+            assert config.distill[setting] % config.distill.steps_per_call == 0
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_commands_in_a_config_name_itself_and_its_variants(name):
+    text = importlib.import_module(f"configs.{name}").__doc__
+    named = re.findall(r"--config=configs/(\w+)\.py(?::(\w+))?", text)
+    assert named
+    for config, variant in named:
+        assert config == name
+        assert variant in ("", *_variants(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "demo"])
+def test_the_smoke_variant_runs_from_end_to_end(name, tmp_path, request, capsys):
+    flags = [f"--config={jobs.ROOT}/configs/{name}.py:smoke", f"--workdir={tmp_path}"]
+    if name in REAL:
+        root = request.getfixturevalue("data_root")
+        flags.append(f"--config.data.path={root / 'mnist' if name == 'mnist' else root}")
+    for command in ("distill", "train", "evaluate", "report"):
+        cli.main([command, *flags])
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert len(evaluation["contenders"]) == 5
+    decided = package.load(tmp_path / "package").manifest["decision"]
+    assert (decided is None) == (name == "mnist")  # Ten digits are neither negative nor positive.
+    assert ("images" in evaluation["contenders"]["distilled"]) == (name != "mnist")
+    assert "distilled" in capsys.readouterr().out
+    assert "</html>" in (tmp_path / "report.html").read_text()
