@@ -14,7 +14,6 @@ VARIANTS = [
     ("lenet", {}, (12, 13, 3), 10),
     ("convnet", {"width": 4, "depth": 2}, (8, 9, 3), 3),
     ("convnet", {"width": 4, "depth": 1, "norm": "none"}, (6, 6, 1), 2),
-    ("convnet", {"width": 6, "depth": 1, "norm": "group"}, (8, 8, 1), 3),
     ("resnet18", {"width": 4, "stages": [1, 1]}, (9, 8, 3), 3),
     ("resnet18", {"width": 4, "stages": (1,)}, (64, 64, 1), 2),  # with the stem of large images
 ]
@@ -120,6 +119,7 @@ def _resnet18_count(channels, classes, stem):
     [
         ("lenet", {}, (28, 28, 1), 10, 61_706),  # LeCun et al. 1998
         ("convnet", {}, (32, 32, 3), 10, 320_010),  # Zhao et al. 2020
+        ("convnet", {"norm": "group"}, (32, 32, 3), 10, 320_010),
         ("convnet", {"norm": "none"}, (32, 32, 3), 10, 320_010 - 3 * 2 * 128),
         ("convnet", {"depth": 2, "width": 8}, (9, 9, 1), 3, 80 + 584 + 2 * 16 + 32 * 3 + 3),
         ("resnet18", {}, (224, 224, 3), 1000, 11_689_512),  # torchvision
