@@ -34,7 +34,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.patch.size = 16
         config.patch.stride = 16
         config.patch.inside_above = 0.6
-        config.network.options = {"stages": (1, 1), "width": 4, "dtype": "bfloat16"}
+        config.network.options = {"stages": (1,), "width": 4, "dtype": "bfloat16"}
         config.distill.update(epochs=2, networks=2, outer_steps=4, batch=16, steps_per_call=2)
         config.distill.update(checkpoint_every=2, evaluate_every=4, evaluate_patches=30)
         config.evaluate.update(networks=2, baseline_networks=1)

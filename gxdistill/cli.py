@@ -198,7 +198,7 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     for name in ("workdir", "package", "network"):
         flags.DEFINE_string(name, None, "", flag_values=values)
     flags.DEFINE_integer("networks", 5, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", None, "", flag_values=values)
+    flags.DEFINE_integer("seed", None, "", lower_bound=0, upper_bound=2**32 - 1, flag_values=values)
     try:
         rest = values([command, *(a for a in arguments if a not in mine)])[1:]
     except flags.Error as error:
@@ -245,5 +245,5 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         sys.exit(
             f"gxdistill {command}: the memory does not suffice. Lower distill.batch, "
-            f"distill.images_per_step or patch.size, or raise data.downscale."
+            f"distill.images_per_step, patch.size or the network's width, or raise data.downscale."
         )

@@ -120,6 +120,8 @@ def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
         (["--config=sound.py", "--networks=many"], "--networks=many"),
         (["--config=sound.py", "--networks=0"], "--networks=0"),
         (["--config=sound.py", "--seed=1.5"], "--seed=1.5"),
+        (["--config=sound.py", "--seed=-1"], "--seed=-1"),
+        (["--config=sound.py", "--seed=99999999999999999999"], "--seed=99999999999999999999"),
         (["--config=sound.py", "more"], "'more'"),
     ],
 )

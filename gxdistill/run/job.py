@@ -130,7 +130,8 @@ class Job:
                 raise UserError(
                     f"No {cohort.splits[0]} patch is {name}: with patches of {patch.size} px at "
                     f"stride {patch.stride} none passes the area rule. Use smaller patches, or "
-                    f"lower patch.inside_above (now {patch.inside_above})."
+                    f"bring patch.irrelevant_below (now {patch.irrelevant_below}) and "
+                    f"patch.inside_above (now {patch.inside_above}) closer together."
                 )
         return table
 
