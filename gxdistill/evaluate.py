@@ -118,26 +118,41 @@ def image_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
     return np.stack([decision.score(rule, one) for one in probabilities])
 
 
+def joint_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
+    """Scores whole images by R networks together, from the mean of their probabilities.
+
+    Fresh networks lean to one class or the other, each by its own amount: one threshold suits them
+    together, not each of them.
+
+    Returns:
+      `[1, n_images]`, as the scores of one network.
+    """
+    return image_scores(probabilities.mean(axis=0, keepdims=True), rule)
+
+
 def whole_images(scores: np.ndarray, cohort: Cohort, tau: float | np.ndarray) -> Metadata:
     """Measures decisions on whole images.
 
     Args:
       scores: `[R, n_images]`, of R networks.
       cohort: whose labels and patients they are.
-      tau: threshold, one for all networks or `[R]`, one for each.
+      tau: threshold, one for all networks or `[R]`, one for each; NaN for a network that has none,
+        of which only the undecidable images are counted.
 
     Returns:
       For each of sen, spe, hm and auc the mean and standard deviation over the networks and the
       95% bootstrap interval over patients, averaged over the networks; undecidable images a
-      network.
+      network; the mean tau. None where no network has that figure.
     """
     taus = np.broadcast_to(tau, len(scores))
     parts = [
         decision.summarise(one, cohort.labels, float(own), patients=cohort.patients)
         for one, own in zip(scores, taus, strict=True)
+        if not np.isnan(own)
     ]
-    out: dict[str, object] = {"images": len(cohort.labels), "tau": float(taus.mean())}
-    out["undecidable"] = float(np.mean([part["undecidable"] for part in parts]))
+    out: dict[str, object] = {"images": len(cohort.labels)}
+    out["tau"] = float(np.nanmean(taus)) if parts else None
+    out["undecidable"] = float(np.isnan(scores).sum(axis=1).mean())
     for name in ("sen", "spe", "hm", "auc"):
         known = [part[name] for part in parts if part[name]["value"] is not None]
         if not known:

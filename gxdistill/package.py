@@ -45,7 +45,7 @@ _WHOLE = _Kind("a whole number", lambda v: type(v) is int)
 _COUNT = _Kind("a whole number from 1", lambda v: type(v) is int and v > 0)
 _NUMBER = _Kind("a number", lambda v: type(v) in (int, float))
 _TABLE = _Kind("a table", lambda v: type(v) is dict)
-_DECISION = {"rule": _TEXT, "tau": _NUMBER}
+_DECISION = {"rule": _TEXT, "tau": _NUMBER, "networks": _COUNT}
 
 # Every field must be there, and no other.
 _FIELDS = {
@@ -80,7 +80,7 @@ _FIELDS = {
     "normalisation": {"mean": _list_of(_NUMBER), "std": _list_of(_NUMBER)},
     "class_names": _list_of(_TEXT),
     "decision": _Kind(
-        "null or a table of rule and tau",
+        "null or a table of rule, tau and networks",
         lambda v: (
             v is None
             or (
@@ -300,6 +300,12 @@ def _method(package: Package) -> Iterator[tuple[str, str]]:
     yield "normalisation", f"mean {', '.join(mean)}; std {', '.join(std)} of pixel / 255"
 
 
+def _decision(decided: Metadata) -> str:
+    count = decided["networks"]
+    mean = f", of the mean of {count} networks' probabilities" if count > 1 else ""
+    return f"{decided['rule']}, tau {_number(decided['tau'])}{mean}"
+
+
 def _task(manifest: Metadata) -> Iterator[tuple[str, str]]:
     """Words what is cut out, told apart and decided, and how well."""
     patch, decided = manifest["patch"], manifest["decision"]
@@ -310,7 +316,7 @@ def _task(manifest: Metadata) -> Iterator[tuple[str, str]]:
     outside, inside = patch["irrelevant_below"], patch["inside_above"]
     yield "area rule", f"organ share <= {outside} irrelevant, >= {inside} inside, rest dropped"
     yield "classes", ", ".join(manifest["class_names"])
-    yield "decision", f"{decided['rule']}, tau {_number(decided['tau'])}" if decided else "none"
+    yield "decision", _decision(decided) if decided else "none"
     for i, figure in enumerate(_figures(manifest["results"])):
         yield "" if i else "results", figure
     yield "privacy", manifest["privacy"]

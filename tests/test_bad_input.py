@@ -55,7 +55,7 @@ MANIFEST = {
     },
     "normalisation": {"mean": [0.5], "std": [0.2]},
     "class_names": ["irrelevant", "non-gastritis", "gastritis"],
-    "decision": {"rule": "counts", "tau": 0.5},
+    "decision": {"rule": "counts", "tau": 0.5, "networks": 1},
     "results": {},
     "privacy": "No guarantee.",
 }

@@ -110,6 +110,17 @@ def test_image_scores_are_those_of_each_network(probabilities, rule):
     np.testing.assert_array_equal(scores, expected)
 
 
+@pytest.mark.parametrize("rule", decision.RULES)
+def test_joint_scores_are_those_of_the_mean_probabilities(probabilities, rule):
+    (scores,) = evaluate.joint_scores(probabilities, rule)
+    for image, patches in enumerate(sum(probabilities) / R):
+        kept = [patch for patch in patches if patch.argmax() != 0]
+        votes = [np.eye(3)[patch.argmax()] if rule == "counts" else patch for patch in kept]
+        _, negative, positive = sum(votes, np.zeros(3))
+        expected = positive / (negative + positive) if kept else np.nan
+        np.testing.assert_allclose(scores[image], expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("second_tau", [0.5, 0.58])
 def test_whole_images_average_the_networks(second_tau):
     labels = np.array([0, 0, 0, 1, 1, 1, 1, 0])
@@ -149,6 +160,8 @@ def test_what_no_network_can_decide_has_no_figures():
     scores = np.array([[0.1, 0.2, np.nan, np.nan], [0.3, 0.1, 0.8, 0.9]])
     half = evaluate.whole_images(scores, cohort, 0.5)
     assert (half["hm"]["mean"], half["hm"]["n"], half["undecidable"]) == (1.0, 1, 1.0)
+    # A network without a threshold gives no figures; its undecidable images count.
+    assert evaluate.whole_images(scores, cohort, np.array([np.nan, 0.5])) == half
     none = evaluate.whole_images(scores[:1], cohort, 0.5)
     assert all(none[name] is None for name in ("sen", "spe", "hm", "auc"))
     assert none["undecidable"] == 2.0

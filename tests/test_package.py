@@ -55,7 +55,7 @@ def make(seed=0):
         },
         "normalisation": {"mean": [0.5], "std": [0.25]},
         "class_names": ["irrelevant", "negative", "positive"],
-        "decision": {"rule": "soft", "tau": 0.4375},
+        "decision": {"rule": "soft", "tau": 0.4375, "networks": 5},
         "results": {"images": {"auc": None, "hm": figure, "undecidable": 1.0}},
         "privacy": "No guarantee is given by this test. " * 5,
     }

@@ -119,7 +119,9 @@ def _facts(manifest: Metadata) -> Iterator[tuple[str, str]]:
     pairs = zip(manifest["normalisation"]["mean"], manifest["normalisation"]["std"], strict=True)
     yield "Normalisation", "; ".join(f"mean {mean:.4f}, std {std:.4f}" for mean, std in pairs)
     decided = manifest["decision"]
-    yield "Decision", f"{decided['rule']}, tau {decided['tau']:.4f}" if decided else "none"
+    many = decided and decided["networks"] > 1
+    of = f", of the mean of {decided['networks']} networks' probabilities" if many else ""
+    yield "Decision", f"{decided['rule']}, tau {decided['tau']:.4f}{of}" if decided else "none"
     yield "SHA-256 of the package", manifest["sha256"]
 
 

@@ -10,6 +10,7 @@ from gxdistill.report.markup import NONE, Markup, by, count, join, share, size, 
 _EVALUATE = "Run `gxdistill evaluate`, then `gxdistill report` again."
 _CONTENDERS = {
     "distilled": "Distilled images",
+    "fresh_networks": "Distilled images, other initial weights",
     "random_real": "Random real patches",
     "class_means": "Class means",
     "kmeans_centres": "k-means centres",

@@ -1,5 +1,6 @@
 """How good a package is: patches, whole images, baselines, the ceiling, pictures for the report."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,10 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import baselines, decision, evaluate, metrics, package, storage, train
+from gxdistill.data.batches import Normalisation
 from gxdistill.errors import UserError
+from gxdistill.evaluate import Grid
 from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
 from gxdistill.run.job import Job, Use
 from gxdistill.run.receiving import Trained
+
+Score = Callable[[np.ndarray, str], np.ndarray]  # From `evaluate`: joint or one by one.
 
 _BASELINES: dict[str, Callable[..., Distilled]] = {
     "random_real": baselines.random_real,
@@ -29,69 +34,49 @@ def decides_images(cohort: Cohort) -> bool:
     return len(cohort.class_names) - (cohort.masks is not None) == 2
 
 
-def _training_scores(job: Job, network: Network, params: Params) -> tuple[np.ndarray, np.ndarray]:
-    """Scores a sample of the training images: `[R, n]`, and their labels `[n]`."""
+def _training_scores(
+    job: Job, network: Network, params: Params, grid: Grid, score: Score
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores a sample of the training images, and gives their labels `[n]`."""
     order = np.random.default_rng(job.config.seed).permutation(len(job.training.labels))
     sample = job.training.select(np.sort(order[: job.config.evaluate.threshold_images]))
-    probabilities = evaluate.predict(network, params, sample, job.grid)
-    return _scores(job, probabilities, job.config.decision.rule), sample.labels
+    probabilities = evaluate.predict(network, params, sample, grid)
+    return score(probabilities, job.config.decision.rule), sample.labels
 
 
-def _scores(job: Job, probabilities: np.ndarray, rule: str) -> np.ndarray:
-    """Scores whole images: `[R, n_images, n_patches, K]` -> `[R, n_images]`."""
-    if job.source.cohort.masks is None:  # then no class is the irrelevant one, which comes first
-        probabilities = np.pad(probabilities, ((0, 0), (0, 0), (0, 0), (1, 0)))
-    return evaluate.image_scores(probabilities, rule)
+def _thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Chooses a tau for each row of scores; NaN where a class has no decidable image."""
+    taus = np.full(len(scores), np.nan)
+    for i, one in enumerate(scores):
+        with contextlib.suppress(metrics.UndefinedError):
+            taus[i] = decision.choose_threshold(one, labels)
+    return taus
 
 
-def common_threshold(job: Job, network: Network, params: Params) -> float | None:
-    """Chooses the one tau that suits all networks best, on training patients only.
+def own_thresholds(job: Job, network: Network, params: Params, grid: Grid) -> np.ndarray:
+    """Chooses a tau for each network by itself, on training patients only.
+
+    Returns:
+      The thresholds, `[R]`; NaN for a network that can decide no image of a class.
+    """
+    return _thresholds(*_training_scores(job, network, params, grid, evaluate.image_scores))
+
+
+def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
+    """Chooses the one tau of all networks together, on training patients only.
 
     Returns:
       The threshold; None where a class has no decidable image, so that there is none.
     """
-    try:
-        return decision.choose_threshold(*_training_scores(job, network, params))
-    except metrics.UndefinedError:
-        return None
+    scored = _training_scores(job, network, params, job.grid, evaluate.joint_scores)
+    (tau,) = _thresholds(*scored)
+    return None if np.isnan(tau) else float(tau)
 
 
-def own_thresholds(job: Job, network: Network, params: Params) -> np.ndarray | None:
-    """Chooses a tau for each network by itself, on training patients only.
-
-    Returns:
-      The thresholds, `[R]`; None where a class has no decidable image.
-    """
-    scores, labels = _training_scores(job, network, params)
-    try:
-        return np.array([decision.choose_threshold(one, labels) for one in scores])
-    except metrics.UndefinedError:
-        return None
-
-
-def measure(
-    job: Job, network: Network, params: Params, tau: float | np.ndarray | None
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Measures networks on the test patients.
-
-    Args:
-      job: whose cohort and grid.
-      network: what the weights belong to.
-      params: weights of R networks, each leaf with a leading axis R.
-      tau: threshold for whole images, one for all or `[R]`; None leaves these out.
-
-    Returns:
-      The figures, as JSON can hold them, and the probabilities `[R, n_images, n_patches, K]`.
-    """
-    probabilities = evaluate.predict(network, params, job.test, job.grid)
+def _patch_accuracy(job: Job, probabilities: np.ndarray) -> Metadata:
     corners = job.grid.corners(job.test)
     accuracy = evaluate.patch_accuracy(probabilities, job.tables["test"], corners)
-    figures: dict[str, Any] = {"balanced_patch_accuracy": evaluate.spread(accuracy)}
-    if tau is not None:
-        scores = _scores(job, probabilities, job.config.decision.rule)
-        figures["images"] = evaluate.whole_images(scores, job.test, tau)
-        figures["roc"] = _roc(scores, job.test)
-    return figures, probabilities
+    return evaluate.spread(accuracy)
 
 
 def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
@@ -114,15 +99,20 @@ def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
 
 
 def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
-    """Gives a new package its threshold and its figures.
+    """Gives a new package its threshold and its figures: of all its networks together.
 
     Returns:
       The manifest's `decision` and `results`.
     """
-    tau = common_threshold(job, job.network, params) if decides_images(job.test) else None
-    figures, _ = measure(job, job.network, params, tau)
-    figures.pop("roc", None)
-    return (None if tau is None else {"rule": job.config.decision.rule, "tau": tau}), figures
+    probabilities = evaluate.predict(job.network, params, job.test, job.grid)
+    results = {"balanced_patch_accuracy": _patch_accuracy(job, probabilities)}
+    tau = joint_threshold(job, job.network, params) if decides_images(job.test) else None
+    if tau is None:
+        return None, results
+    rule = job.config.decision.rule
+    scores = evaluate.joint_scores(probabilities, rule)
+    results["images"] = evaluate.whole_images(scores, job.test, tau)
+    return {"rule": rule, "tau": tau, "networks": len(probabilities)}, results
 
 
 def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
@@ -140,15 +130,20 @@ def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
     manifest = content.manifest
     _check_fits(job, manifest)
     job.say("evaluating the distilled set")
-    figures, probabilities, taus = _judged(job, trained.network, trained.params)
-    if taus is not None:
+    scale = Normalisation(**{name: tuple(of) for name, of in manifest["normalisation"].items()})
+    grid = job.grid._replace(normalise=scale)  # the package's: receivers have no other
+    figures, probabilities, taus = _judged(job, trained.network, trained.params, grid)
+    if taus is not None and not np.isnan(taus[0]):
         _save_heatmaps(job, probabilities[0], taus[0])
     if manifest["decision"] is not None:
         # What a receiver gets who has no labelled images to choose a threshold on.
-        scores = _scores(job, probabilities, manifest["decision"]["rule"])
+        scores = evaluate.joint_scores(probabilities, manifest["decision"]["rule"])
         tau = manifest["decision"]["tau"]
         figures["at_package_tau"] = evaluate.whole_images(scores, job.test, tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
+    if trained.record["init"] == "known":
+        job.say("evaluating the distilled set on fresh networks")
+        contenders["fresh_networks"] = _on_fresh_networks(job, content, trained.network, grid)
     if job.config.evaluate.baselines:
         pool = jax.jit(job.draw(_POOL_PER_CLASS * job.classes))(job.feed, job.key(Use.POOL))
         for name, choose in _BASELINES.items():
@@ -165,6 +160,19 @@ def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
     }
     storage.write_json(job.workdir / "evaluation.json", result)
     return result
+
+
+def _on_fresh_networks(
+    job: Job, content: package.Package, network: Network, grid: Grid
+) -> dict[str, Any]:
+    """Shows what is lost where distilled data that is meant for one start meets another."""
+    rule = content.manifest["distillation"]["label_rule"]
+    keys = jax.random.split(job.key(Use.FRESH), job.config.evaluate.networks)
+    # Diverged networks are not left out: they are what a receiver would get.
+    params = [
+        train.replay(network, network.init(key), content.distilled, rule=rule) for key in keys
+    ]
+    return _judged(job, network, _stacked(params), grid)[0]
 
 
 def _check_fits(job: Job, manifest: Metadata) -> None:
@@ -186,15 +194,29 @@ def _start_params(job: Job, key: jax.Array) -> Params:
 
 
 def _judged(
-    job: Job, network: Network, params: Params
+    job: Job, network: Network, params: Params, grid: Grid
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
-    """Measures networks, each with a threshold of its own; the same way for all contenders.
+    """Measures networks on the test patients; the same way for all contenders.
+
+    Args:
+      job: whose cohort and patches.
+      network: what the weights belong to.
+      params: weights of R networks, each leaf with a leading axis R.
+      grid: how patches become the networks' input.
 
     Returns:
-      Figures and probabilities as of `measure`, and the thresholds.
+      The figures, as JSON can hold them; the probabilities `[R, n_images, n_patches, K]`; and the
+      thresholds `[R]`, each network's own, where whole images are decided.
     """
-    taus = own_thresholds(job, network, params) if decides_images(job.test) else None
-    return *measure(job, network, params, taus), taus
+    probabilities = evaluate.predict(network, params, job.test, grid)
+    figures: dict[str, Any] = {"balanced_patch_accuracy": _patch_accuracy(job, probabilities)}
+    if not decides_images(job.test):
+        return figures, probabilities, None
+    taus = own_thresholds(job, network, params, grid)
+    scores = evaluate.image_scores(probabilities, job.config.decision.rule)
+    figures["images"] = evaluate.whole_images(scores, job.test, taus)
+    figures["roc"] = _roc(scores, job.test)
+    return figures, probabilities, taus
 
 
 def _stacked(params: list[Params]) -> Params:
@@ -207,7 +229,7 @@ def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -
         start = _start_params(job, key)
         data = baselines.with_best_rate(job.network, choose(key), pool, start)
         params.append(train.replay(job.network, start, data, rule="raw"))
-    return _judged(job, job.network, _stacked(params))[0]
+    return _judged(job, job.network, _stacked(params), job.grid)[0]
 
 
 def _ceiling(job: Job) -> dict[str, Any]:
@@ -217,9 +239,9 @@ def _ceiling(job: Job) -> dict[str, Any]:
         baselines.train_on_real, job.network, draw, job.feed, steps=settings.steps, lr=settings.lr
     )
     params = []
-    for key in jax.random.split(jax.random.fold_in(job.key(Use.BASELINE), 1), settings.networks):
+    for key in jax.random.split(job.key(Use.CEILING), settings.networks):
         params.append(train_one(_start_params(job, key), key))
-    return _judged(job, job.network, _stacked(params))[0]
+    return _judged(job, job.network, _stacked(params), job.grid)[0]
 
 
 def _shares(contenders: Metadata) -> Metadata:
@@ -242,7 +264,7 @@ def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
     chosen = np.concatenate(
         [rng.permutation(np.flatnonzero(labels == label))[: _SHOWN // 2] for label in (0, 1)]
     )
-    (scores,) = _scores(job, probabilities[None, chosen], job.config.decision.rule)
+    scores = decision.score(job.config.decision.rule, probabilities[chosen])
     part = job.test.select(chosen)
     storage.write_arrays(
         job.workdir / "heatmaps.npz",
@@ -270,7 +292,10 @@ def as_text(result: Metadata) -> str:
         lines.append(f"share of the ceiling, {name}: {'-' if share is None else f'{share:.3f}'}")
     at_package_tau = result["contenders"]["distilled"].get("at_package_tau")
     if at_package_tau and at_package_tau["hm"]:
-        lines.append(f"distilled, HM at the package's one tau: {_cell(at_package_tau['hm'], 0)}")
+        lines.append(
+            f"distilled, HM of the networks together, at the package's tau: "
+            f"{_cell(at_package_tau['hm'], 0)}"
+        )
     ratio = result["cohort_bytes"] / result["package_bytes"]
     lines.append(f"package: {result['package_bytes']} bytes, 1/{ratio:.0f} of the images")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
@@ -33,6 +34,7 @@ class Use(enum.IntEnum):
     FRESH = 3
     POOL = 4
     BASELINE = 5
+    CEILING = 6
 
 
 def load(config: ml_collections.ConfigDict, say: Say) -> source.Source:
@@ -195,9 +197,20 @@ class Job:
         return self.config.distill.init == "known"
 
     def identity(self) -> Metadata:
-        """All settings that the result depends on, as JSON can hold them."""
+        """All that the result depends on, as JSON can hold it: settings, a digest of the cohort."""
         chosen = {name: self.config[name] for name in _IDENTITY}
-        return json.loads(ml_collections.ConfigDict(chosen).to_json_best_effort())
+        settings = json.loads(ml_collections.ConfigDict(chosen).to_json_best_effort())
+        return {**settings, "cohort": _digest(self.source.cohort)}
+
+
+def _digest(cohort: Cohort) -> str:
+    """SHA-256 of what is learned from: the same settings may find other files in a folder."""
+    digest = hashlib.sha256()
+    for part in (cohort.images, cohort.masks, cohort.labels, cohort.patients, cohort.splits):
+        if part is not None:
+            digest.update(f"{part.shape} {part.dtype} ".encode())
+            digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 def create_network(

@@ -73,7 +73,7 @@ def make_manifest(class_names, results, **changes):
         },
         "normalisation": {"mean": [0.4], "std": [0.2]},
         "class_names": list(class_names),
-        "decision": {"rule": "counts", "tau": 0.43},
+        "decision": {"rule": "counts", "tau": 0.43, "networks": 1},
         "results": results,
         "privacy": "No guarantee & no promise.",
     }

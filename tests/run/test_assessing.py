@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from gxdistill import package
+from gxdistill import evaluate, package, train
 from gxdistill.errors import UserError
 from gxdistill.run import assessing, receiving
+from gxdistill.run.job import Use
 from tests import jobs
 
 
@@ -121,7 +122,7 @@ def test_baselines_are_left_out_where_none_are_asked_for(run, tmp_path):
     job = jobs.make(tmp_path, evaluate__baselines=False)
     trained = receiving.load_networks(run / "networks", run / "package")
     result = assessing.evaluate_package(job, run / "package", trained)
-    assert list(result["contenders"]) == ["distilled"]
+    assert list(result["contenders"]) == ["distilled", "fresh_networks"]
     assert result["shares"] == {}
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
     assert "share" not in assessing.as_text(result)
@@ -168,14 +169,51 @@ def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
     assert job.source.cohort.class_names == ("non-gastritis", "gastritis")
     params = jax.vmap(job.network.init)(jax.random.split(jax.random.key(0), 2))
     decided, results = assessing.for_package(job, params)
-    figures, probabilities = assessing.measure(job, job.network, params, decided["tau"])
-    assert results["images"] == figures["images"]
+    assert decided["networks"] == 2
+    probabilities = evaluate.predict(job.network, params, job.test, job.grid)
     assert probabilities.shape == (2, 4, 49, 2)
-    shares = (probabilities.argmax(-1) == 1).mean(-1)
-    decisions = shares >= decided["tau"]
-    sen = decisions[:, job.test.labels == 1].mean()
-    assert figures["images"]["sen"]["mean"] == pytest.approx(sen)
-    assert figures["images"]["undecidable"] == 0
+    shares = (probabilities.mean(0).argmax(-1) == 1).mean(-1)  # both networks together
+    sen = (shares >= decided["tau"])[job.test.labels == 1].mean()
+    assert results["images"]["sen"]["mean"] == pytest.approx(sen)
+    assert results["images"]["undecidable"] == 0
+    assert results["balanced_patch_accuracy"]["n"] == 2
+
+
+def test_pixels_are_normalised_as_the_package_says(run, tmp_path):
+    job = jobs.make(tmp_path, seed=1, evaluate__baselines=False)  # other patients, as at a partner
+    manifest = package.load(run / "package").manifest
+    assert manifest["normalisation"]["mean"] != list(job.normalise.mean)
+    trained = receiving.load_networks(run / "networks", run / "package")
+    result = assessing.evaluate_package(job, run / "package", trained)
+    images = result["contenders"]["distilled"]["at_package_tau"]
+    scores = _shares_of_positive(_classes(run, job.test))
+    sen, spe = _sen_spe(scores, job.test.labels, manifest["decision"]["tau"])
+    assert images["sen"]["mean"] == pytest.approx(sen)
+    assert images["spe"]["mean"] == pytest.approx(spe)
+
+
+def test_what_a_known_start_is_worth_elsewhere_is_that_of_fresh_networks(run, evaluation, job):
+    figures = evaluation["contenders"]["fresh_networks"]["balanced_patch_accuracy"]
+    content, count = package.load(run / "package"), job.config.evaluate.networks
+    keys = jax.random.split(job.key(Use.FRESH), count)
+    params = train.replay_many(job.network, keys, content.distilled, rule="raw")
+    table = job.tables["test"]
+    patches = np.stack(
+        [
+            job.test.images[i, r : r + 16, c : c + 16]
+            for i, r, c in zip(table.image, table.row, table.col, strict=True)
+        ]
+    )
+    accuracies = []
+    for i in range(count):
+        logits = job.network.apply(
+            jax.tree.map(lambda leaf, i=i: leaf[i], params), job.normalise(patches)
+        )
+        predicted = np.asarray(logits).argmax(-1)
+        recalls = [(predicted[table.label == label] == label).mean() for label in range(3)]
+        accuracies.append(np.mean(recalls))
+    assert figures["mean"] == pytest.approx(np.mean(accuracies))
+    assert figures["n"] == count
 
 
 def test_a_changed_package_is_not_evaluated(run, tmp_path):

@@ -1,9 +1,11 @@
 import itertools
 import json
+from functools import partial
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from gxdistill.data import phantom
 from gxdistill.errors import UserError
@@ -48,6 +50,18 @@ def test_the_identity_is_what_the_distilled_data_depends_on(change, same, job, t
     identity = job.identity()
     assert json.loads(json.dumps(identity)) == identity
     assert (jobs.make(tmp_path, **change).identity() == identity) == same
+
+
+def test_a_changed_image_is_another_identity_under_the_same_settings(tmp_path):
+    jobs.write_cohort(tmp_path)
+    make = partial(jobs.make, tmp_path, data__kind="manifest", data__path=str(tmp_path))
+    before = make().identity()
+    assert make().identity() == before
+    pixels = np.array(Image.open(tmp_path / "0.png"))
+    pixels[0, 0] ^= 1
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    after = make().identity()
+    assert {name for name in before if before[name] != after[name]} == {"cohort"}
 
 
 def test_tables_follow_the_area_rule_in_each_split(job):
