@@ -31,6 +31,7 @@ TABLES = {
         metrics=(
             *("hm", "auc", "balanced_patch_accuracy", "hm_share", "auc_share"),
             *("balanced_random_real", "balanced_class_means", "balanced_all_patches"),
+            "balanced_fresh_networks",
             *("hm_at_package_tau", "package_bytes", "wall_s"),
         ),
     ),

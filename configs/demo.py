@@ -23,7 +23,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.network.options = {"width": 16, "depth": 3, "norm": "instance"}
     config.distill.update(init="known", outer_steps=300, batch=128, checkpoint_every=50)
     config.evaluate.update(threshold_images=60, baseline_networks=2)
-    config.evaluate.ceiling.update(networks=1, steps=400, batch=128)
+    config.evaluate.ceiling.update(networks=1, steps=600, batch=128, lr=0.003)
     if variant == "smoke":
         config.name = "demo_smoke"
         config.data.patients = 16
