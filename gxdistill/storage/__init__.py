@@ -1,13 +1,19 @@
 """What touches the disk: files and folders at one stroke, trees of arrays by Orbax."""
 
-from gxdistill.storage.arrays import Digests, load_arrays, restore_like, save_arrays
+from gxdistill.storage.archive import MAX_BYTES, pack, unpack
+from gxdistill.storage.arrays import Digests, load_arrays, read_arrays, restore_like, save_arrays
 from gxdistill.storage.files import (
     check_seal,
     find_folder,
     fresh_folder,
     json_text,
+    parse_json,
+    read_bytes,
+    read_files,
     read_json,
+    reading,
     remove_folder,
+    scratch_folder,
     seal,
     tidy,
     write_arrays,
@@ -17,18 +23,27 @@ from gxdistill.storage.files import (
 )
 
 __all__ = [
+    "MAX_BYTES",
     "Digests",
     "check_seal",
     "find_folder",
     "fresh_folder",
     "json_text",
     "load_arrays",
+    "pack",
+    "parse_json",
+    "read_arrays",
+    "read_bytes",
+    "read_files",
     "read_json",
+    "reading",
     "remove_folder",
     "restore_like",
     "save_arrays",
+    "scratch_folder",
     "seal",
     "tidy",
+    "unpack",
     "write_arrays",
     "write_bytes",
     "write_json",

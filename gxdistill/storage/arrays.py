@@ -24,7 +24,7 @@ import numpy as np
 
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Params
-from gxdistill.storage.files import fresh_name, read_json, reading
+from gxdistill.storage.files import fresh_name, parse_json, read_json, reading
 
 Digests = dict[str, dict[str, Any]]  # Leaf name -> {"shape": [int], "dtype": str, "sha256": str}.
 
@@ -42,12 +42,25 @@ _HEADER = {
     "filters": None,
 }
 _NAME = re.compile(r"[\w~% -]+(\.[\w~% -]+)*", re.ASCII)  # What `_part` makes, and no path.
+# Beside the leaves: of the checkpoint, of the folder, and of the tree.
+_OF_ORBAX = frozenset({"_CHECKPOINT_METADATA", "orbax.checkpoint", "state/_METADATA"})
+
+
+def _quote(text: str) -> str:
+    return urllib.parse.quote(text, safe=" ").replace(".", "%2E")
 
 
 def _part(key: Any) -> str:
     """Names one step of a key path such that a dot parts the steps and a name is one file name."""
-    text = jax.tree_util.keystr((key,), simple=True)
-    return urllib.parse.quote(text, safe=" ").replace(".", "%2E")
+    return _quote(jax.tree_util.keystr((key,), simple=True))
+
+
+def _is_sound(name: str, others: Mapping[str, Any]) -> bool:
+    """Whether a name is one that `_part` makes, and of a leaf, not of a branch."""
+    parts = name.split(".")
+    parents = {".".join(parts[:i]) for i in range(1, len(parts))}
+    quoted = all(_quote(urllib.parse.unquote(part)) == part for part in parts)
+    return bool(_NAME.fullmatch(name)) and quoted and not parents & others.keys()
 
 
 def _is_key(leaf: Any) -> bool:
@@ -167,6 +180,10 @@ def save_arrays(folder: Path, tree: Params) -> Digests:
     }
 
 
+def _chunk(array: np.ndarray) -> str:
+    return ".".join("0" * array.ndim) or "0"
+
+
 def _declared(folder: Path, digests: Mapping[str, Any], max_bytes: int) -> dict[str, np.ndarray]:
     """Returns arrays of the declared shapes and dtypes that take no memory."""
     total, declared = 0, {}
@@ -177,7 +194,7 @@ def _declared(folder: Path, digests: Mapping[str, Any], max_bytes: int) -> dict[
             sound = sound and all(type(side) is int and 0 <= side < 2**63 for side in shape)
         except (TypeError, KeyError):
             sound = False
-        if not sound or not _NAME.fullmatch(name):
+        if not sound or not _is_sound(name, digests):
             raise UserError(
                 f"{folder}: leaf {name!r} is declared without a sound name, shape, dtype and "
                 f"SHA-256. Get a fresh copy."
@@ -192,15 +209,47 @@ def _declared(folder: Path, digests: Mapping[str, Any], max_bytes: int) -> dict[
     return declared
 
 
-def _check_header(path: Path, expected: dict[str, Any], folder: Path, what: str) -> None:
-    header = read_json(path)
+def _check_header(
+    header: Mapping[str, Any], expected: Mapping[str, Any], where: Path, what: str
+) -> None:
     for field, value in expected.items():
         if header.get(field, "nothing") != value:
             found = reprlib.repr(header.get(field, "nothing"))
             raise UserError(
-                f"{folder}: {what} has {field} {found} where {value!r} is declared. "
+                f"{where}: {what} has {field} {found} where {value!r} is declared. "
                 f"Get a fresh copy."
             )
+
+
+def _check_leaf(
+    name: str, array: np.ndarray, header: Mapping[str, Any], size: int, where: Path
+) -> None:
+    """Refuses a leaf whose file does not hold just what is declared."""
+    shape = list(array.shape)
+    dtype = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
+    expected = {"shape": shape, "chunks": shape, "dtype": dtype, **_HEADER}
+    _check_header(header, expected, where, f"leaf {name}")
+    if size != array.nbytes:
+        raise UserError(
+            f"{where}: leaf {name} is of {size} bytes where {array.nbytes} are declared. "
+            f"Get a fresh copy."
+        )
+
+
+def _check_digests(
+    leaves: Mapping[str, np.ndarray], digests: Mapping[str, Any], where: Path
+) -> None:
+    for name, array in leaves.items():
+        if _digest(array) != digests[name]["sha256"]:
+            raise UserError(
+                f"{where}: leaf {name} was changed or damaged after it was written: its SHA-256 "
+                f"does not match. Get a fresh copy."
+            )
+
+
+def _misplaced(where: Path, name: str, declared: Mapping[str, Any]) -> UserError:
+    what = "is missing" if name in declared else "belongs to no declared array"
+    return UserError(f"{where}: leaf {name} {what}. Get a fresh copy.")
 
 
 def _check_files(folder: Path, declared: Mapping[str, np.ndarray]) -> None:
@@ -211,23 +260,59 @@ def _check_files(folder: Path, declared: Mapping[str, np.ndarray]) -> None:
     with reading(folder):
         found = {entry.name for entry in os.scandir(folder / "state") if entry.is_dir()}
     for name in sorted(found ^ declared.keys()):
-        what = "is missing" if name in declared else "belongs to no declared array"
-        raise UserError(f"{folder}: leaf {name} {what}. Get a fresh copy.")
+        raise _misplaced(folder, name, declared)
     flags = {"use_ocdbt": False, "use_zarr3": False}
-    _check_header(folder / "state" / "_METADATA", flags, folder, "the tree")
+    _check_header(read_json(folder / "state" / "_METADATA"), flags, folder, "the tree")
     for name, array in declared.items():
-        leaf, shape = folder / "state" / name, list(array.shape)
-        dtype = array.dtype.name if array.dtype.kind == "V" else array.dtype.str
-        header = {"shape": shape, "chunks": shape, "dtype": dtype, **_HEADER}
-        _check_header(leaf / ".zarray", header, folder, f"leaf {name}")
-        chunk = leaf / (".".join("0" * array.ndim) or "0")
-        with reading(chunk):
-            size = chunk.stat().st_size
-        if size != array.nbytes:
-            raise UserError(
-                f"{folder}: leaf {name} is of {size} bytes where {array.nbytes} are declared. "
-                f"Get a fresh copy."
-            )
+        leaf = folder / "state" / name
+        header = read_json(leaf / ".zarray")
+        with reading(leaf):
+            size = (leaf / _chunk(array)).stat().st_size
+        _check_leaf(name, array, header, size, folder)
+
+
+def read_arrays(
+    files: Mapping[str, bytes | memoryview],
+    digests: Mapping[str, Any],
+    where: Path,
+    *,
+    max_bytes: int = 1 << 30,
+) -> dict[str, Any]:
+    """Reads what `save_arrays` saved from its files' bytes, without Orbax and its parsers.
+
+    For arrays of strangers: nothing but JSON is parsed, and nothing allocated that the files do
+    not hold.
+
+    Args:
+      files: content by path in the folder of `save_arrays`.
+      digests: what `save_arrays` returned.
+      where: they come from; for messages.
+      max_bytes: the most that the arrays may take in memory.
+
+    Returns:
+      As `load_arrays`.
+
+    Raises:
+      UserError: as `load_arrays`; or there is a file that `save_arrays` does not write.
+    """
+    declared = _declared(where, digests, max_bytes)
+    leaves, expected = dict(declared), set(_OF_ORBAX)
+    for name, array in declared.items():
+        if not array.size:
+            continue
+        header, chunk = f"state/{name}/.zarray", f"state/{name}/{_chunk(array)}"
+        if not {header, chunk} <= files.keys():
+            raise _misplaced(where, name, declared)
+        expected |= {header, chunk}
+        found = parse_json(bytes(files[header]), f"{where}: {header}")
+        _check_leaf(name, array, found, len(files[chunk]), where)
+        stored = np.frombuffer(files[chunk], array.dtype)
+        leaves[name] = stored.reshape(array.shape).copy()  # aligned, and writable
+    for file in sorted(files.keys() ^ expected):
+        what = "is missing" if file in expected else "belongs to no declared array"
+        raise UserError(f"{where}: the arrays' file {file} {what}. Get a fresh copy.")
+    _check_digests(leaves, digests, where)
+    return _nest(leaves, unquote=True)
 
 
 def load_arrays(
@@ -263,12 +348,7 @@ def load_arrays(
             raise UserError(
                 f"{folder} is damaged: Orbax cannot read it. Get a fresh copy."
             ) from error
-    for name, array in leaves.items():
-        if _digest(array) != digests[name]["sha256"]:
-            raise UserError(
-                f"{folder}: leaf {name} was changed or damaged after it was written: its SHA-256 "
-                f"does not match. Get a fresh copy."
-            )
+    _check_digests(leaves, digests, folder)
     return _nest(leaves, unquote=True)
 
 

@@ -7,8 +7,10 @@ import io
 import json
 import os
 import re
+import reprlib
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -186,24 +188,61 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json_text(value))
 
 
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Reads a file, and no more of it than `max_bytes`.
+
+    Raises:
+      UserError: it is missing, no regular file, or larger.
+    """
+    with reading(path):
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may wait for ever, a device never end
+            raise OSError(errno.EINVAL, "it is no regular file")
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise UserError(f"{path} is larger than {max_bytes} bytes: no file of ours.")
+    return content
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Reads all files below a folder of our own, by their path in it."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of two equal keys, programs differ in which they take.
+    value: dict[str, Any] = {}
+    for key, content in pairs:
+        if key in value:
+            raise ValueError(f"the key {reprlib.repr(key)} stands twice in one object")
+        value[key] = content
+    return value
+
+
+def parse_json(content: bytes, where: Path | str) -> dict[str, Any]:
+    """Reads a JSON object from the bytes of a file.
+
+    Raises:
+      UserError: not JSON, or not an object, or one with a key twice; `where` names it.
+    """
+    try:
+        value = json.loads(content, object_pairs_hook=_once)
+        json_text(value)  # refuses NaN, and 1e999, which Python reads as infinity
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where} is not valid JSON: {error}. Get a fresh copy.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where} holds no JSON object. Get a fresh copy.")
+    return value
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object of at most 16 MiB.
 
     Raises:
       UserError: the file is missing, too large, not JSON, or not an object.
     """
-    with reading(path):
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise UserError(f"{path} is larger than {_MAX_JSON_BYTES} bytes: no file of ours.")
-        content = path.read_bytes()
-    try:
-        value = json.loads(content)
-        json_text(value)  # refuses NaN, and 1e999, which Python reads as infinity
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}. Get a fresh copy.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object. Get a fresh copy.")
-    return value
+    return parse_json(read_bytes(path, _MAX_JSON_BYTES), path)
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,6 +265,24 @@ def check_seal(record: Mapping[str, Any], path: Path) -> None:
 
 
 @contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `path`, on the same disk, that is gone when the block ends.
+
+    Raises:
+      UserError: the disk is full or the place not writable.
+    """
+    with writing(path):
+        _make_folder(path.parent)
+        tidy(path.parent, path.name)
+        temp = fresh_name(path)
+        try:
+            temp.mkdir()
+            yield temp
+        finally:
+            shutil.rmtree(temp, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def fresh_folder(path: Path) -> Iterator[Path]:
     """Yields an empty folder that takes the place of `path` when the block ends without error.
 
@@ -241,18 +298,15 @@ def fresh_folder(path: Path) -> Iterator[Path]:
         if path.is_file():
             raise NotADirectoryError(errno.ENOTDIR, "it is a file and no folder")
         _make_folder(path.parent)
-        tidy(path.parent, path.name)
-        temp = fresh_name(path)
         try:
-            temp.mkdir()
-            yield temp
-            for folder, _, files in os.walk(temp):
-                for entry in (*files, "."):
-                    _sync(Path(folder, entry))
-            if path.exists():
-                os.rename(path, _old(path))
-            os.rename(temp, path)
-            _sync(path.parent)
+            with scratch_folder(path) as temp:
+                yield temp
+                for folder, _, files in os.walk(temp):
+                    for entry in (*files, "."):
+                        _sync(Path(folder, entry))
+                if path.exists():
+                    os.rename(path, _old(path))
+                os.rename(temp, path)
+                _sync(path.parent)
         finally:
-            shutil.rmtree(temp, ignore_errors=True)
             tidy(path.parent, path.name)

@@ -1,0 +1,182 @@
+import io
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gxdistill import storage
+from gxdistill.errors import UserError
+from gxdistill.storage import archive
+
+WHERE = Path("there/x.gxd")
+MEMBERS = {
+    "README.md": b"# read me\n",
+    "arrays/state/start.Dense 0%2E/.zarray": b"{}",
+    "arrays/state/start.Dense 0%2E/0.0": np.arange(6, dtype=np.uint8).tobytes(),
+    "arrays/orbax.checkpoint": b"",
+    "z": bytes(300),
+}
+
+
+def _written_by_zipfile(members, *, date=(1980, 1, 1, 0, 0, 0), method=zipfile.ZIP_STORED):
+    """The archive that the standard library writes, members in the given order."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, content in members:
+            info = zipfile.ZipInfo(name, date)
+            info.create_system, info.external_attr = 3, 0o100644 << 16
+            file.writestr(info, content, method)
+    return buffer.getvalue()
+
+
+def _refusal(content):
+    with pytest.raises(UserError) as caught:
+        storage.unpack(content, WHERE)
+    assert str(caught.value).startswith(str(WHERE))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_members_come_back_in_the_order_of_their_names():
+    found = storage.unpack(storage.pack(MEMBERS), WHERE)
+    assert {name: bytes(content) for name, content in found.items()} == MEMBERS
+    assert list(found) == sorted(MEMBERS)
+    assert storage.pack(dict(reversed(MEMBERS.items()))) == storage.pack(MEMBERS)
+
+
+def test_the_standard_library_writes_the_same_bytes_and_reads_them(tmp_path):
+    content = storage.pack(MEMBERS)
+    assert content == _written_by_zipfile(sorted(MEMBERS.items()))
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        assert file.testzip() is None
+        file.extractall(tmp_path)
+    assert storage.read_files(tmp_path) == MEMBERS
+
+
+def test_every_changed_bit_is_found():
+    members = {"a": b"one", "b/c": b"two"}
+    content = storage.pack(members)
+    for bit in range(8 * len(content)):
+        raw = bytearray(content)
+        raw[bit // 8] ^= 1 << bit % 8
+        _refusal(bytes(raw))
+
+
+def test_every_cut_and_every_addition_is_found():
+    content = storage.pack({"a": b"one", "b/c": b"two"})
+    for size in range(len(content)):
+        _refusal(content[:size])
+    for more in (b"\0", b"PK\3\4", b"PK\5\6" + bytes(18), content):
+        _refusal(content + more)
+        _refusal(more + content)
+    for at in range(len(content) + 1):
+        _refusal(content[:at] + b"\0" + content[at:])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "../x",
+            "/etc/passwd",
+            "a/../b",
+            "a/./b",
+            "a//b",
+            "a/",
+            ".",
+            "..",
+            "a/..",
+            "C:/x",
+            "a\\b",
+        ),
+        *("a\nb", "a\0b", "ä", "a" * 256, "/".join("a" * 9), "*"),
+    ],
+)
+def test_names_that_lead_elsewhere_are_refused(name):
+    with pytest.raises(ValueError, match=re.escape(f"cannot be named {name!r}")):
+        storage.pack({name: b"x"})
+    raw = name.encode()
+    header = archive._local(raw, b"x")
+    content = header + b"x" + archive._directory([header], len(header) + 1)
+    assert f"holds a member named {raw[:100]!r}" in _refusal(content)
+
+
+def test_duplicates_and_disorder_are_refused():
+    for first, second in (("a", "a"), ("b", "a"), ("a/b", "a")):
+        parts, headers, at = [], [], 0
+        for name in (first, second):
+            headers.append(archive._local(name.encode(), b"x"))
+            parts += headers[-1], b"x"
+            at += len(headers[-1]) + 1
+        content = b"".join(parts) + archive._directory(headers, at)
+        assert f"holds member {second} twice or out of order" in _refusal(content)
+
+
+def test_other_zips_of_the_same_members_are_refused():
+    members = sorted(MEMBERS.items())
+    packed_by_others = "was packed by another program"
+    assert packed_by_others in _refusal(_written_by_zipfile(members, date=(2026, 1, 2, 3, 4, 6)))
+    bomb = [("a", bytes(10**7))]
+    assert packed_by_others in _refusal(_written_by_zipfile(bomb, method=zipfile.ZIP_DEFLATED))
+    content = _written_by_zipfile(members)
+    link = content.replace(
+        (0o100644 << 16).to_bytes(4, "little"), (0o120777 << 16).to_bytes(4, "little")
+    )
+    assert link != content
+    assert "its end is damaged" in _refusal(link)
+    assert "its end is damaged" in _refusal(content[:-2] + b"\2\0hi")  # a comment
+    assert "it does not begin as a zip does" in _refusal(_written_by_zipfile([]))
+    assert "it does not begin as a zip does" in _refusal(b"")
+    nested = storage.pack({"a": storage.pack(MEMBERS)})
+    assert list(storage.unpack(nested, WHERE)) == ["a"]
+
+
+def test_members_may_not_be_too_many():
+    names = [f"{i:05d}" for i in range(10_001)]
+    with pytest.raises(ValueError, match="are more than an archive holds"):
+        storage.pack(dict.fromkeys(names, b""))
+    content = b"".join(archive._local(name.encode(), b"") for name in names)
+    assert "or more than 10000 members" in _refusal(content)
+
+
+def test_a_declared_size_is_not_believed():
+    content = bytearray(storage.pack({"a": b"one"}))
+    for size in (4, 2**31, 2**32 - 1):
+        content[18:22] = content[22:26] = size.to_bytes(4, "little")
+        assert "member a is damaged or cut short" in _refusal(bytes(content))
+
+
+def test_files_are_read_up_to_a_bound(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert storage.read_bytes(path, 5) == b"12345"
+    with pytest.raises(UserError, match="is larger than 4 bytes"):
+        storage.read_bytes(path, 4)
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="could not be read: it is no regular file"):
+            storage.read_bytes(other, 4)
+
+
+def test_a_scratch_folder_is_gone_after_use(tmp_path):
+    path = tmp_path / "deep" / "x.gxd"
+    with storage.scratch_folder(path) as folder:
+        (folder / "file").touch()
+        assert folder.parent == path.parent
+    with pytest.raises(KeyError), storage.scratch_folder(path) as folder:
+        raise KeyError
+    assert list(path.parent.iterdir()) == []
+    left = path.with_name(".x.gxd.gx-tmp-00000000")  # by a killed writer
+    left.mkdir()
+    with storage.scratch_folder(path):
+        assert not left.exists()
+
+
+def test_two_equal_keys_of_one_object_are_refused():
+    assert storage.parse_json(b'{"a": {"b": 1}, "b": [{}]}', "x") == {"a": {"b": 1}, "b": [{}]}
+    for content in (b'{"a": 1, "a": 1}', b'{"b": [{"a": 1, "c": 2, "a": 3}]}'):
+        with pytest.raises(UserError, match="x is not valid JSON: the key 'a' stands twice"):
+            storage.parse_json(content, "x")
