@@ -75,5 +75,5 @@ def test_bytes_that_are_not_what_is_declared_are_refused(saved, harm, reason):
 
 def test_bytes_of_an_absurd_size_are_not_asked_for(saved):
     folder, digests, _ = saved
-    with pytest.raises(UserError, match="past the 47 bytes allowed"):
-        storage.read_arrays({}, digests, folder, max_bytes=47)
+    with pytest.raises(UserError, match="past the 35 bytes allowed"):
+        storage.read_arrays({}, digests, folder, max_bytes=35)
