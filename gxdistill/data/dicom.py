@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gxdistill.data import images
-from gxdistill.data.images import BadEntryError
+from gxdistill.data import grey
+from gxdistill.data.grey import BadEntryError
 from gxdistill.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def read_image(path: Path) -> np.ndarray:
     """Decodes the pixels of a DICOM file to 8-bit grey, in the order of PS3.4 N.2.
 
     Modality LUT or rescale; then the VOI LUT, or else the first window, or else, for more than 8
-    bits, the percentiles of `images.to_uint8`; then MONOCHROME1 is inverted, so that black is 0.
+    bits, the percentiles of `grey.to_uint8`; then MONOCHROME1 is inverted, so that black is 0.
 
     Args:
       path: of a DICOM file.
@@ -76,7 +76,7 @@ def _read(path: Path, *, stop_before_pixels: bool = False) -> "Dataset":
         )
     except Exception as error:
         raise BadEntryError("DICOM header damaged, truncated or without an image") from error
-    images.check_pixel_count(height, width)
+    grey.check_pixel_count(height, width)
     if frames > 1:
         raise BadEntryError("multi-frame DICOM; a single image is expected")
     if colour:
@@ -100,17 +100,17 @@ def _render(dataset: "Dataset") -> np.ndarray:
 
     stored = dataset.pixel_array
     values = processing.apply_modality_lut(stored, dataset)
-    images.check_finite(values)
+    grey.check_finite(values)
     if dataset.get("VOILUTSequence"):
         table = dataset.VOILUTSequence[0]
         looked_up = processing.apply_voi(np.rint(values).astype(np.int64), dataset)
-        return images.stretch(looked_up, 0, 2 ** int(table.LUTDescriptor[2]) - 1)
+        return grey.stretch(looked_up, 0, 2 ** int(table.LUTDescriptor[2]) - 1)
     window = _window(dataset)
     if window is not None:
         return _apply_window(values, *window)
     if values.dtype == np.uint8 and dataset.BitsStored == 8:
         return values
-    return images.to_uint8(values)
+    return grey.to_uint8(values)
 
 
 def _window(dataset: "Dataset") -> tuple[float, float, str] | None:
@@ -127,9 +127,9 @@ def _window(dataset: "Dataset") -> tuple[float, float, str] | None:
 def _apply_window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
     """Maps a window to 0..255 as in DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
     if function == "SIGMOID":
-        return images.stretch(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
+        return grey.stretch(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
     if function == "LINEAR":
         centre, width = centre - 0.5, width - 1
     elif function != "LINEAR_EXACT":
         raise BadEntryError("DICOM window of an unknown function")
-    return images.stretch(values, centre - width / 2, centre + width / 2)
+    return grey.stretch(values, centre - width / 2, centre + width / 2)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from gxdistill.data.images import BadEntryError
+from gxdistill.data.grey import BadEntryError
 from gxdistill.errors import UserError
 
 FIELDS = ("image", "mask", "label", "patient", "site", "split")

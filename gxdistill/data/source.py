@@ -16,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 
 from gxdistill import _check, storage
-from gxdistill.data import images
-from gxdistill.data.images import BadEntryError
+from gxdistill.data import grey, images
+from gxdistill.data.grey import BadEntryError
 from gxdistill.data.manifest import Entry, Quarantined, duplicates, few, read_manifest
 from gxdistill.data.splits import SPLITS, check_splits, draw_splits
 from gxdistill.errors import UserError
@@ -267,7 +267,7 @@ def _decode(
             raise BadEntryError("header and pixels disagree on the size")
         if image.min() == image.max():
             raise BadEntryError("constant image: all pixels are equal")
-        pixels[slot, :, :, 0] = images.shrink(image, downscale)
+        pixels[slot, :, :, 0] = grey.shrink(image, downscale)
         if masks is not None and entry.mask:
             masks[slot] = _mask(entry.mask, size, downscale)
         return hashlib.sha256(image.tobytes()).digest()
@@ -292,7 +292,7 @@ def _mask(path: Path, size: tuple[int, int], downscale: int) -> np.ndarray:
         raise BadEntryError(f"mask: {error}") from error
     if mask.shape != size:
         raise BadEntryError(f"mask is {_pixels(mask.shape)}, its image {_pixels(size)}")
-    mask = images.shrink(mask, downscale)
+    mask = grey.shrink(mask, downscale)
     if not mask.any():
         raise BadEntryError("mask empty: no pixel of the organ")
     return mask

@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from gxdistill.data import images
-from gxdistill.data.images import BadEntryError, read_image, read_size
+from gxdistill.data import grey
+from gxdistill.data.grey import BadEntryError
+from gxdistill.data.images import quiet, read_image, read_size
 from gxdistill.errors import UserError
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
@@ -106,7 +107,7 @@ def test_without_a_window_the_percentiles_of_the_modality_units_decide(
     stored = _stored(dtype=dtype)
     path = tmp_path / "no suffix"
     write_dicom(path, stored, RescaleSlope=0.5, RescaleIntercept=-1024)
-    np.testing.assert_array_equal(read_image(path), images.to_uint8(stored * 0.5 - 1024))
+    np.testing.assert_array_equal(read_image(path), grey.to_uint8(stored * 0.5 - 1024))
 
 
 @pytest.mark.parametrize("function", ["", "LINEAR", "LINEAR_EXACT", "SIGMOID"])
@@ -144,7 +145,7 @@ def test_a_lookup_table_comes_before_a_window(tmp_path, write_dicom):
 )
 def test_a_window_without_width_is_passed_over(tmp_path, write_dicom, window):
     write_dicom(tmp_path / "a.dcm", _stored(), WindowCenter=100, **window)
-    np.testing.assert_array_equal(read_image(tmp_path / "a.dcm"), images.to_uint8(_stored()))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.dcm"), grey.to_uint8(_stored()))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_no_text_of_a_header_gets_into_a_message(tmp_path, write_dicom, caplog, 
     content = path.read_bytes()
     rng = np.random.default_rng(0)
     reasons = set()
-    with caplog.at_level(logging.DEBUG), images.quiet():
+    with caplog.at_level(logging.DEBUG), quiet():
         for _ in range(200):
             damaged = np.frombuffer(content, np.uint8).copy()
             places = rng.integers(132, 600, 4)

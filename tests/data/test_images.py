@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gxdistill.data import images
-from gxdistill.data.images import BadEntryError, read_image, read_mask, read_size
+from gxdistill.data import grey
+from gxdistill.data.grey import BadEntryError
+from gxdistill.data.images import read_image, read_mask, read_size
 
 
 def _noise(shape=(20, 30), dtype=np.uint8, high=256):
@@ -70,8 +71,8 @@ def test_more_than_eight_bits_are_windowed_by_percentiles(tmp_path, name, dtype,
 def test_an_image_of_two_values_keeps_them_apart():
     values = np.full((20, 30), 1000, np.uint16)
     values[3, 4] = 1010  # Fewer than 0.5 percent: both percentiles are 1000.
-    assert np.unique(images.to_uint8(values)).tolist() == [0, 255]
-    assert images.to_uint8(np.full((2, 2), 7, np.uint16)).max() == 0
+    assert np.unique(grey.to_uint8(values)).tolist() == [0, 255]
+    assert grey.to_uint8(np.full((2, 2), 7, np.uint16)).max() == 0
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -231,8 +232,8 @@ def test_shrinking_averages_blocks_and_takes_the_majority_of_masks(factor):
         for r in range(0, 48, factor)
     ]
     means = np.array([[block.mean(dtype=np.float64) for block in row] for row in blocks])
-    np.testing.assert_allclose(images.shrink(pixels, factor), means, atol=0.5)
+    np.testing.assert_allclose(grey.shrink(pixels, factor), means, atol=0.5)
     majority = [[2 * (block > 127).sum() >= block.size for block in row] for row in blocks]
-    shrunk = images.shrink(pixels > 127, factor)
+    shrunk = grey.shrink(pixels > 127, factor)
     assert shrunk.dtype == bool
     np.testing.assert_array_equal(shrunk, majority)
