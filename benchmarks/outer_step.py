@@ -1,0 +1,195 @@
+"""One outer step, timed: processor and clock seconds, memory, compile time, as one JSON line.
+
+    python -m benchmarks.outer_step --network=lenet --steps=10 --epochs=3 --networks=1 --images=10 \
+        --batch=1024 --repeats=25
+
+Images are noise, for their values cost nothing; initial weights are drawn in each step. CPU seconds
+add up all threads; `matmul_cpu_s` is what a 2048^3 float32 product of NumPy takes in the same
+process, so that figures compare across machines. Programs are compiled anew, whatever a cache has.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import resource
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.record import RESULTS, record
+from gxdistill import models
+from gxdistill.distill import init, meta_gradient, outer
+from gxdistill.pytrees import Batch
+
+CLASSES = 10
+UNITS = {
+    "median_cpu_s": "s",
+    "median_s": "s",
+    "peak_rss_mb": "MiB",
+    "temp_mb": "MB",
+    "compile_s": "s",
+    "matmul_cpu_s": "s",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is timed; the flags bear the same names.
+
+    Attributes:
+      network: name in the zoo.
+      steps: S, inner steps of an epoch.
+      epochs: E.
+      networks: initial weights that one outer step averages over.
+      images: distilled images of an inner step.
+      batch: real images.
+      image_size: side in pixels.
+      dtype: in which the network computes its products.
+      width: channels of a ConvNet; 0 leaves the network's own.
+      threads: processors to stay on; 0 for all.
+    """
+
+    network: str = "lenet"
+    steps: int = 10
+    epochs: int = 3
+    networks: int = 1
+    images: int = 10
+    batch: int = 1024
+    image_size: int = 28
+    dtype: str = "float32"
+    width: int = 0
+    threads: int = 0
+
+    @property
+    def case(self) -> str:
+        """Names the benchmark: network, S x E, and whatever is not as usual."""
+        name = f"outer_step_{self.network}_{self.steps}x{self.epochs}"
+        for field in dataclasses.fields(self)[3:]:
+            value = getattr(self, field.name)
+            if value != field.default:
+                name += f"_{field.name}{value}"
+        return name
+
+
+def _median_seconds(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Times a call, by all processors and by the clock; the first call is not counted."""
+    call()
+    processor, clock = [], []
+    for _ in range(repeats):
+        began = time.process_time(), time.perf_counter()
+        call()
+        processor.append(time.process_time() - began[0])
+        clock.append(time.perf_counter() - began[1])
+    return statistics.median(processor), statistics.median(clock)
+
+
+def _matmul_seconds() -> float:
+    a, b = np.random.default_rng(0).normal(size=(2, 2048, 2048)).astype(np.float32)
+    return _median_seconds(lambda: a @ b, 3)[0]
+
+
+def measure(setting: Setting, repeats: int) -> dict[str, float]:
+    """Compiles one outer step and runs it.
+
+    Args:
+      setting: what to time.
+      repeats: timed runs, of which the median is taken.
+
+    Returns:
+      The figures, by the names of `UNITS`.
+
+    Raises:
+      ValueError: the setting has no meaning.
+    """
+    shape = (setting.image_size, setting.image_size, 1)
+    options = {"width": setting.width} if setting.width else {}
+    network = models.create(
+        setting.network, shape=shape, classes=CLASSES, dtype=setting.dtype, **options
+    )
+    step = meta_gradient.full_unroll(network, rule="raw", networks=setting.networks)
+    adam = outer.optimizer(1000, images_lr=0.01, labels_lr=0.01, rates_lr=0.01)
+    loop = outer.distiller(step, adam)
+    distilled = init.noise(
+        jax.random.key(0),
+        steps=setting.steps,
+        images_per_step=setting.images,
+        shape=shape,
+        num_classes=CLASSES,
+        epochs=setting.epochs,
+        lr=0.02,
+        rule="raw",
+    )
+    rows = jnp.arange(setting.batch, dtype=jnp.int32)
+    real = jax.random.normal(jax.random.key(1), (setting.batch, *shape))
+    arguments = loop.init(distilled, jax.random.key(2)), Batch(real, rows % CLASSES, rows)
+
+    began = time.perf_counter()
+    compiled = jax.jit(loop.update).lower(*arguments).compile()
+    compile_s = time.perf_counter() - began
+    cpu_s, clock_s = _median_seconds(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
+    memory: Any = compiled.memory_analysis()
+    return {
+        "median_cpu_s": round(cpu_s, 4),
+        "median_s": round(clock_s, 4),
+        # Before the product below adds its own.
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "temp_mb": round(memory.temp_size_in_bytes / 1e6, 1),
+        "compile_s": round(compile_s, 2),
+        "matmul_cpu_s": round(_matmul_seconds(), 4),
+    }
+
+
+def _stay_on(threads: int) -> None:
+    """Starts this process again on fewer processors: libraries ask for them when imported."""
+    usable = sorted(os.sched_getaffinity(0))
+    if 0 < threads < len(usable):
+        os.sched_setaffinity(0, usable[:threads])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def main() -> None:
+    """Measures, prints, and with `--record` appends the figures to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for field in dataclasses.fields(Setting):
+        kind, flag = type(field.default), f"--{field.name.replace('_', '-')}"
+        parser.add_argument(flag, type=kind, default=field.default)
+    parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    arguments = vars(parser.parse_args())
+    repeats, recorded, folder = (arguments.pop(name) for name in ("repeats", "record", "results"))
+    setting = Setting(**arguments)
+    _stay_on(setting.threads)
+    jax.config.update("jax_enable_compilation_cache", False)
+    began = time.perf_counter()
+    try:
+        figures = measure(setting, repeats)
+    except ValueError as error:
+        parser.error(str(error))
+    cpu_s, wall_s = time.process_time(), time.perf_counter() - began
+    print(json.dumps({"case": setting.case, **figures}))
+    for metric in figures if recorded else ():
+        record(
+            setting.case,
+            metric,
+            figures[metric],
+            n=repeats if metric.startswith("median") else 1,
+            unit=UNITS[metric],
+            command=shlex.join(["python", "-m", "benchmarks.outer_step", *sys.argv[1:]]),
+            cpu_s=cpu_s,
+            wall_s=wall_s,
+            folder=folder,
+        )
+
+
+if __name__ == "__main__":
+    main()
