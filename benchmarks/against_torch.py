@@ -1,0 +1,138 @@
+"""One outer step of ours beside the same algorithm in eager PyTorch, measured in turn.
+
+    python -m benchmarks.against_torch --rounds=3 --repeats=9 --record
+
+needs `pip install 'gxdistill[torch]'`. Each measurement is a process of its own, on one processor:
+`benchmarks.outer_step`, then `benchmarks.torch_peer`, in the next round the other way round, so
+that whatever else the machine does meets both. A figure is the median over the rounds of the median
+CPU seconds of an outer step, or the largest peak of memory; a ratio below 1 is in our favour.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.record import RESULTS, ROOT, record
+
+Figures = Mapping[str, float]
+
+
+class Row(NamedTuple):
+    """What is compared.
+
+    Attributes:
+      name: of the row.
+      flags: of both sides.
+      ours: flags of ours alone.
+    """
+
+    name: str
+    flags: Mapping[str, object]
+    ours: Mapping[str, object] = {}
+
+
+_CONVNET = {"network": "convnet", "width": 128, "steps": 20, "epochs": 1, "batch": 256}
+ROWS = (
+    *(Row(f"lenet_{s}x{e}", {"steps": s, "epochs": e}) for s, e in ((1, 1), (10, 3), (30, 3))),
+    *(Row(f"lenet_{s}x3_networks4", {"steps": s, "epochs": 3, "networks": 4}) for s in (10, 30)),
+    Row("lenet_100x3", {"steps": 100, "epochs": 3}),
+    Row("convnet128_20x1", _CONVNET),
+    Row("convnet128_20x1_bfloat16", _CONVNET, {"dtype": "bfloat16"}),
+)
+UNITS = {
+    "cpu_s": "s",
+    "torch_cpu_s": "s",
+    "cpu_ratio": "1",
+    "peak_rss_mb": "MiB",
+    "torch_peak_rss_mb": "MiB",
+    "rss_ratio": "1",
+    "compile_s": "s",
+}
+
+
+def _measured(module: str, flags: Mapping[str, object]) -> Figures:
+    command = [sys.executable, "-m", f"benchmarks.{module}", "--threads=1"]
+    command += [f"--{name}={value}" for name, value in flags.items()]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def compare(row: Row, *, rounds: int, repeats: int) -> dict[str, float]:
+    """Measures both sides of a row in turn.
+
+    Args:
+      row: what to compare.
+      rounds: processes of each side.
+      repeats: timed outer steps of each process.
+
+    Returns:
+      The figures, by the names of `UNITS`.
+    """
+    flags = {**row.flags, "repeats": repeats}
+    sides = [("outer_step", {**flags, **row.ours}), ("torch_peer", flags)]
+    found: dict[str, list[Figures]] = {module: [] for module, _ in sides}
+    for turn in range(rounds):
+        for module, own in sides if turn % 2 == 0 else reversed(sides):
+            found[module].append(_measured(module, own))
+    return summary(found["outer_step"], found["torch_peer"])
+
+
+def summary(ours: Sequence[Figures], theirs: Sequence[Figures]) -> dict[str, float]:
+    """Sums the rounds up: `[rounds]` figures of each side to one figure by the names of `UNITS`."""
+    cpu, torch_cpu = (statistics.median(f["median_cpu_s"] for f in side) for side in (ours, theirs))
+    rss, torch_rss = (max(f["peak_rss_mb"] for f in side) for side in (ours, theirs))
+    return {
+        "cpu_s": cpu,
+        "torch_cpu_s": torch_cpu,
+        "cpu_ratio": round(cpu / torch_cpu, 3),
+        "peak_rss_mb": rss,
+        "torch_peak_rss_mb": torch_rss,
+        "rss_ratio": round(rss / torch_rss, 3),
+        "compile_s": statistics.median(f["compile_s"] for f in ours),
+    }
+
+
+def main() -> None:
+    """Measures, prints a JSON line a row, and with `--record` appends the figures."""
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", nargs="+", choices=names, default=names)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    arguments = parser.parse_args()
+    if importlib.util.find_spec("torch") is None:
+        sys.exit("benchmarks.against_torch: needs PyTorch; pip install 'gxdistill[torch]'.")
+    # Libraries ask for the processors when they are imported; what is started inherits them.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
+    for row in (row for row in ROWS if row.name in arguments.rows):
+        began = os.times()
+        figures = compare(row, rounds=arguments.rounds, repeats=arguments.repeats)
+        ended = os.times()
+        print(json.dumps({"row": row.name, **figures}), flush=True)
+        for metric in figures if arguments.record else ():
+            record(
+                f"against_torch_{row.name}",
+                metric,
+                figures[metric],
+                n=arguments.rounds,
+                unit=UNITS[metric],
+                command=shlex.join(["python", "-m", "benchmarks.against_torch", *sys.argv[1:]]),
+                cpu_s=sum(ended[2:4]) - sum(began[2:4]),  # of what was started
+                wall_s=ended.elapsed - began.elapsed,
+                folder=arguments.results,
+            )
+
+
+if __name__ == "__main__":
+    main()
