@@ -30,8 +30,11 @@ Flags:
   --networks=N              train: number of fresh networks (default 5)
   --seed=N                  train: fresh initial weights, where the package has known ones too
   --network=NAME            train: another network of the zoo (lenet, convnet, resnet18)
+  --nocompile_cache         compiles everything anew; else what was compiled is kept for the next
+                            start, in ~/.cache/gxdistill
 """
 _NO_CONFIG = "--config is missing. Name a file, for example --config=configs/demo.py."
+_GIVEN = ("networks", "seed", "network", "compile_cache")  # Flags taken as they are.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +45,7 @@ class _Flags:
     networks: int
     seed: int | None
     network: str | None
+    compile_cache: bool
 
     @functools.cached_property
     def job(self) -> "Job":
@@ -199,6 +203,7 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
         flags.DEFINE_string(name, None, "", flag_values=values)
     flags.DEFINE_integer("networks", 5, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", None, "", lower_bound=0, upper_bound=2**32 - 1, flag_values=values)
+    flags.DEFINE_boolean("compile_cache", True, "", flag_values=values)
     try:
         rest = values([command, *(a for a in arguments if a not in mine)])[1:]
     except flags.Error as error:
@@ -208,8 +213,8 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     name = config.get("name", "unnamed") if config else "package"
     workdir = Path(values["workdir"].value or f"runs/{name}").absolute()
     path = Path(values["package"].value or workdir / "package").absolute()
-    networks: Any = values["networks"].value
-    return _Flags(config, workdir, path, networks, values["seed"].value, values["network"].value)
+    given: Any = {name: values[name].value for name in _GIVEN}
+    return _Flags(config, workdir, path, **given)
 
 
 def _run(command: str, arguments: list[str]) -> None:
@@ -219,6 +224,12 @@ def _run(command: str, arguments: list[str]) -> None:
         _READERS[command][0](Path(arguments[0]).absolute())
         return
     flags = _parse(command, arguments)
+    from gxdistill.run import compile_cache
+
+    if flags.compile_cache:
+        compile_cache.enable(_say)
+    else:
+        compile_cache.disable()
     _JOBS[command][0](flags)
 
 

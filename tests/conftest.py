@@ -1,37 +1,17 @@
 """What all tests share: the compilation cache, the real data, and no skipping in CI."""
 
-import hashlib
-import importlib.metadata
 import os
-import platform
-import re
 from pathlib import Path
 
 import pytest
 
+from gxdistill.run import compile_cache
+
 ROOT = Path(__file__).parents[1]
 
 
-def _cpu() -> str:
-    # Cached programs are native code: another CPU may lack the instructions in them.
-    try:
-        info = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted(set(re.findall(r"^(?:model name|flags|Features)\s.*$", info, re.M))))
-
-
-def _keep_compiled_programs() -> None:
-    # Through the environment, not `jax.config`: the commands that tests start inherit it.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cpu = hashlib.sha256(_cpu().encode()).hexdigest()[:12]
-    folder = cache / "gxdistill" / f"jaxlib-{importlib.metadata.version('jaxlib')}-{cpu}"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-
-
-_keep_compiled_programs()
+# Before anything imports JAX; the commands that tests start inherit it.
+compile_cache.enable(print)
 
 
 @pytest.fixture(scope="session")
