@@ -27,14 +27,16 @@ Flags:
   --config.FIELD=VALUE      changes one setting, for example --config.distill.outer_steps=200
   --workdir=DIR             where the job keeps what it makes (default: runs/NAME of the config)
   --package=DIR             the package to train or evaluate (default: WORKDIR/package)
-  --networks=N              train: number of fresh networks (default 5)
-  --seed=N                  train: fresh initial weights, where the package has known ones too
-  --network=NAME            train: another network of the zoo (lenet, convnet, resnet18)
+  --networks=NAME[,...]     train, evaluate: networks of the zoo (lenet, convnet, resnet18) in place
+                            of the package's own; evaluate compares several
+  --seeds=N                 train, evaluate: number of fresh networks of each kind (default 5)
+  --seed=N                  train, evaluate: draws their initial weights (default 0). A package with
+                            known initial weights gives its one network unless one of these is given
   --nocompile_cache         compiles everything anew; else what was compiled is kept for the next
                             start, in ~/.cache/gxdistill
 """
 _NO_CONFIG = "--config is missing. Name a file, for example --config=configs/demo.py."
-_GIVEN = ("networks", "seed", "network", "compile_cache")  # Flags taken as they are.
+_GIVEN = ("seeds", "seed", "compile_cache")  # Flags taken as they are.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +44,9 @@ class _Flags:
     config: "ml_collections.ConfigDict | None"
     workdir: Path
     package: Path
-    networks: int
+    networks: tuple[str, ...]
+    seeds: int | None
     seed: int | None
-    network: str | None
     compile_cache: bool
 
     @functools.cached_property
@@ -76,9 +78,12 @@ def _distill(flags: _Flags) -> None:
 def _train(flags: _Flags) -> None:
     from gxdistill.run import receiving
 
-    trained = receiving.train_networks(
-        flags.package, count=flags.networks, seed=flags.seed, name=flags.network
-    )
+    if len(flags.networks) > 1:
+        raise UserError(
+            f"--networks={','.join(flags.networks)} names several; train makes one kind. Name one."
+        )
+    name = flags.networks[0] if flags.networks else None
+    trained = receiving.train_networks(flags.package, count=flags.seeds, seed=flags.seed, name=name)
     receiving.save_networks(flags.workdir / "networks", trained)
     receiving.say_networks(trained, _say)
 
@@ -87,10 +92,17 @@ def _evaluate(flags: _Flags) -> None:
     from gxdistill.run import assessing, receiving
 
     job, folder = flags.job, flags.workdir / "networks"
-    if not folder.exists():
-        _train(flags)
-    trained = receiving.load_networks(folder, flags.package)
-    print(assessing.as_text(assessing.evaluate_package(job, flags.package, trained)))
+    if flags.networks or (flags.seeds, flags.seed) != (None, None):
+        trained, *others = receiving.train_each(
+            flags.package, flags.networks, count=flags.seeds, seed=flags.seed
+        )
+        for one in (trained, *others):
+            receiving.say_networks(one, _say)
+    else:
+        if not folder.exists():
+            _train(flags)
+        trained, others = receiving.load_networks(folder, flags.package), []
+    print(assessing.as_text(assessing.evaluate_package(job, flags.package, trained, others)))
 
 
 def _report(flags: _Flags) -> None:
@@ -199,9 +211,10 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     mine = [a for a in arguments if a.partition("=")[0] == "--config" or a.startswith("--config.")]
     config = _config(mine, _demo_config() if command == "demo" else None)
     values = flags.FlagValues()
-    for name in ("workdir", "package", "network"):
+    for name in ("workdir", "package"):
         flags.DEFINE_string(name, None, "", flag_values=values)
-    flags.DEFINE_integer("networks", 5, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_list("networks", [], "", flag_values=values)
+    flags.DEFINE_integer("seeds", None, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", None, "", lower_bound=0, upper_bound=2**32 - 1, flag_values=values)
     flags.DEFINE_boolean("compile_cache", True, "", flag_values=values)
     try:
@@ -214,7 +227,8 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     workdir = Path(values["workdir"].value or f"runs/{name}").absolute()
     path = Path(values["package"].value or workdir / "package").absolute()
     given: Any = {name: values[name].value for name in _GIVEN}
-    return _Flags(config, workdir, path, **given)
+    networks: Any = values["networks"].value
+    return _Flags(config, workdir, path, tuple(networks), **given)
 
 
 def _run(command: str, arguments: list[str]) -> None:

@@ -279,7 +279,7 @@ def test_a_bad_setting_is_refused(setting, reason, tmp_path, capsys):
         (("prepare", "--config=nowhere.py"), "nowhere.py"),
         (("prepare", "--confg=3"), "confg"),
         (("prepare", "more"), "'more'"),
-        (("train", "--networks=0"), "networks"),
+        (("train", "--seeds=0"), "seeds"),
         (("train", "--package=nowhere"), "nowhere"),
         (("inspect",), "name one package"),
         (("verify", "nowhere"), "nowhere"),

@@ -1,6 +1,8 @@
 """The command line itself: commands, flags, configs, exit status."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -117,8 +119,8 @@ def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
         (["--config=sound.py", "--config.data.limit=0"], "data.limit is 0"),
         (["--config=sound.py", "--configg=3"], "configg"),
         (["--config=sound.py", "--wokdir=run"], "Did you mean: workdir"),
-        (["--config=sound.py", "--networks=many"], "--networks=many"),
-        (["--config=sound.py", "--networks=0"], "--networks=0"),
+        (["--config=sound.py", "--seeds=many"], "--seeds=many"),
+        (["--config=sound.py", "--seeds=0"], "--seeds=0"),
         (["--config=sound.py", "--seed=1.5"], "--seed=1.5"),
         (["--config=sound.py", "--seed=-1"], "--seed=-1"),
         (["--config=sound.py", "--seed=99999999999999999999"], "--seed=99999999999999999999"),
@@ -195,3 +197,33 @@ def test_evaluation_trains_networks_where_there_are_none(run, tmp_path, capsys):
     assert "trained 1 convnet" in said.err
     assert said.out.splitlines()[1].startswith("distilled  ")
     assert jobs.content(tmp_path / "run/networks") == jobs.content(run / "networks")
+
+
+def test_evaluation_honours_the_networks_asked_for(run, tmp_path, capsys):
+    arguments = [f"--config={jobs.ROOT}/configs/demo.py:smoke", f"--package={run / 'package'}"]
+    shutil.copytree(run / "networks", tmp_path / "run/networks")
+    flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
+    kinds = ["--networks=lenet,convnet", "--seeds=2", "--seed=3"]
+    cli.main(["evaluate", *arguments, *flags, *kinds])
+    said = capsys.readouterr()
+    trained = [line for line in said.err.splitlines() if line.startswith("trained")]
+    assert trained == [f"trained 2 {name} network(s) from seed 3" for name in ("convnet", "lenet")]
+    assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["distilled", "on_lenet"]
+    contenders = json.loads((tmp_path / "run/evaluation.json").read_text())["contenders"]
+    assert contenders.keys() == {"distilled", "on_lenet"}
+    for name, figures in zip(("convnet", "lenet"), contenders.values(), strict=True):
+        assert figures["networks"]["network"]["name"] == name
+        assert figures["balanced_patch_accuracy"]["n"] == 2
+    # What was trained before is not replaced.
+    assert jobs.content(tmp_path / "run/networks") == jobs.content(run / "networks")
+
+
+@pytest.mark.parametrize(
+    ("networks", "message"),
+    [("many", "'many'; it must be one of"), ("lenet,convnet", "names several")],
+)
+def test_networks_that_cannot_be_trained_are_refused(run, tmp_path, networks, message):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    line = _refusal("train", f"--package={run / 'package'}", f"--networks={networks}", workdir)
+    assert message in line
+    assert not (tmp_path / "run").exists()

@@ -45,8 +45,8 @@ def _bytes(folder):
 def test_the_whole_job_leaves_its_results(run):
     evaluation = json.loads((run / "evaluation.json").read_text())
     contenders = evaluation["contenders"]
-    names = {"distilled", "random_real", "class_means", "kmeans_centres", "all_patches"}
-    assert contenders.keys() == names
+    baselines = {"random_real", "class_means", "kmeans_centres", "all_patches"}
+    assert contenders.keys() == {"distilled", "fresh_networks"} | baselines
     for figures in contenders.values():
         assert 0 <= figures["balanced_patch_accuracy"]["mean"] <= 1
         for name in ("sen", "spe", "hm", "auc"):
@@ -115,10 +115,10 @@ def test_other_settings_do_not_resume(run):
 def test_a_package_trains_without_the_cohort(run, tmp_path, monkeypatch):
     shutil.copytree(run / "package", tmp_path / "sent")
     monkeypatch.chdir(tmp_path)
-    cli.main(["train", "--package=sent", "--workdir=own", "--seed=3", "--networks=2"])
+    cli.main(["train", "--package=sent", "--workdir=own", "--seed=3", "--seeds=2"])
     record = json.loads((tmp_path / "own/networks/networks.json").read_text())
     assert (record["init"], record["count"], record["seed"]) == ("fresh", 2, 3)
-    cli.main(["train", "--package=sent", "--workdir=other", "--network=lenet", "--networks=1"])
+    cli.main(["train", "--package=sent", "--workdir=other", "--networks=lenet", "--seeds=1"])
     record = json.loads((tmp_path / "other/networks/networks.json").read_text())
     assert record["network"] == {"name": "lenet", "options": {}}
 

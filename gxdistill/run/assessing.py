@@ -1,7 +1,7 @@
 """How good a package is: patches, whole images, baselines, the ceiling, pictures for the report."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,10 +115,18 @@ def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
     return {"rule": rule, "tau": tau, "networks": len(probabilities)}, results
 
 
-def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
+def evaluate_package(
+    job: Job, path: Path, trained: Trained, others: Sequence[Trained] = ()
+) -> Metadata:
     """Evaluates trained networks, beside baselines and the ceiling where the config asks for them.
 
     Writes `evaluation.json` and `heatmaps.npz` into the working folder.
+
+    Args:
+      job: with the cohort.
+      path: folder of the package.
+      trained: on the package; what the report is about.
+      others: networks of other kinds, trained on it, too.
 
     Returns:
       What `evaluation.json` holds.
@@ -144,6 +152,9 @@ def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
     if trained.record["init"] == "known":
         job.say("evaluating the distilled set on fresh networks")
         contenders["fresh_networks"] = _on_fresh_networks(job, content, trained.network, grid)
+    contenders |= {
+        f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
+    }
     if job.config.evaluate.baselines:
         pool = jax.jit(job.draw(_POOL_PER_CLASS * job.classes))(job.feed, job.key(Use.POOL))
         for name, choose in _BASELINES.items():
@@ -160,6 +171,12 @@ def evaluate_package(job: Job, path: Path, trained: Trained) -> Metadata:
     }
     storage.write_json(job.workdir / "evaluation.json", result)
     return result
+
+
+def _on(job: Job, trained: Trained, grid: Grid) -> dict[str, Any]:
+    job.say(f"evaluating the distilled set on {trained.record['network']['name']}")
+    figures, _, _ = _judged(job, trained.network, trained.params, grid)
+    return {**figures, "networks": dict(trained.record)}
 
 
 def _on_fresh_networks(

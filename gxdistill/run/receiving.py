@@ -1,7 +1,8 @@
 """The receiving side: networks from a package alone, with no access to the private data."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata, Network, Params
 from gxdistill.run.job import create_network
 from gxdistill.run.progress import Say
+
+_FRESH = 5  # Networks that are trained where no number is asked for.
 
 
 class Trained(NamedTuple):
@@ -45,18 +48,24 @@ def network_of(manifest: Metadata, name: str | None = None) -> tuple[Network, Me
 
 
 def train_networks(
-    path: Path, *, count: int = 5, seed: int | None = None, name: str | None = None
+    path: Path,
+    *,
+    count: int | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    may_diverge: bool = False,
 ) -> Trained:
     """Replays a package.
 
-    A package with a known init gives its one network, unless a seed or another network is asked
-    for; then, as for any other package, `count` fresh networks are trained.
+    A package with a known init gives its one network, unless a number, a seed or a network is asked
+    for; then, as for any other package, fresh networks are trained.
 
     Args:
       path: folder of the package.
-      count: R, number of fresh networks.
+      count: R, number of fresh networks; None is 5.
       seed: of their initial weights; None is 0.
       name: network of the zoo; None takes the package's own.
+      may_diverge: also returns weights that are not finite.
 
     Returns:
       The trained networks.
@@ -64,22 +73,50 @@ def train_networks(
     Raises:
       UserError: the package cannot be read, or a network diverged.
     """
-    if count < 1:
+    if count is not None and count < 1:
         raise UserError(f"{count} networks cannot be trained; ask for 1 or more.")
     content = package.load(path)
     network, chosen = network_of(content.manifest, name)
-    rule = content.manifest["distillation"]["label_rule"]
+    record: dict[str, Any] = {"network": chosen, "package": package.digest(path)}
+    if content.start is not None and count is None and seed is None and name is None:
+        starts = [content.start]
+        record |= {"init": "known", "count": 1, "seed": None}
+    else:
+        seed, count = seed or 0, count or _FRESH
+        starts = [network.init(key) for key in jax.random.split(jax.random.key(seed), count)]
+        record |= {"init": "fresh", "count": count, "seed": seed}
     distilled = jax.tree.map(jnp.asarray, content.distilled)
-    record = {"network": chosen, "package": package.digest(path)}
-    if content.start is not None and seed is None and name is None:
-        params = train.replay(network, content.start, distilled, rule=rule)
-        train.check_finite([params])
-        stacked = jax.tree.map(lambda leaf: leaf[None], params)
-        return Trained(network, stacked, {**record, "init": "known", "count": 1, "seed": None})
-    seed = seed or 0
-    keys = jax.random.split(jax.random.key(seed), count)
-    params = train.replay_many(network, keys, distilled, rule=rule)
-    return Trained(network, params, {**record, "init": "fresh", "count": count, "seed": seed})
+    rule = content.manifest["distillation"]["label_rule"]
+    trained = [train.replay(network, start, distilled, rule=rule) for start in starts]
+    if not may_diverge:
+        train.check_finite(trained)
+    return Trained(network, jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained), record)
+
+
+def train_each(
+    path: Path, names: Sequence[str], *, count: int | None = None, seed: int | None = None
+) -> list[Trained]:
+    """Replays a package into networks it was distilled with and others, to be compared.
+
+    Diverged networks are not left out: they are what a receiver would get.
+
+    Args:
+      path: folder of the package.
+      names: networks of the zoo; none for the package's own alone.
+      count: see `train_networks`.
+      seed: see `train_networks`.
+
+    Returns:
+      The trained networks, the package's own first, if it is among them.
+
+    Raises:
+      UserError: the package cannot be read, or a network does not fit it.
+    """
+    own = package.load(path).manifest["network"]["name"]
+    order = sorted(dict.fromkeys(names or [own]), key=lambda name: name != own)
+    return [
+        train_networks(path, count=count, seed=seed, name=name, may_diverge=True) for name in order
+    ]
 
 
 def save_networks(folder: Path, trained: Trained) -> None:

@@ -101,6 +101,23 @@ def test_a_package_without_a_start_gives_fresh_networks(sent, tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_networks_of_several_kinds_are_trained_the_own_first(sent):
+    own, other = receiving.train_each(sent, ["lenet", "convnet", "lenet"], count=1, seed=4)
+    assert [one.record["network"]["name"] for one in (own, other)] == ["convnet", "lenet"]
+    alone = receiving.train_networks(sent, count=1, seed=4)
+    assert own.record == alone.record
+    for mine, theirs in zip(_leaves(own.params), _leaves(alone.params), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    (default,) = receiving.train_each(sent, [])
+    assert default.record | {"package": ""} == {
+        "network": {"name": "convnet", "options": {"width": 4, "depth": 1}},
+        "package": "",
+        "init": "fresh",
+        "count": 5,
+        "seed": 0,
+    }
+
+
 def test_networks_come_back_bit_for_bit(sent, tmp_path):
     trained = receiving.train_networks(sent, count=2, seed=5)
     for _ in range(2):  # the second takes the place of the first
@@ -149,6 +166,9 @@ def test_distilled_data_that_makes_networks_diverge_is_refused(sent, tmp_path):
     for options in ({}, {"seed": 1, "count": 2}):
         with pytest.raises(UserError, match=r"network 1 of . on the distilled data diverged"):
             receiving.train_networks(tmp_path / "wild", **options)
+    (kept,) = receiving.train_each(tmp_path / "wild", [], count=2)
+    assert kept.record["count"] == 2
+    assert not all(np.isfinite(leaf).all() for leaf in _leaves(kept.params))
     with pytest.raises(SystemExit, match=r"^gxdistill train: .*diverged"):
         cli.main(["train", f"--package={tmp_path / 'wild'}", f"--workdir={tmp_path / 'run'}"])
     assert not (tmp_path / "run").exists()
