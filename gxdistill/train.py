@@ -24,7 +24,7 @@ def replay(network: Network, params: Params, distilled: Distilled, *, rule: str)
     Returns:
       The trained weights.
     """
-    return unroll(inner_loss(network, rule), params, distilled, remat=False)
+    return unroll(inner_loss(network, rule), params, distilled)
 
 
 def replay_many(network: Network, keys: jax.Array, distilled: Distilled, *, rule: str) -> Params:

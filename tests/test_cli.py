@@ -112,7 +112,7 @@ def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
         (["--config=sound.py", "--config.distill.steps=1.5"], "--config.distill.steps=1.5"),
         (["--config=sound.py", "--config.distill.steps="], "--config.distill.steps="),
         (["--config=sound.py", "--config.distill.steps"], "Missing value"),
-        (["--config=sound.py", "--config.distill.remat=perhaps"], "perhaps"),
+        (["--config=sound.py", "--config.patch.border=perhaps"], "perhaps"),
         (["--config=sound.py", "--config.distill=3"], "--config.distill=3"),
         (["--config=sound.py", "--config.data.image_size=64"], "data.image_size is (64,)"),
         (["--config=sound.py", "--config.seed=99999999999"], "seed is 99999999999"),

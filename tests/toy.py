@@ -14,10 +14,10 @@ CLASSES = 3
 
 
 @contextlib.contextmanager
-def quick_compilation():
+def quick_compilation(quick=True):
     """Compiles in half the time, for programs that run a few times on tiny arrays."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", quick)
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gxdistill import _check
 from gxdistill.distill.losses import cross_entropy, inner_loss
-from gxdistill.distill.unroll import unroll
+from gxdistill.distill.unroll import PLAIN, Training, unroll
 from gxdistill.pytrees import Batch, Distilled, Network
 
 MetaGradient = Callable[[Distilled, jax.Array, Batch], tuple[jax.Array, Distilled]]
@@ -19,7 +19,7 @@ def full_unroll(
     rule: str,
     known_key: jax.Array | None = None,
     networks: int = 1,
-    remat: bool = True,
+    training: Training = PLAIN,
 ) -> MetaGradient:
     """Differentiates the loss on real data through all T inner steps.
 
@@ -31,7 +31,7 @@ def full_unroll(
       rule: how labels are read, see `init.start`.
       known_key: draws the one known theta_0; None draws fresh weights at each outer step.
       networks: number of initial weights that one outer step averages over; a known init is one.
-      remat: see `unroll`.
+      training: inner optimiser and memory, see `unroll`.
 
     Returns:
       The meta-gradient; its loss is the mean cross-entropy on the real batch.
@@ -48,7 +48,7 @@ def full_unroll(
     loss = inner_loss(network, rule)
 
     def after_training(distilled: Distilled, key: jax.Array, batch: Batch) -> jax.Array:
-        params = unroll(loss, network.init(key), distilled, remat=remat)
+        params = unroll(loss, network.init(key), distilled, training)
         logits = network.apply(params, batch.images)
         return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
 

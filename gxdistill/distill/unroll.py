@@ -1,29 +1,34 @@
 """The inner training loop, differentiable."""
 
-import dataclasses
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
+from gxdistill.distill.inner import Carry, Inner, Step, inner_step, sgd
 from gxdistill.distill.losses import InnerLoss
+from gxdistill.distill.memory import Memory, chosen, differentiable, estimates
 from gxdistill.pytrees import Distilled, Params
 
 
-def unroll(loss: InnerLoss, params: Params, data: Distilled, *, remat: bool = True) -> Params:
-    """Trains `params` by plain SGD on the distilled batches in their order, epoch after epoch.
+class Training(NamedTuple):
+    """How weights are trained on distilled data.
 
-    p[t+1] = p[t] - exp(log_lr[t]) * grad loss(p[t], images[t % S], labels[t % S]), as in Wang et
-    al. 2018, https://arxiv.org/abs/1811.10959. Differentiable in `params` and in every field of
-    `data`.
+    Attributes:
+      inner: the optimiser.
+      memory: what the gradient keeps.
+    """
 
-    Args:
-      loss: `(params, images [B, H, W, C], labels [B, K]) -> scalar`.
-      params: the weights to start from.
-      data: S batches and T = S * epochs rates.
-      remat: recomputes the inside of a step for the gradient in place of storing it.
+    inner: Inner = sgd()
+    memory: Memory = Memory()
 
-    Returns:
-      The trained weights, as `params`.
+
+PLAIN = Training()
+
+
+def start(
+    loss: InnerLoss, params: Params, data: Distilled, training: Training
+) -> tuple[Step, Carry]:
+    """Returns one inner step and what the first one starts from.
 
     Raises:
       ValueError: the number of rates is not a multiple of the number of batches.
@@ -34,16 +39,54 @@ def unroll(loss: InnerLoss, params: Params, data: Distilled, *, remat: bool = Tr
             f"{rates} learning rates do not fit {steps} batches: T must be a multiple of S. "
             f"Give one rate for each step of each epoch."
         )
+    return inner_step(loss, training.inner), (params, training.inner.init(params))
 
-    def step(params: Params, batch: Distilled) -> tuple[Params, None]:
-        grads = jax.grad(loss)(params, batch.images, batch.labels)
-        lr = jnp.exp(batch.log_lr)
-        return jax.tree.map(lambda p, g: p - lr * g, params, grads), None
 
-    step = jax.checkpoint(step) if remat else step
+def unroll(loss: InnerLoss, params: Params, data: Distilled, training: Training = PLAIN) -> Params:
+    """Trains `params` on the distilled batches in their order, epoch after epoch.
 
-    def epoch(params: Params, log_lr: jax.Array) -> tuple[Params, None]:
-        return jax.lax.scan(step, params, dataclasses.replace(data, log_lr=log_lr))
+    p[t+1] = p[t] - exp(log_lr[t]) * grad loss(p[t], images[t % S], labels[t % S]), as in Wang et
+    al. 2018, https://arxiv.org/abs/1811.10959, or the move of another inner optimiser in place of
+    the gradient. Differentiable in `params` and in every field of `data`.
 
-    final, _ = jax.lax.scan(epoch, params, data.log_lr.reshape(-1, steps))
-    return final
+    Args:
+      loss: `(params, images [B, H, W, C], labels [B, K]) -> scalar`; must not close over what is
+        differentiated.
+      params: the weights to start from.
+      data: S batches and T = S * epochs rates.
+      training: inner optimiser and memory; the default is plain SGD.
+
+    Returns:
+      The trained weights, as `params`.
+
+    Raises:
+      ValueError: the number of rates is not a multiple of the number of batches, or no memory
+        strategy fits the budget.
+    """
+    step, carry = start(loss, params, data, training)
+    count = len(data.log_lr)
+    trained, _ = differentiable(step, carry, data, 0, count=count, memory=training.memory)
+    return trained
+
+
+def plan(
+    loss: InnerLoss, params: Params, data: Distilled, training: Training, count: int
+) -> tuple[str, dict[str, int]]:
+    """Tells which memory strategy is taken, and the bytes that each would need.
+
+    Args:
+      loss: of an inner step.
+      params: the weights; shapes suffice, also below.
+      data: the distilled data.
+      training: inner optimiser and memory.
+      count: number of differentiated steps.
+
+    Returns:
+      The strategy's name and the estimates by name.
+
+    Raises:
+      ValueError: no strategy fits the budget.
+    """
+    state = jax.eval_shape(training.inner.init, params)
+    sizes = estimates(inner_step(loss, training.inner), (params, state), data, count)
+    return chosen(training.memory, sizes), sizes

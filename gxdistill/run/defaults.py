@@ -46,7 +46,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.start_lr = 0.02  # first inner learning rate
     config.distill.networks = 1  # initial weights of one outer step
     config.distill.batch = 256  # real patches of one outer step
-    config.distill.remat = True  # recomputes inner steps in place of storing them
+    config.distill.memory = "auto"  # or "store", "recompute", "nested": what the gradient keeps
+    config.distill.memory_budget_mb = 1024  # of one network's gradient, for "auto"
     config.distill.outer_steps = 1000
     config.distill.steps_per_call = 10  # outer steps of one dispatch
     config.distill.checkpoint_every = 50

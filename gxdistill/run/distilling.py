@@ -11,9 +11,10 @@ import numpy as np
 
 from gxdistill import checkpoint, package, storage, train
 from gxdistill.data import batches, source
-from gxdistill.distill import init, meta_gradient, outer
+from gxdistill.distill import outer
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Distilled, Metadata, Params
+from gxdistill.run import method
 from gxdistill.run.assessing import for_package
 from gxdistill.run.job import Job, Use
 from gxdistill.run.progress import History, Progress
@@ -69,25 +70,6 @@ def distil(job: Job) -> Path:
     return folder
 
 
-def _start(job: Job) -> Distilled:
-    settings = job.config.distill
-    common = {"epochs": settings.epochs, "lr": settings.start_lr, "rule": settings.label_rule}
-    steps, per_step = settings.steps, settings.images_per_step
-    if settings.started_from == "noise":
-        return init.noise(
-            job.key(Use.START),
-            steps=steps,
-            images_per_step=per_step,
-            shape=job.shape,
-            num_classes=job.classes,
-            **common,
-        )
-    # A balanced batch takes the classes in turn, as `label_classes` does.
-    real = job.draw(steps * per_step)(job.feed, job.key(Use.START))
-    images = real.images.reshape(steps, per_step, *job.shape)
-    return init.start(images, real.labels.reshape(steps, per_step), job.classes, **common)
-
-
 def _outer_loop(job: Job) -> outer.DistillState:
     settings = job.config.distill
     per_call = settings.steps_per_call
@@ -97,20 +79,8 @@ def _outer_loop(job: Job) -> outer.DistillState:
                 f"distill.{name} is {settings[name]}, not a multiple of "
                 f"distill.steps_per_call, {per_call}. Change one of them."
             )
-    network, known_key = job.network, job.key(Use.KNOWN) if job.known else None
-    try:
-        step = meta_gradient.full_unroll(
-            network,
-            rule=settings.label_rule,
-            known_key=known_key,
-            networks=settings.networks,
-            remat=settings.remat,
-        )
-        optimizer = outer.optimizer(settings.outer_steps, **settings.optimizer)
-    except ValueError as error:
-        raise UserError(f"distill: {error}") from error
-    loop = outer.distiller(step, optimizer)
-    return _iterate(job, loop, loop.init(_start(job), job.key(Use.LOOP)))
+    loop, state = method.build(job)
+    return _iterate(job, loop, state)
 
 
 def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> outer.DistillState:

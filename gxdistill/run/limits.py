@@ -8,6 +8,7 @@ from typing import Any
 import ml_collections
 
 from gxdistill.decision import RULES
+from gxdistill.distill import memory
 from gxdistill.distill.init import LABEL_RULES
 from gxdistill.errors import UserError
 from gxdistill.run.defaults import default_config
@@ -36,6 +37,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.start_lr": _RATE,
     "distill.networks": _COUNT,
     "distill.batch": _COUNT,
+    "distill.memory_budget_mb": _COUNT,
     "distill.outer_steps": (1, 10**7),
     "distill.steps_per_call": _COUNT,
     "distill.checkpoint_every": (1, 10**7),
@@ -59,6 +61,7 @@ _CHOICES = {
     "data.kind": ("manifest", "phantom", "mnist"),
     "distill.init": ("known", "random"),
     "distill.label_rule": LABEL_RULES,
+    "distill.memory": memory.CHOICES,
     "distill.started_from": ("noise", "real"),
     "decision.rule": RULES,
 }

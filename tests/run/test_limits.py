@@ -62,7 +62,7 @@ def test_a_number_out_of_range_is_refused_by_name(name):
         ("data.path", 3, "a str"),
         ("data.columns", 3, "a ConfigDict"),
         ("network.options", "wide", "a ConfigDict"),
-        ("distill.remat", 1, "a bool"),
+        ("distill.memory", "all", "'auto' or 'store' or 'recompute' or 'nested'"),
         ("patch.border", None, "a bool"),
     ],
 )
