@@ -28,7 +28,7 @@ import numpy as np
 from benchmarks.record import RESULTS, record
 from gxdistill import models
 from gxdistill.distill import init, meta_gradient, outer
-from gxdistill.pytrees import Batch
+from gxdistill.pytrees import Batch, Network
 
 CLASSES = 10
 UNITS = {
@@ -97,23 +97,25 @@ def _matmul_seconds() -> float:
     return _median_seconds(lambda: a @ b, 3)[0]
 
 
-def measure(setting: Setting, repeats: int) -> dict[str, float]:
-    """Compiles one outer step and runs it.
+def prepare(
+    setting: Setting, around: Callable[[Network], Network] = lambda network: network
+) -> tuple[Callable, tuple[outer.DistillState, Batch]]:
+    """Makes one outer step.
 
     Args:
-      setting: what to time.
-      repeats: timed runs, of which the median is taken.
+      setting: of what.
+      around: changes the network, to look into it.
 
     Returns:
-      The figures, by the names of `UNITS`.
+      The function `(state, batch) -> (state, loss)`, not compiled, and its arguments.
 
     Raises:
       ValueError: the setting has no meaning.
     """
     shape = (setting.image_size, setting.image_size, 1)
     options = {"width": setting.width} if setting.width else {}
-    network = models.create(
-        setting.network, shape=shape, classes=CLASSES, dtype=setting.dtype, **options
+    network = around(
+        models.create(setting.network, shape=shape, classes=CLASSES, dtype=setting.dtype, **options)
     )
     step = meta_gradient.full_unroll(network, rule="raw", networks=setting.networks)
     adam = outer.optimizer(1000, images_lr=0.01, labels_lr=0.01, rates_lr=0.01)
@@ -130,10 +132,25 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
     )
     rows = jnp.arange(setting.batch, dtype=jnp.int32)
     real = jax.random.normal(jax.random.key(1), (setting.batch, *shape))
-    arguments = loop.init(distilled, jax.random.key(2)), Batch(real, rows % CLASSES, rows)
+    return loop.update, (loop.init(distilled, jax.random.key(2)), Batch(real, rows % CLASSES, rows))
 
+
+def measure(setting: Setting, repeats: int) -> dict[str, float]:
+    """Compiles one outer step and runs it.
+
+    Args:
+      setting: what to time.
+      repeats: timed runs, of which the median is taken.
+
+    Returns:
+      The figures, by the names of `UNITS`.
+
+    Raises:
+      ValueError: the setting has no meaning.
+    """
+    update, arguments = prepare(setting)
     began = time.perf_counter()
-    compiled = jax.jit(loop.update).lower(*arguments).compile()
+    compiled = jax.jit(update).lower(*arguments).compile()
     compile_s = time.perf_counter() - began
     cpu_s, clock_s = _median_seconds(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
     memory: Any = compiled.memory_analysis()
@@ -148,7 +165,7 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
     }
 
 
-def _stay_on(threads: int) -> None:
+def stay_on(threads: int) -> None:
     """Starts this process again on fewer processors: libraries ask for them when imported."""
     usable = sorted(os.sched_getaffinity(0))
     if 0 < threads < len(usable):
@@ -156,19 +173,24 @@ def _stay_on(threads: int) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def main() -> None:
-    """Measures, prints, and with `--record` appends the figures to the results."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of a `Setting`."""
     for field in dataclasses.fields(Setting):
         kind, flag = type(field.default), f"--{field.name.replace('_', '-')}"
         parser.add_argument(flag, type=kind, default=field.default)
+
+
+def main() -> None:
+    """Measures, prints, and with `--record` appends the figures to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_flags(parser)
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
     arguments = vars(parser.parse_args())
     repeats, recorded, folder = (arguments.pop(name) for name in ("repeats", "record", "results"))
     setting = Setting(**arguments)
-    _stay_on(setting.threads)
+    stay_on(setting.threads)
     jax.config.update("jax_enable_compilation_cache", False)
     began = time.perf_counter()
     try:
