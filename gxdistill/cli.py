@@ -26,7 +26,7 @@ Flags:
   --config=FILE.py:VARIANT  settings of the job; configs/ holds some, each with a variant `smoke`
   --config.FIELD=VALUE      changes one setting, for example --config.distill.outer_steps=200
   --workdir=DIR             where the job keeps what it makes (default: runs/NAME of the config)
-  --package=DIR             the package to train or evaluate (default: WORKDIR/package)
+  --package=FILE            the package to train or evaluate (default: WORKDIR/package.gxd)
   --networks=NAME[,...]     train, evaluate: networks of the zoo (lenet, convnet, resnet18) in place
                             of the package's own; evaluate compares several
   --seeds=N                 train, evaluate: number of fresh networks of each kind (default 5)
@@ -225,7 +225,7 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
         raise UserError(f"unexpected {rest[0]!r}. Flags are written --NAME=VALUE.")
     name = config.get("name", "unnamed") if config else "package"
     workdir = Path(values["workdir"].value or f"runs/{name}").absolute()
-    path = Path(values["package"].value or workdir / "package").absolute()
+    path = Path(values["package"].value or workdir / "package.gxd").absolute()
     given: Any = {name: values[name].value for name in _GIVEN}
     networks: Any = values["networks"].value
     return _Flags(config, workdir, path, tuple(networks), **given)
@@ -234,7 +234,7 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
 def _run(command: str, arguments: list[str]) -> None:
     if command in _READERS:
         if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise UserError(f"name one package, for example: gxdistill {command} runs/demo/package")
+            raise UserError(f"name one package, as: gxdistill {command} runs/demo/package.gxd")
         _READERS[command][0](Path(arguments[0]).absolute())
         return
     flags = _parse(command, arguments)

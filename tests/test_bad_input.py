@@ -30,6 +30,9 @@ def get_config(variant="full"):
 SIDE = 48
 MANIFEST = {
     "name": "sent",
+    "purpose": "Tests.",
+    "licence": "CC0 & <none>.",
+    "cohort": None,
     "network": {"name": "convnet", "options": {"width": 4, "depth": 2}},
     "init": {"rule": "random", "seed": None},
     "distillation": {
@@ -331,30 +334,22 @@ def sent(tmp_path):
         np.zeros((2, 3, 3), np.float32),
         np.zeros(4, np.float32),
     )
-    package.save(tmp_path / "package", package.Package(distilled, MANIFEST, None))
-    return tmp_path / "package"
+    package.save(tmp_path / "package.gxd", package.Package(distilled, MANIFEST, None))
+    return tmp_path / "package.gxd"
 
 
 def test_a_tampered_package_is_refused(sent, capsys):
     cli.main(["verify", str(sent)])
     assert "whole and unchanged" in capsys.readouterr().out
-    largest = max(
-        (path for path in (sent / "arrays").rglob("*") if path.is_file()),
-        key=lambda path: path.stat().st_size,
-    )
-    content = bytearray(largest.read_bytes())
+    content = bytearray(sent.read_bytes())
     content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    sent.write_bytes(content)
     for command in ("verify", "inspect"):
         assert str(sent) in _fails(capsys, command, sent)
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [('"tau": 0.5', '"tau": 0.1', "changed"), ('"schema_version": 1', '"schema_version": 9', "9")],
-)
-def test_an_edited_manifest_is_refused(old, new, reason, sent, capsys):
-    text = (sent / "manifest.json").read_text()
-    assert old in text
-    (sent / "manifest.json").write_text(text.replace(old, new))
-    assert reason in _fails(capsys, "verify", sent)
+def test_an_edited_manifest_is_refused(sent, capsys):
+    content = sent.read_bytes()
+    assert b'"tau": 0.5' in content
+    sent.write_bytes(content.replace(b'"tau": 0.5', b'"tau": 0.1'))
+    assert "Bad CRC-32 for file 'manifest.json'" in _fails(capsys, "verify", sent)

@@ -181,16 +181,16 @@ def test_memory_that_does_not_suffice_is_said_so(monkeypatch):
 
 
 def test_a_package_is_inspected_and_verified(run, capsys):
-    cli.main(["inspect", str(run / "package")])
+    cli.main(["inspect", str(run / "package.gxd")])
     assert "demo_smoke" in capsys.readouterr().out
-    cli.main(["verify", str(run / "package")])
-    assert capsys.readouterr().out == f"{run / 'package'}: whole and unchanged.\n"
+    cli.main(["verify", str(run / "package.gxd")])
+    assert capsys.readouterr().out == f"{run / 'package.gxd'}: whole and unchanged.\n"
     for arguments in (["verify"], ["verify", "a", "b"], ["inspect", "--package=a"]):
         assert "name one package" in _refusal(*arguments)
 
 
 def test_evaluation_trains_networks_where_there_are_none(run, tmp_path, capsys):
-    arguments = [f"--config={jobs.ROOT}/configs/demo.py:smoke", f"--package={run / 'package'}"]
+    arguments = [f"--config={jobs.ROOT}/configs/demo.py:smoke", f"--package={run / 'package.gxd'}"]
     flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
     cli.main(["evaluate", *arguments, *flags])
     said = capsys.readouterr()

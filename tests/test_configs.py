@@ -63,7 +63,7 @@ def test_the_smoke_variant_runs_from_end_to_end(name, tmp_path, request, capsys)
         cli.main([command, *flags])
     evaluation = json.loads((tmp_path / "evaluation.json").read_text())
     assert len(evaluation["contenders"]) == 5
-    decided = package.load(tmp_path / "package").manifest["decision"]
+    decided = package.load(tmp_path / "package.gxd").manifest["decision"]
     if name == "mnist":
         assert decided is None  # Ten digits are neither negative nor positive.
     distilled = evaluation["contenders"]["distilled"]

@@ -56,19 +56,18 @@ def test_the_whole_job_leaves_its_results(run):
         contenders[name]["balanced_patch_accuracy"]["mean"] for name in ("distilled", "all_patches")
     )
     assert evaluation["shares"]["balanced_patch_accuracy"] == ours / ceiling
-    files = (path for path in (run / "package").rglob("*") if path.is_file())
-    assert evaluation["package_bytes"] == sum(path.stat().st_size for path in files)
+    assert evaluation["package_bytes"] == (run / "package.gxd").stat().st_size
     summary = json.loads((run / "cohort.json").read_text())
     assert summary["images"] == 16
     assert "</html>" in (run / "report.html").read_text()
 
 
 def test_a_finished_run_changes_nothing_when_started_again(run):
-    before = _bytes(run / "package"), (run / "history.jsonl").read_bytes()
+    before = (run / "package.gxd").read_bytes(), (run / "history.jsonl").read_bytes()
     with _command("distill", CONFIG, f"--workdir={run}") as process:
         said = process.stderr.read()
     assert process.returncode == 0, said
-    assert (_bytes(run / "package"), (run / "history.jsonl").read_bytes()) == before
+    assert ((run / "package.gxd").read_bytes(), (run / "history.jsonl").read_bytes()) == before
 
 
 def test_a_killed_run_ends_as_the_uninterrupted_one(run, tmp_path):
@@ -92,7 +91,7 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(run, tmp_path):
     with _command(*arguments) as process:
         said = process.stderr.read()
     assert process.returncode == 0, said
-    assert _bytes(tmp_path / "package") == _bytes(run / "package")
+    assert (tmp_path / "package.gxd").read_bytes() == (run / "package.gxd").read_bytes()
     assert (tmp_path / "history.jsonl").read_bytes() == (run / "history.jsonl").read_bytes()
 
 
@@ -113,12 +112,12 @@ def test_other_settings_do_not_resume(run):
 
 
 def test_a_package_trains_without_the_cohort(run, tmp_path, monkeypatch):
-    shutil.copytree(run / "package", tmp_path / "sent")
+    shutil.copy(run / "package.gxd", tmp_path / "sent.gxd")
     monkeypatch.chdir(tmp_path)
-    cli.main(["train", "--package=sent", "--workdir=own", "--seed=3", "--seeds=2"])
+    cli.main(["train", "--package=sent.gxd", "--workdir=own", "--seed=3", "--seeds=2"])
     record = json.loads((tmp_path / "own/networks/networks.json").read_text())
     assert (record["init"], record["count"], record["seed"]) == ("fresh", 2, 3)
-    cli.main(["train", "--package=sent", "--workdir=other", "--networks=lenet", "--seeds=1"])
+    cli.main(["train", "--package=sent.gxd", "--workdir=other", "--networks=lenet", "--seeds=1"])
     record = json.loads((tmp_path / "other/networks/networks.json").read_text())
     assert record["network"] == {"name": "lenet", "options": {}}
 

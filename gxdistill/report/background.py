@@ -86,7 +86,8 @@ def _quarantine(quarantine: Metadata) -> Iterator[Markup]:
 
 def making(findings: Findings) -> Iterator[Markup]:
     """Says how the package was made, with the papers that the method is from."""
-    rows = [(tag("dt", name), tag("dd", text)) for name, text in _facts(findings.manifest)]
+    facts = [*_facts(findings.manifest), ("SHA-256 of the package", findings.package.sha256 or "")]
+    rows = [(tag("dt", name), tag("dd", text)) for name, text in facts]
     yield tag("dl", *(part for row in rows for part in row))
     settings = sorted(_flat(findings.manifest["distillation"]["settings"]))
     pairs = [(tag("dt", name), tag("dd", value)) for name, value in settings]
@@ -122,7 +123,6 @@ def _facts(manifest: Metadata) -> Iterator[tuple[str, str]]:
     many = decided and decided["networks"] > 1
     of = f", of the mean of {decided['networks']} networks' probabilities" if many else ""
     yield "Decision", f"{decided['rule']}, tau {decided['tau']:.4f}{of}" if decided else "none"
-    yield "SHA-256 of the package", manifest["sha256"]
 
 
 def _flat(tree: Metadata, at: str = "") -> Iterator[tuple[str, str]]:

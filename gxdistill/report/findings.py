@@ -69,12 +69,12 @@ def gather(workdir: Path, path: Path) -> Findings:
 
     Args:
       workdir: where the earlier stages wrote.
-      path: folder of the package.
+      path: file of the package.
 
     Raises:
       UserError: the cohort or the package is missing, or a file cannot be read.
     """
-    if not storage.find_folder(path).exists():
+    if not path.exists():
         raise UserError(f"There is no package in {path}. Run `gxdistill distill` first.")
     if not (workdir / "cohort.json").exists():
         raise UserError(f"{workdir} holds no cohort.json. Run `gxdistill prepare` first.")

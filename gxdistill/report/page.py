@@ -26,7 +26,7 @@ def write(workdir: Path, package_path: Path) -> Path:
     Args:
       workdir: what the earlier stages wrote. `cohort.json` must be there; where `history.jsonl`,
         `evaluation.json` or `heatmaps.npz` is not, the page says so.
-      package_path: folder of the package.
+      package_path: file of the package.
 
     Returns:
       The path of the page.

@@ -9,6 +9,10 @@ def default_config() -> ml_collections.ConfigDict:
     config.name = "unnamed"
     config.seed = 0
 
+    config.about = ml_collections.ConfigDict()  # what the package's data card says
+    config.about.purpose = "Research on data set distillation."
+    config.about.licence = "Not stated: ask the sender."
+
     config.data = ml_collections.ConfigDict()
     config.data.kind = "manifest"  # or "phantom", "mnist"
     config.data.path = "."  # folder of the data set

@@ -59,15 +59,15 @@ def distil(job: Job) -> Path:
     """Learns the distilled data, resuming where it was interrupted, and packages it.
 
     Returns:
-      The folder of the package.
+      The package's file.
     """
     _check_same(job)
     prepare(job)
     state = _outer_loop(job)
-    folder = job.workdir / "package"
-    package.save(folder, _packaged(job, state))
-    job.say(f"package: {folder}, {package.size_bytes(folder)} bytes")
-    return folder
+    path = job.workdir / "package.gxd"
+    package.save(path, _packaged(job, state))
+    job.say(f"package: {path}, {package.size_bytes(path)} bytes")
+    return path
 
 
 def _outer_loop(job: Job) -> outer.DistillState:
@@ -175,6 +175,13 @@ def replayed(job: Job, distilled: Distilled, count: int, key: jax.Array) -> Para
     return train.replay_many(job.network, keys, distilled, rule=rule)
 
 
+def _counts(summary: Metadata) -> Metadata:
+    """What of a cohort's summary leaves the hospital: numbers, and no names of files or sites."""
+    counts = {name: summary[name] for name in ("images", "patients", "splits")}
+    quarantined = summary["quarantine"]["count"]
+    return {**counts, "sites": len(summary["sites"]), "quarantined": quarantined}
+
+
 def _packaged(job: Job, state: outer.DistillState) -> package.Package:
     config, distilled = job.config, state.distilled
     start = jax.tree.map(np.asarray, job.network.init(job.key(Use.KNOWN))) if job.known else None
@@ -183,6 +190,9 @@ def _packaged(job: Job, state: outer.DistillState) -> package.Package:
     settings = config.distill
     manifest = {
         "name": config.name,
+        "purpose": config.about.purpose,
+        "licence": config.about.licence,
+        "cohort": _counts(source.summary(job.source)),
         "network": {"name": config.network.name, "options": dict(config.network.options)},
         "init": {"rule": settings.init, "seed": config.seed if job.known else None},
         "distillation": {

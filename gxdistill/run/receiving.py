@@ -61,7 +61,7 @@ def train_networks(
     for; then, as for any other package, fresh networks are trained.
 
     Args:
-      path: folder of the package.
+      path: file of the package.
       count: R, number of fresh networks; None is 5.
       seed: of their initial weights; None is 0.
       name: network of the zoo; None takes the package's own.
@@ -132,7 +132,7 @@ def load_networks(folder: Path, path: Path) -> Trained:
 
     Args:
       folder: of the networks.
-      path: folder of the package that they should come from.
+      path: file of the package that they should come from.
 
     Raises:
       UserError: they cannot be read, or come from another package.

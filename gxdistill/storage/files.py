@@ -195,13 +195,13 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
       UserError: it is missing, no regular file, or larger.
     """
     with reading(path):
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may wait for ever, a device never end
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe may wait for ever, a device never end
             raise OSError(errno.EINVAL, "it is no regular file")
+        if status.st_size > max_bytes:
+            raise UserError(f"{path} is larger than {max_bytes} bytes: no file of ours.")
         with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise UserError(f"{path} is larger than {max_bytes} bytes: no file of ours.")
-    return content
+            return file.read(status.st_size)  # Python allocates at once what it is asked to read
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

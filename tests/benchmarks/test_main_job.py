@@ -68,7 +68,7 @@ def test_the_job_is_run_and_recorded_with_its_own_command(run, tmp_path):
         assert float(value.split()[0]) == pytest.approx(figures.pop(metric).value, rel=1e-3)
     assert figures == {}
     # Commands of their own processes leave what the one process of the demo leaves.
-    assert jobs.content(tmp_path / "job/package") == jobs.content(run / "package")
+    assert (tmp_path / "job/package.gxd").read_bytes() == (run / "package.gxd").read_bytes()
     evaluations = [(path / "evaluation.json").read_text() for path in (run, tmp_path / "job")]
     assert evaluations[0] == evaluations[1]
 

@@ -12,7 +12,7 @@ def whole(tmp_path_factory):
     """A working folder in which every stage has left its files, and its page."""
     workdir = tmp_path_factory.mktemp("whole")
     stages.write_all(workdir)
-    report.write(workdir, workdir / "package")
+    report.write(workdir, workdir / "package.gxd")
     return workdir
 
 

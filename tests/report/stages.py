@@ -48,6 +48,9 @@ def write_cohort(workdir, cohort, bad):
 def make_manifest(class_names, results, **changes):
     manifest = {
         "name": "trial <1>",
+        "purpose": "Tests.",
+        "licence": "CC0 & <none>.",
+        "cohort": None,
         "network": {"name": "convnet", "options": {"width": 8}},
         "init": {"rule": "random", "seed": None},
         "distillation": {
@@ -114,7 +117,7 @@ def make_contender(seed, networks):
 
 
 def write_evaluation(workdir, contenders):
-    digest = package.digest(workdir / "package")
+    digest = package.digest(workdir / "package.gxd")
     networks = {"network": {"name": "convnet", "options": {}}, "package": digest, "init": "fresh"}
     contenders["distilled"]["networks"] = networks
     ours, ceiling = contenders["distilled"]["images"], contenders["all_patches"]["images"]
@@ -157,7 +160,7 @@ def write_all(workdir):
     }
     results = {k: v for k, v in contenders["distilled"].items() if k != "roc"}
     content = package.Package(make_distilled(3), make_manifest(CLASSES, results))
-    package.save(workdir / "package", content)
+    package.save(workdir / "package.gxd", content)
     write_evaluation(workdir, contenders)
     write_heatmaps(workdir)
     lines = [{"step": s, "loss": 2 / s} for s in range(10, 1210, 10)]

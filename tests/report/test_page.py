@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import re
-import shutil
 import sys
 
 import matplotlib
@@ -16,22 +15,22 @@ from tests.report.stages import Page
 
 
 def _repackage(workdir, **changes):
-    content = package.load(workdir / "package")
+    content = package.load(workdir / "package.gxd")
     changed = dataclasses.replace(content, manifest={**content.manifest, **changes})
-    package.save(workdir / "package", changed)
+    package.save(workdir / "package.gxd", changed)
 
 
 def _evaluated(workdir):
     """Makes the evaluation that is there one of the package that is there now."""
     evaluation = storage.read_json(workdir / "evaluation.json")
     evaluation["contenders"]["distilled"]["networks"]["package"] = package.digest(
-        workdir / "package"
+        workdir / "package.gxd"
     )
     storage.write_json(workdir / "evaluation.json", evaluation)
 
 
 def _written(workdir):
-    return Page(report.write(workdir, workdir / "package"))
+    return Page(report.write(workdir, workdir / "package.gxd"))
 
 
 def test_the_page_is_well_formed_and_points_at_nothing_but_itself(whole):
@@ -74,7 +73,7 @@ def test_every_figure_of_the_evaluation_is_on_the_page(whole):
 
 def test_cohort_sizes_rates_and_settings_are_on_the_page(whole):
     text = Page(whole / "report.html").text
-    total, packed = 8 * stages.SIDE**2, package.size_bytes(whole / "package")
+    total, packed = 8 * stages.SIDE**2, package.size_bytes(whole / "package.gxd")
     for fact in (
         "6 images distilled into 6",
         "8 images of 4 patients",
@@ -91,7 +90,7 @@ def test_cohort_sizes_rates_and_settings_are_on_the_page(whole):
         "1811.10959",
         "not a medical device",
         "No guarantee & no promise.",
-        package.load(whole / "package").manifest["sha256"],
+        package.digest(whole / "package.gxd"),
     ):
         assert fact in text
 
@@ -107,7 +106,7 @@ def test_strings_of_the_data_are_escaped(whole):
 
 def test_the_same_input_gives_the_same_bytes_whatever_matplotlibs_settings(whole, workdir):
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.fonttype": "path"}):
-        path = report.write(workdir, workdir / "package")
+        path = report.write(workdir, workdir / "package.gxd")
     assert path == workdir / "report.html"
     assert path.read_bytes() == (whole / "report.html").read_bytes()
 
@@ -136,13 +135,15 @@ def test_a_cohort_without_whole_image_decisions(workdir):
         names, results, decision=None, init={"rule": "known", "seed": 4}
     )
     start = {"w": np.zeros(2, np.float32)}
-    package.save(workdir / "package", package.Package(stages.make_distilled(10), settings, start))
+    package.save(
+        workdir / "package.gxd", package.Package(stages.make_distilled(10), settings, start)
+    )
     stages.write_cohort(workdir, stages.make_cohort(names, masks=False), ())
     (workdir / "heatmaps.npz").unlink()
     contenders = {"distilled": dict(results), "all_patches": dict(results)}
     contenders["distilled"]["networks"] = {
         "network": {"name": "convnet"},
-        "package": package.digest(workdir / "package"),
+        "package": package.digest(workdir / "package.gxd"),
         "init": "known",
     }
     evaluation = {"contenders": contenders, "shares": {"balanced_patch_accuracy": 1.0}}
@@ -159,7 +160,7 @@ def test_a_cohort_without_whole_image_decisions(workdir):
 
 
 def test_real_images_at_the_start_are_told_in_red(whole, workdir):
-    content = package.load(workdir / "package").manifest["distillation"]
+    content = package.load(workdir / "package.gxd").manifest["distillation"]
     _repackage(workdir, distillation={**content, "started_from": "real"})
     page = _written(workdir)
     assert "Warning: these distilled images started from real images of patients" in page.text
@@ -176,10 +177,10 @@ def test_many_or_large_images_make_no_large_page(workdir, side, steps, left):
     made["distillation"]["steps"] = steps
     made["patch"]["size"] = side
     data = stages.make_distilled(3, side=side, steps=steps)
-    package.save(workdir / "package", package.Package(data, made))
+    package.save(workdir / "package.gxd", package.Package(data, made))
     _evaluated(workdir)
     stages.write_heatmaps(workdir, side=700)
-    path = report.write(workdir, workdir / "package")
+    path = report.write(workdir, workdir / "package.gxd")
     assert path.stat().st_size < 3e6
     assert left in path.read_text()
 
@@ -188,7 +189,9 @@ def test_colour_images_are_shown_in_colour(workdir):
     made = stages.make_manifest(stages.CLASSES, {})
     made["patch"]["channels"] = 3
     made["normalisation"] = {"mean": [0.2, 0.4, 0.6], "std": [0.2] * 3}
-    package.save(workdir / "package", package.Package(stages.make_distilled(3, channels=3), made))
+    package.save(
+        workdir / "package.gxd", package.Package(stages.make_distilled(3, channels=3), made)
+    )
     shown = stages.decoded(_written(workdir).every("img")[0]).astype(float).mean(axis=(0, 1))
     assert shown[0] + 30 < shown[1] < shown[2] - 30
 
@@ -196,7 +199,7 @@ def test_colour_images_are_shown_in_colour(workdir):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda w: shutil.rmtree(w / "package"), "no package .* Run `gxdistill distill` first"),
+        (lambda w: (w / "package.gxd").unlink(), "no package .* Run `gxdistill distill` first"),
         (lambda w: (w / "cohort.json").unlink(), "no cohort.json. Run `gxdistill prepare` first"),
         (
             lambda w: stages.write_cohort(w, stages.make_cohort(("a", "b", "c")), ()),
@@ -213,14 +216,14 @@ def test_what_is_missing_or_broken_is_named_with_the_way_out(workdir, spoil, mes
     before = (workdir / "report.html").read_bytes()
     spoil(workdir)
     with pytest.raises(UserError, match=message):
-        report.write(workdir, workdir / "package")
+        report.write(workdir, workdir / "package.gxd")
     assert (workdir / "report.html").read_bytes() == before
 
 
 def test_without_matplotlib_the_extra_is_named(workdir, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"pip install 'gxdistill\[report\]'"):
-        report.write(workdir, workdir / "package")
+        report.write(workdir, workdir / "package.gxd")
 
 
 @pytest.mark.parametrize(

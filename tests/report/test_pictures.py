@@ -9,7 +9,9 @@ from tests.report.stages import Page, decoded
 
 def test_distilled_images_are_drawn_pixel_by_pixel(whole):
     shown = decoded(Page(whole / "report.html").every("img")[0]).astype(int)
-    pixels = 0.4 + 0.2 * np.asarray(package.load(whole / "package").distilled.images, np.float64)
+    pixels = 0.4 + 0.2 * np.asarray(
+        package.load(whole / "package.gxd").distilled.images, np.float64
+    )
     ordered = np.sort(pixels.ravel())
     low, high = (
         np.interp(q * (len(ordered) - 1), range(len(ordered)), ordered) for q in (0.01, 0.99)

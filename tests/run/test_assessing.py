@@ -26,8 +26,8 @@ def job(tmp_path_factory):
 
 def _classes(run, cohort):
     """Predicted classes of all patches, `[n_images, rows, cols]`, by the first trained network."""
-    content = package.load(run / "package")
-    trained = receiving.load_networks(run / "networks", run / "package")
+    content = package.load(run / "package.gxd")
+    trained = receiving.load_networks(run / "networks", run / "package.gxd")
     params = jax.tree.map(lambda leaf: leaf[0], trained.params)
     mean, std = (content.manifest["normalisation"][name][0] for name in ("mean", "std"))
     windows = np.lib.stride_tricks.sliding_window_view(cohort.images[..., 0], (16, 16), (1, 2))
@@ -75,21 +75,20 @@ def test_the_threshold_is_the_best_of_the_training_patients(run, evaluation, job
 
     best = max(map(harmonic_mean, np.linspace(0, 1, 2001)))
     taus = evaluation["contenders"]["distilled"]["images"]["tau"]
-    of_package = package.load(run / "package").manifest["decision"]["tau"]
+    of_package = package.load(run / "package.gxd").manifest["decision"]["tau"]
     assert harmonic_mean(taus) == pytest.approx(best)
     assert harmonic_mean(of_package) == pytest.approx(best)
 
 
 def test_the_package_carries_the_figures_of_its_one_network(run, evaluation):
-    results = package.load(run / "package").manifest["results"]
+    results = package.load(run / "package.gxd").manifest["results"]
     ours = evaluation["contenders"]["distilled"]
     assert results["balanced_patch_accuracy"] == ours["balanced_patch_accuracy"]
     assert results["images"] == ours["at_package_tau"]
 
 
 def test_sizes_and_shares_are_ratios_of_what_is_there(run, evaluation):
-    files = jobs.content(run / "package")
-    assert evaluation["package_bytes"] == sum(map(len, files.values()))
+    assert evaluation["package_bytes"] == (run / "package.gxd").stat().st_size
     assert evaluation["cohort_bytes"] == 16 * 128 * 128
     contenders = evaluation["contenders"]
     for figure in ("hm", "auc"):
@@ -120,8 +119,8 @@ def test_heat_maps_are_of_test_images_of_both_labels(run, job):
 
 def test_baselines_are_left_out_where_none_are_asked_for(run, tmp_path):
     job = jobs.make(tmp_path, evaluate__baselines=False)
-    trained = receiving.load_networks(run / "networks", run / "package")
-    result = assessing.evaluate_package(job, run / "package", trained)
+    trained = receiving.load_networks(run / "networks", run / "package.gxd")
+    result = assessing.evaluate_package(job, run / "package.gxd", trained)
     assert list(result["contenders"]) == ["distilled", "fresh_networks"]
     assert result["shares"] == {}
     assert json.loads((tmp_path / "evaluation.json").read_text()) == result
@@ -137,9 +136,9 @@ def test_baselines_are_left_out_where_none_are_asked_for(run, tmp_path):
     ],
 )
 def test_a_package_of_another_geometry_is_refused(changes, message, run, tmp_path):
-    trained = receiving.load_networks(run / "networks", run / "package")
+    trained = receiving.load_networks(run / "networks", run / "package.gxd")
     with pytest.raises(UserError, match=message):
-        assessing.evaluate_package(jobs.make(tmp_path, **changes), run / "package", trained)
+        assessing.evaluate_package(jobs.make(tmp_path, **changes), run / "package.gxd", trained)
     assert not (tmp_path / "evaluation.json").exists()
 
 
@@ -147,9 +146,9 @@ def test_a_package_of_other_classes_is_refused(run, tmp_path):
     jobs.write_cohort(tmp_path / "cohort", side=128)
     changes = {"data__kind": "manifest", "data__path": str(tmp_path / "cohort")}
     job = jobs.make(tmp_path, data__label_names=("healthy", "ill"), **changes)
-    trained = receiving.load_networks(run / "networks", run / "package")
+    trained = receiving.load_networks(run / "networks", run / "package.gxd")
     with pytest.raises(UserError, match="non-gastritis, gastritis, the cohort irrelevant, healthy"):
-        assessing.evaluate_package(job, run / "package", trained)
+        assessing.evaluate_package(job, run / "package.gxd", trained)
 
 
 def test_images_are_decided_where_labels_are_negative_and_positive(job):
@@ -181,10 +180,10 @@ def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
 
 def test_pixels_are_normalised_as_the_package_says(run, tmp_path):
     job = jobs.make(tmp_path, seed=1, evaluate__baselines=False)  # other patients, as at a partner
-    manifest = package.load(run / "package").manifest
+    manifest = package.load(run / "package.gxd").manifest
     assert manifest["normalisation"]["mean"] != list(job.normalise.mean)
-    trained = receiving.load_networks(run / "networks", run / "package")
-    result = assessing.evaluate_package(job, run / "package", trained)
+    trained = receiving.load_networks(run / "networks", run / "package.gxd")
+    result = assessing.evaluate_package(job, run / "package.gxd", trained)
     images = result["contenders"]["distilled"]["at_package_tau"]
     scores = _shares_of_positive(_classes(run, job.test))
     sen, spe = _sen_spe(scores, job.test.labels, manifest["decision"]["tau"])
@@ -194,7 +193,7 @@ def test_pixels_are_normalised_as_the_package_says(run, tmp_path):
 
 def test_what_a_known_start_is_worth_elsewhere_is_that_of_fresh_networks(run, evaluation, job):
     figures = evaluation["contenders"]["fresh_networks"]["balanced_patch_accuracy"]
-    content, count = package.load(run / "package"), job.config.evaluate.networks
+    content, count = package.load(run / "package.gxd"), job.config.evaluate.networks
     keys = jax.random.split(job.key(Use.FRESH), count)
     params = train.replay_many(job.network, keys, content.distilled, rule="raw")
     table = job.tables["test"]
@@ -218,8 +217,8 @@ def test_what_a_known_start_is_worth_elsewhere_is_that_of_fresh_networks(run, ev
 
 def test_a_changed_package_is_not_evaluated(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
-    trained = receiving.load_networks(run / "networks", run / "package")
-    path = tmp_path / "run/package/manifest.json"
-    path.write_text(path.read_text().replace('"rule": "counts"', '"rule": "soft"'))
-    with pytest.raises(UserError, match="was changed after it was written"):
-        assessing.evaluate_package(jobs.make(tmp_path / "run"), tmp_path / "run/package", trained)
+    trained = receiving.load_networks(run / "networks", run / "package.gxd")
+    path = tmp_path / "run/package.gxd"
+    path.write_bytes(path.read_bytes().replace(b'"rule": "counts"', b'"rule": "soft"  '))
+    with pytest.raises(UserError, match=r"Bad CRC-32 for file 'manifest\.json'"):
+        assessing.evaluate_package(jobs.make(tmp_path / "run"), path, trained)

@@ -30,12 +30,12 @@ def test_a_run_interrupted_after_each_checkpoint_ends_as_an_uninterrupted_one(
         for _ in range(4):
             with pytest.raises(KeyboardInterrupt):
                 distilling.distil(job)
-            assert not (tmp_path / "package").exists()
+            assert not (tmp_path / "package.gxd").exists()
     distilling.distil(job)
     assert [line for line in said if "resuming" in line] == [
         f"resuming at outer step {step}" for step in (2, 4, 6, 8)
     ]
-    assert jobs.content(tmp_path / "package") == jobs.content(run / "package")
+    assert (tmp_path / "package.gxd").read_bytes() == (run / "package.gxd").read_bytes()
     for name in ("history.jsonl", "cohort.json", "settings.json", "quarantine.csv"):
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
 
@@ -59,7 +59,7 @@ def test_the_summary_counts_the_patches_of_each_split(run):
 
 
 def test_the_manifest_tells_what_the_config_asked_for(run):
-    content = package.load(run / "package")
+    content = package.load(run / "package.gxd")
     manifest, job = content.manifest, jobs.make(run)
     assert manifest["network"] == {"name": "convnet", "options": {"width": 4, "depth": 1}}
     assert manifest["init"] == {"rule": "known", "seed": 0}
@@ -99,13 +99,13 @@ def test_a_run_of_which_each_step_diverges_makes_no_package(tmp_path):
     for _ in range(2):  # started again, it says so again
         with pytest.raises(UserError, match=r"Each of the 8 outer steps diverged.*start_lr"):
             distilling.distil(job)
-    assert not (tmp_path / "package").exists()
+    assert not (tmp_path / "package.gxd").exists()
 
 
 def test_a_network_that_diverges_on_the_way_is_told_and_does_not_end_the_run(run, tmp_path):
     said = []
     measure = distilling._monitor(jobs.make(tmp_path, said.append))
-    distilled = package.load(run / "package").distilled
+    distilled = package.load(run / "package.gxd").distilled
     assert 0 <= measure(distilled) <= 1
     assert measure(distilled.replace(log_lr=distilled.log_lr + 80)) is None
     assert "diverged" in said[-1]
@@ -114,7 +114,7 @@ def test_a_network_that_diverges_on_the_way_is_told_and_does_not_end_the_run(run
 def test_a_disk_that_fills_while_the_package_is_written_leaves_the_former_one(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     before = jobs.content(tmp_path / "run")
-    largest = max(len(content) for name, content in before.items() if "package/" in name)
+    largest = len(before["package.gxd"])
     code = (  # The kernel lets no file grow past the limit, as a full disk does.
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({largest - 1},) * 2); "
         "from gxdistill.cli import main; main()"
@@ -129,7 +129,9 @@ def test_a_disk_that_fills_while_the_package_is_written_leaves_the_former_one(ru
     )
     assert done.returncode == 1, done.stderr
     *_, last = done.stderr.splitlines()
-    assert last.startswith(f"gxdistill distill: {tmp_path / 'run/package'} could not be written")
+    assert last.startswith(
+        f"gxdistill distill: {tmp_path / 'run/package.gxd'} could not be written"
+    )
     assert "Traceback" not in done.stderr
     assert jobs.content(tmp_path / "run") == before
 

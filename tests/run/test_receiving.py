@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,8 +19,7 @@ from tests import jobs
 @pytest.fixture
 def sent(run, tmp_path):
     """The package alone, as it arrives."""
-    shutil.copytree(run / "package", tmp_path / "sent")
-    return tmp_path / "sent"
+    return Path(shutil.copy(run / "package.gxd", tmp_path / "sent.gxd"))
 
 
 def _leaves(params):

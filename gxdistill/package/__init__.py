@@ -1,0 +1,27 @@
+"""The portable package: what leaves the hospital. One file; data, never code."""
+
+from gxdistill.package.content import Package, digest, load, size_bytes
+from gxdistill.package.differing import diff
+from gxdistill.package.exporting import FORMATS, export
+from gxdistill.package.manifest import SCHEMA_VERSION, schema
+from gxdistill.package.saving import convert, save
+from gxdistill.package.signing import sign, verify
+from gxdistill.package.words import card, describe
+
+__all__ = [
+    "FORMATS",
+    "SCHEMA_VERSION",
+    "Package",
+    "card",
+    "convert",
+    "describe",
+    "diff",
+    "digest",
+    "export",
+    "load",
+    "save",
+    "schema",
+    "sign",
+    "size_bytes",
+    "verify",
+]

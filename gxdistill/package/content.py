@@ -1,0 +1,188 @@
+"""Packages as they are held in memory and in a file.
+
+A file holds, see docs/format.md: `manifest.json`, which says all that the receiving side must know;
+`arrays/`, an Orbax checkpoint, with the SHA-256 of every array in the manifest; for people,
+`README.md` and `previews/`; `SHA256SUMS` of all of these; and at will `signature.ed25519`. No time
+and no place is written: the same run gives the same bytes.
+"""
+
+import dataclasses
+import hashlib
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gxdistill import storage
+from gxdistill.errors import UserError
+from gxdistill.package.manifest import WAY_OUT, check, migrate
+from gxdistill.pytrees import Distilled, Metadata, Params
+
+SUMS, SIGNATURE = "SHA256SUMS", "signature.ed25519"
+ARRAYS, PREVIEWS = "arrays/", "previews/"
+MANIFEST, CARD = "manifest.json", "README.md"
+
+_MAX_MANIFEST_BYTES = 1 << 20
+_MAX_OTHER_BYTES = 1 << 20  # Of the card, and of each preview.
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A compressed data set with all that is needed to train on it.
+
+    Attributes:
+      distilled: images, labels and learning rates.
+      manifest: the fields of `manifest.schema.json`; `save` writes `schema_version` and `arrays`
+        itself. Of `patch`, all lengths are in pixels of the shrunken images.
+      start: initial weights of a known init, a nested dict of arrays; None for a random init.
+      sha256: of the whole, as `digest` returns it; None for what was not read from a file.
+    """
+
+    distilled: Distilled
+    manifest: Metadata
+    start: Params | None = None
+    sha256: str | None = None
+
+
+def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> None:
+    """Refuses arrays that disagree with the manifest or hold NaN or infinity.
+
+    Raises:
+      UserError: naming the array or the field.
+    """
+    loop, patch = manifest["distillation"], manifest["patch"]
+    batches = (loop["steps"], loop["images_per_step"])
+    channels = patch["channels"]
+    expected = {
+        "images": (*batches, patch["size"], patch["size"], channels),
+        "labels": (*batches, len(manifest["class_names"])),
+        "log_lr": (loop["steps"] * loop["epochs"],),
+    }
+    start = {"start"} if manifest["init"]["rule"] == "known" else set()
+    for name in sorted((expected.keys() | start) ^ arrays.keys()):
+        what = "must not hold" if name in arrays else "lacks"
+        raise UserError(f"{where} {what} the arrays {name}. {WAY_OUT}")
+    for name, wanted in expected.items():
+        shape, dtype = np.shape(arrays[name]), getattr(arrays[name], "dtype", None)
+        if (shape, dtype) != (wanted, np.float32):
+            raise UserError(
+                f"{where}: {name} are {dtype} {list(shape)} where the manifest's fields ask for "
+                f"float32 {list(wanted)}. {WAY_OUT}"
+            )
+    for name, values in manifest["normalisation"].items():
+        if len(values) != channels:
+            raise UserError(
+                f"{where}: the manifest's field normalisation.{name} is {reprlib.repr(values)}, "
+                f"which does not fit {channels} channels. {WAY_OUT}"
+            )
+    for keys, array in jax.tree_util.tree_leaves_with_path(arrays):
+        if not np.isfinite(array).all():
+            name = jax.tree_util.keystr(keys, simple=True, separator=".")
+            raise UserError(
+                f"{where}: {name} hold NaN or infinity: training diverged. Lower the learning rate "
+                f"of the distillation."
+            )
+
+
+def arrays_of(package: Package) -> dict[str, Any]:
+    """Returns the arrays of a package as NumPy's, by their names in a file."""
+    arrays = {
+        field.name: getattr(package.distilled, field.name)
+        for field in dataclasses.fields(package.distilled)
+    }
+    if package.start is not None:
+        arrays["start"] = package.start
+    return jax.tree.map(np.asarray, arrays)
+
+
+def sums(members: Mapping[str, bytes]) -> bytes:
+    """Makes the text of `SHA256SUMS`, as the command `sha256sum --check` reads it."""
+    lines = [
+        f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n"
+        for name in sorted(members.keys() - {SUMS, SIGNATURE})
+    ]
+    return "".join(lines).encode()
+
+
+def _check_members(members: Mapping[str, bytes], where: Path) -> None:
+    """Refuses a set of files that is not one of a package, or that `SHA256SUMS` does not tell."""
+    for name in (MANIFEST, CARD, SUMS):
+        if name not in members:
+            raise UserError(f"{where} is no package: there is no {name} in it. {WAY_OUT}")
+    known = {MANIFEST: _MAX_MANIFEST_BYTES, CARD: _MAX_OTHER_BYTES, SIGNATURE: 64}
+    for name, content in members.items():
+        preview = name.startswith(PREVIEWS) and name.endswith(".png")
+        most = _MAX_OTHER_BYTES if preview else known.get(name)
+        if most is None and name != SUMS and not name.startswith(ARRAYS):
+            raise UserError(f"{where} holds {name}, which is no part of a package. {WAY_OUT}")
+        if most is not None and len(content) > most:
+            raise UserError(
+                f"{where}: {name} is of {len(content)} bytes, and {most} are the most. {WAY_OUT}"
+            )
+    if members[SUMS] != sums(members):
+        raise UserError(
+            f"{where} was changed after it was written: the SHA-256 of its parts are not those of "
+            f"{SUMS}. {WAY_OUT}"
+        )
+
+
+def opened(path: Path) -> dict[str, bytes]:
+    """Reads the files in a package, checked as far as `SHA256SUMS` goes.
+
+    Raises:
+      UserError: it cannot be read, is no package, or was damaged.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"{path} is a folder, not a package. Name a file NAME.gxd; a package of schema version "
+            f"1, which was a folder, is made one by `gxdistill migrate {path}`."
+        )
+    members = storage.unpack(storage.read_bytes(path, storage.MAX_BYTES), path)
+    _check_members(members, path)
+    return members
+
+
+def load(path: Path) -> Package:
+    """Reads a package and verifies all of it, but who signed it.
+
+    Costs two times its size in memory.
+
+    Args:
+      path: its file.
+
+    Returns:
+      The package; its manifest has `schema_version` and `arrays` too.
+
+    Raises:
+      UserError: it is no package, of an unknown schema version, damaged or changed, or its arrays
+        disagree with its manifest or hold NaN or infinity.
+    """
+    members = opened(path)
+    manifest = storage.parse_json(members[MANIFEST], f"{path}: {MANIFEST}")
+    manifest = dict(migrate(manifest, path))
+    check(manifest, path)
+    files = {n.removeprefix(ARRAYS): c for n, c in members.items() if n.startswith(ARRAYS)}
+    arrays = storage.read_arrays(files, manifest["arrays"], path)
+    check_arrays(manifest, arrays, path)
+    start = arrays.pop("start", None)
+    whole = hashlib.sha256(members[SUMS]).hexdigest()
+    return Package(Distilled(**jax.tree.map(jnp.asarray, arrays)), manifest, start, whole)
+
+
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of a package's `SHA256SUMS`, which covers all but a signature.
+
+    Raises:
+      UserError: it is no package, or was damaged.
+    """
+    return hashlib.sha256(opened(path)[SUMS]).hexdigest()
+
+
+def size_bytes(path: Path) -> int:
+    """Returns the size of a package's file."""
+    with storage.reading(path):
+        return path.stat().st_size

@@ -1,0 +1,80 @@
+"""Writing packages: new ones, and those of schema version 1 anew."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gxdistill import storage
+from gxdistill.errors import UserError
+from gxdistill.package.content import (
+    ARRAYS,
+    CARD,
+    MANIFEST,
+    PREVIEWS,
+    SUMS,
+    Package,
+    arrays_of,
+    check_arrays,
+    sums,
+)
+from gxdistill.package.manifest import SCHEMA_VERSION, check, migrate
+from gxdistill.package.previews import previews
+from gxdistill.package.words import card
+from gxdistill.pytrees import Distilled
+
+
+def save(path: Path, package: Package) -> None:
+    """Writes a package, in place of the one at `path` if there is one, at one stroke.
+
+    Args:
+      path: its file, by custom `NAME.gxd`.
+      package: what to write; the same package gives the same bytes.
+
+    Raises:
+      UserError: the disk is full, the place not writable, arrays hold NaN or infinity, or disagree
+        with the manifest. A former package is then unchanged.
+    """
+    arrays = arrays_of(package)
+    manifest = {**package.manifest, "schema_version": SCHEMA_VERSION, "arrays": {}}
+    manifest = storage.parse_json(storage.json_text(manifest).encode(), path)
+    check(manifest, path)
+    check_arrays(manifest, arrays, path)
+    with storage.scratch_folder(path) as folder:
+        manifest["arrays"] = storage.save_arrays(folder / ARRAYS, arrays)
+        members = storage.read_files(folder)
+    check(manifest, path)
+    members[MANIFEST] = storage.json_text(manifest).encode()
+    members[CARD] = card(Package(package.distilled, manifest, package.start)).encode()
+    for name, picture in previews(arrays["images"]).items():
+        members[PREVIEWS + name] = picture
+    members[SUMS] = sums(members)
+    storage.write_bytes(path, storage.pack(members))
+
+
+def convert(folder: Path, path: Path) -> None:
+    """Writes a package of schema version 1, which was a folder, as one of today.
+
+    Args:
+      folder: `manifest.json` and `arrays`.
+      path: the file to write; `folder` stays.
+
+    Raises:
+      UserError: the folder is no package, was damaged, or the file cannot be written.
+    """
+    folder = storage.find_folder(folder)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(
+            f"{folder} is no package of schema version 1: there is no {MANIFEST} in it. Name the "
+            f"folder that an earlier release made."
+        )
+    manifest: dict[str, Any] = storage.read_json(folder / MANIFEST)
+    storage.check_seal(manifest, folder / MANIFEST)
+    manifest = dict(migrate(manifest, folder))
+    check(manifest, folder)
+    arrays = storage.load_arrays(folder / "arrays", manifest["arrays"])
+    check_arrays(manifest, arrays, folder)
+    start = arrays.pop("start", None)
+    distilled = Distilled(**jax.tree.map(jnp.asarray, arrays))
+    save(path, Package(distilled, manifest, start))

@@ -1,0 +1,166 @@
+"""The schema of the manifest, held against another implementation of JSON Schema."""
+
+import copy
+import json
+import random
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from gxdistill import decision, package, storage
+from gxdistill.distill.init import LABEL_RULES
+from gxdistill.errors import UserError
+from gxdistill.package import manifest as manifests
+from tests.packages import bits, make, make_manifest
+
+WHERE = Path("there/x.gxd")
+ORACLE = jsonschema.Draft202012Validator(package.schema())
+
+
+def _whole():
+    entry = {"shape": [2, 3], "dtype": "float32", "sha256": "0" * 64}
+    return {**make_manifest(), "schema_version": 2, "arrays": {"images": entry, "start.x": entry}}
+
+
+def _refuses(manifest):
+    try:
+        manifests.check(manifest, WHERE)
+    except UserError as error:
+        return str(error).startswith(f"{WHERE}: ") and "\n" not in str(error)
+    return False
+
+
+def test_the_schema_is_one_and_allows_what_is_written():
+    jsonschema.Draft202012Validator.check_schema(package.schema())
+    for manifest in (_whole(), {**_whole(), "cohort": None, "decision": None}):
+        ORACLE.validate(manifest)
+        manifests.check(manifest, WHERE)
+
+
+def test_every_keyword_of_the_schema_is_understood():
+    annotations = {"$schema", "$defs", "$ref", "title", "description"}
+    known = {*manifests._KEYWORDS, "type", "additionalProperties"} | annotations
+
+    def rules(rule):
+        yield rule
+        for part in [*rule.get("anyOf", ()), *rule.get("properties", {}).values()]:
+            yield from rules(part)
+        for word in ("items", "not", "propertyNames", "additionalProperties"):
+            if isinstance(rule.get(word), dict):
+                yield from rules(rule[word])
+
+    schema = package.schema()
+    for top in (schema, *schema["$defs"].values()):
+        for rule in rules(top):
+            assert rule.keys() <= known
+
+
+def test_the_schema_knows_the_rules_that_the_method_knows():
+    defined, fields = package.schema()["$defs"], package.schema()["properties"]
+    assert defined["decision"]["properties"]["rule"]["enum"] == list(decision.RULES)
+    made = fields["distillation"]["properties"]["label_rule"]
+    assert made["enum"] == list(LABEL_RULES)
+
+
+def _places(value, at=()):
+    """The place of every value within a manifest."""
+    if at:
+        yield at
+    if isinstance(value, dict | list):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _places(part, (*at, name))
+
+
+VALUES = (
+    *(None, True, False, 0, 1, -1, 3, 0.5, -0.5, 1e300, 1e301, 10**400, 2**31, 2**32, 65537),
+    *("", "a", "soft", "raw", "noise", "known", "float32", "0" * 64, "0" * 65, "a" * 10_001),
+    *("a\nb", "a\u0085b", "\u2066", "é"),
+    *([], [1], [0.5, 0.5], ["a", "a"], ["a", "b"], [None], [[1]], {}, {"a": 1}, {"a\n": 1}),
+    {"images": 1},
+)
+
+
+@pytest.mark.parametrize("count", [400, pytest.param(4000, marks=pytest.mark.slow)])
+def test_another_implementation_gives_the_same_verdicts(count):
+    rng, refused = random.Random(0), 0
+    places = list(_places(_whole()))
+    cases = [(place, value) for place in places for value in VALUES]
+    for place, value in rng.sample(cases, count):
+        manifest = copy.deepcopy(_whole())
+        *parents, last = place
+        branch = manifest
+        for parent in parents:
+            branch = branch[parent]
+        if rng.random() < 0.1 and isinstance(branch, dict):
+            del branch[last]
+        elif rng.random() < 0.1 and isinstance(branch, dict):
+            branch[str(rng.random())] = copy.deepcopy(value)
+        else:
+            branch[last] = copy.deepcopy(value)
+        verdict = _refuses(manifest)
+        assert verdict == (not ORACLE.is_valid(manifest)), (place, value)
+        refused += verdict
+    assert 0.3 * count < refused < 0.95 * count
+
+
+def _version_1(path):
+    """A package as the release with schema version 1 wrote it: a folder."""
+    made = make()
+    added = ("purpose", "licence", "cohort")
+    manifest = {k: v for k, v in made.manifest.items() if k not in added} | {"schema_version": 1}
+    manifest["decision"] = {"rule": "soft", "tau": 0.4375}
+    arrays = {**vars(made.distilled), "start": made.start}
+    with storage.fresh_folder(path) as folder:
+        manifest["arrays"] = storage.save_arrays(folder / "arrays", arrays)
+        storage.write_json(folder / "manifest.json", storage.seal(manifest))
+    return path
+
+
+def test_a_package_of_version_1_is_written_anew(tmp_path):
+    package.convert(_version_1(tmp_path / "package"), tmp_path / "p.gxd")
+    loaded = package.load(tmp_path / "p.gxd")
+    assert bits(loaded.distilled) == bits(make().distilled)
+    assert bits(loaded.start) == bits(make().start)
+    changed = {
+        "schema_version": 2,
+        "purpose": "Not stated.",
+        "licence": "Not stated: ask the sender.",
+        "cohort": None,
+        "decision": {"rule": "soft", "tau": 0.4375, "networks": 1},
+        "arrays": loaded.manifest["arrays"],
+    }
+    assert loaded.manifest == {**make().manifest, **changed}
+    assert (tmp_path / "package").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda folder: shutil.rmtree(folder), "is no package of schema version 1"),
+        (
+            lambda folder: (folder / "manifest.json").write_text(
+                (folder / "manifest.json").read_text().replace("tiny0", "tiny1")
+            ),
+            "manifest.json was changed after it was written",
+        ),
+        (
+            lambda folder: (folder / "arrays/state/labels/0.0.0").write_bytes(bytes(96)),
+            "leaf labels was changed or damaged",
+        ),
+        (
+            lambda folder: storage.write_json(
+                folder / "manifest.json",
+                storage.seal({**json.loads((folder / "manifest.json").read_text()), "decision": 3}),
+            ),
+            "field decision is 3",
+        ),
+    ],
+)
+def test_a_damaged_package_of_version_1_is_refused(tmp_path, harm, reason):
+    folder = _version_1(tmp_path / "package")
+    harm(folder)
+    with pytest.raises(UserError, match=reason):
+        package.convert(folder, tmp_path / "p.gxd")
+    assert not (tmp_path / "p.gxd").exists()

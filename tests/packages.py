@@ -1,0 +1,95 @@
+"""A small package; other processes make it too, by importing this file."""
+
+import jax
+import numpy as np
+
+from gxdistill import package, storage
+from gxdistill.package import content
+from gxdistill.pytrees import Distilled
+
+S, E, B, H, C, K = 2, 3, 4, 8, 1, 3
+
+
+def make_manifest(name="tiny0"):
+    figure = {"mean": 0.781, "std": 0.0123, "n": 5, "low": 0.7, "high": 0.85}
+    split = {"images": 70, "patients": 35, "labels": {"negative": 40, "positive": 30}}
+    return {
+        "name": name,
+        "purpose": "To test <packages>.",
+        "licence": "CC BY 4.0",
+        "cohort": {
+            "images": 100,
+            "patients": 50,
+            "sites": 2,
+            "quarantined": 3,
+            "splits": {"train": split, "test": {"images": 30, "patients": 15, "labels": {}}},
+        },
+        "network": {"name": "convnet", "options": {"width": 32, "norm": "group"}},
+        "init": {"rule": "known", "seed": 3},
+        "distillation": {
+            "steps": S,
+            "epochs": E,
+            "images_per_step": B,
+            "label_rule": "softmax",
+            "loss": "cross_entropy",
+            "started_from": "noise",
+            "outer_steps": 400,
+            "settings": {"networks": 1, "optimizer": {"lr": 0.01}},
+        },
+        "patch": {
+            "size": H,
+            "stride": 4,
+            "border": True,
+            "irrelevant_below": 0.01,
+            "inside_above": 0.85,
+            "image_height": 64,
+            "image_width": 48,
+            "channels": C,
+            "downscale": 2,
+        },
+        "normalisation": {"mean": [0.5], "std": [0.25]},
+        "class_names": ["irrelevant", "negative", "positive"],
+        "decision": {"rule": "soft", "tau": 0.4375, "networks": 5},
+        "results": {"images": {"auc": None, "hm": figure, "undecidable": 1.0}},
+        "privacy": "No guarantee is given by this test. " * 5,
+    }
+
+
+def make(seed=0):
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    distilled = Distilled(normal(S, B, H, H, C), normal(S, B, K), normal(S * E))
+    start = {"params": {"Dense_0": {"kernel": normal(5, K), "bias": normal(K)}}}
+    return package.Package(distilled, make_manifest(f"tiny{seed}"), start)
+
+
+def bits(tree):
+    leaves = jax.tree.map(np.asarray, tree)
+    return jax.tree.map(lambda leaf: (leaf.dtype, leaf.shape, leaf.tobytes()), leaves)
+
+
+def content_bits(package):
+    return bits(package.distilled), bits(package.start), package.manifest
+
+
+def members(path):
+    """The files in a package, which need not be whole."""
+    return {name: bytes(part) for name, part in storage.unpack(path.read_bytes(), path).items()}
+
+
+def repack(path, change, *, sums=True):
+    """Changes the files in a package, as one who knows how to make it whole again.
+
+    Args:
+      path: of the package.
+      change: changes a dict of bytes.
+      sums: whether `SHA256SUMS` is made anew.
+    """
+    files = members(path)
+    change(files)
+    if sums:
+        files[content.SUMS] = content.sums(files)
+    path.write_bytes(storage.pack(files))
