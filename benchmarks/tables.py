@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import against_torch
 from benchmarks.record import RESULTS, ROOT, Figure, read
 from gxdistill.errors import UserError
 
@@ -34,6 +35,10 @@ TABLES = {
             "balanced_fresh_networks",
             *("hm_at_package_tau", "package_bytes", "wall_s"),
         ),
+    ),
+    "against_torch": Table(
+        cases=tuple(f"against_torch_{row.name}" for row in against_torch.ROWS),
+        metrics=tuple(against_torch.UNITS),
     ),
 }
 PAGES = (ROOT / "README.md", ROOT / "benchmarks/README.md")
