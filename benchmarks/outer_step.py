@@ -117,7 +117,7 @@ def prepare(
     network = around(
         models.create(setting.network, shape=shape, classes=CLASSES, dtype=setting.dtype, **options)
     )
-    step = meta_gradient.full_unroll(network, rule="raw", networks=setting.networks)
+    step = meta_gradient.after_training(network, rule="raw", networks=setting.networks)
     adam = outer.optimizer(1000, images_lr=0.01, labels_lr=0.01, rates_lr=0.01)
     loop = outer.distiller(step, adam)
     distilled = init.noise(

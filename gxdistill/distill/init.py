@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from gxdistill import _check
 from gxdistill.pytrees import Distilled
 
-LABEL_RULES = ("raw", "softmax")
+LABEL_RULES = ("raw", "softmax", "clipped")
 _SOFTMAX_START = 3.0  # Logit of a label's own class at the start: 0.91 of three classes.
 
 
@@ -35,7 +35,8 @@ def start(
       epochs: how often the S steps are gone through.
       lr: first inner learning rate, the same for all T = S * epochs steps.
       rule: "raw" starts from one-hot labels and leaves them unconstrained, the published default
-        of Sucholutsky & Schonlau 2019, https://arxiv.org/abs/1910.02551; "softmax" learns logits.
+        of Sucholutsky & Schonlau 2019, https://arxiv.org/abs/1910.02551; "softmax" learns logits;
+        "clipped" starts from one-hot labels too, and `outer.optimizer` keeps them from 0 to 1.
 
     Returns:
       The distilled data.

@@ -1,37 +1,48 @@
 """Meta-gradients: `(distilled, key, batch) -> (loss, grads)`; a new idea is a new function here."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from gxdistill import _check
+from gxdistill.distill.augment import augment
 from gxdistill.distill.losses import cross_entropy, inner_loss
-from gxdistill.distill.unroll import PLAIN, Training, unroll
+from gxdistill.distill.truncation import InnerLoop, full
+from gxdistill.distill.views import View, as_learned
 from gxdistill.pytrees import Batch, Distilled, Network
 
 MetaGradient = Callable[[Distilled, jax.Array, Batch], tuple[jax.Array, Distilled]]
 
+_FULL = full()
+# Folded into a step's key, beside its own use for the weights; no network has such a number.
+_VIEW, _TRAIN, _AUGMENT = 2**32 - 2, 2**32 - 3, 2**32 - 4
 
-def full_unroll(
+
+def after_training(
     network: Network,
     *,
     rule: str,
+    train: InnerLoop = _FULL,
+    view: View = as_learned,
+    augmentations: Sequence[str] = (),
     known_key: jax.Array | None = None,
     networks: int = 1,
-    training: Training = PLAIN,
 ) -> MetaGradient:
-    """Differentiates the loss on real data through all T inner steps.
+    """Differentiates the loss on real data of networks trained on distilled data.
 
     minimise over (x, y, eta) the mean of l(real; theta_T) over the initial weights theta_0, as in
     Wang et al. 2018, https://arxiv.org/abs/1811.10959.
 
     Args:
-      network: what is trained on the distilled data.
+      network: what is trained.
       rule: how labels are read, see `init.start`.
+      train: how, and which of its steps are differentiated, see `truncation`.
+      view: what it is trained on, as a function of what is learned, see `views`.
+      augmentations: of real and distilled images, one draw a network, see `augment`.
       known_key: draws the one known theta_0; None draws fresh weights at each outer step.
       networks: number of initial weights that one outer step averages over; a known init is one.
-      training: inner optimiser and memory, see `unroll`.
 
     Returns:
       The meta-gradient; its loss is the mean cross-entropy on the real batch.
@@ -47,17 +58,22 @@ def full_unroll(
         )
     loss = inner_loss(network, rule)
 
-    def after_training(distilled: Distilled, key: jax.Array, batch: Batch) -> jax.Array:
-        params = unroll(loss, network.init(key), distilled, training)
-        logits = network.apply(params, batch.images)
+    def real_loss(learned: Distilled, key: jax.Array, batch: Batch) -> jax.Array:
+        data = view(learned, jax.random.fold_in(key, _VIEW))
+        draw = jax.random.fold_in(key, _AUGMENT)
+        data = dataclasses.replace(data, images=augment(data.images, draw, augmentations))
+        start = network.init(key if known_key is None else known_key)
+        params = train(loss, start, data, jax.random.fold_in(key, _TRAIN))
+        logits = network.apply(params, augment(batch.images, draw, augmentations))
         return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
+
+    one = jax.value_and_grad(real_loss)
 
     def meta_gradient(
         distilled: Distilled, key: jax.Array, batch: Batch
     ) -> tuple[jax.Array, Distilled]:
-        one = jax.value_and_grad(after_training)
         if networks == 1:
-            return one(distilled, key if known_key is None else known_key, batch)
+            return one(distilled, key, batch)
         keys = jax.random.split(key, networks)
         # One after another on a CPU, where `vmap` would make slow grouped convolutions.
         together = None if jax.default_backend() == "cpu" else networks

@@ -1,5 +1,6 @@
 """The outer loop: a pair of pure functions that learns distilled data with any meta-gradient."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -10,7 +11,7 @@ import optax
 
 from gxdistill import _check
 from gxdistill.distill.meta_gradient import MetaGradient
-from gxdistill.pytrees import Batch, Distilled
+from gxdistill.pytrees import Batch, Distilled, Params
 
 Feed = TypeVar("Feed")
 
@@ -29,6 +30,7 @@ class DistillState:
       opt_state: the optimiser's.
       key: typed PRNG key of the run; never changes, steps fold into it.
       skipped: scalar int32, steps whose meta-gradient was not finite and was left out.
+      skipped_in_a_row: scalar int32, those of them since the last step that was not.
     """
 
     step: jax.Array
@@ -36,6 +38,7 @@ class DistillState:
     opt_state: optax.OptState
     key: jax.Array
     skipped: jax.Array
+    skipped_in_a_row: jax.Array
 
 
 class Distiller(NamedTuple):
@@ -63,7 +66,7 @@ def distiller(meta_gradient: MetaGradient, optimizer: optax.GradientTransformati
 
     def init(distilled: Distilled, key: jax.Array) -> DistillState:
         zero = jnp.int32(0)
-        return DistillState(zero, distilled, optimizer.init(distilled), key, zero)
+        return DistillState(zero, distilled, optimizer.init(distilled), key, zero, zero)
 
     def update(state: DistillState, batch: Batch) -> tuple[DistillState, jax.Array]:
         key = jax.random.fold_in(state.key, state.step)  # resuming repeats no key
@@ -75,8 +78,15 @@ def distiller(meta_gradient: MetaGradient, optimizer: optax.GradientTransformati
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
         stayed = state.distilled, state.opt_state
         distilled, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
-        skipped = state.skipped + ~finite
-        return DistillState(state.step + 1, distilled, opt_state, state.key, skipped), loss
+        state = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            distilled=distilled,
+            opt_state=opt_state,
+            skipped=state.skipped + ~finite,
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+        )
+        return state, loss
 
     return Distiller(init, update)
 
@@ -88,7 +98,9 @@ def optimizer(
     labels_lr: float,
     rates_lr: float,
     clip: float = 1.0,
+    ema_clip: float = 0.0,
     warmup: int = 0,
+    rule: str = "raw",
 ) -> optax.GradientTransformation:
     """Adam with clipped meta-gradients and a cosine schedule, one rate for each kind of data.
 
@@ -97,8 +109,11 @@ def optimizer(
       images_lr: peak rate of the images.
       labels_lr: of the labels; 0 keeps them as they start.
       rates_lr: of the log learning rates; 0 keeps them as they start.
-      clip: largest global norm of a meta-gradient.
+      clip: largest global norm of a meta-gradient, over what is learned.
+      ema_clip: largest norm as a multiple of its running mean, see `clip_by_running_norm`; 0 leaves
+        this out.
       warmup: outer steps until the peak.
+      rule: how labels are read, see `init.start`; "clipped" keeps them between 0 and 1.
 
     Returns:
       The transformation; its betas (.5, .999) are those of the base code.
@@ -107,27 +122,82 @@ def optimizer(
       ValueError: a number is out of range.
     """
     _check.positive(outer_steps=outer_steps, images_lr=images_lr, clip=clip)
-    for name, value in (("labels_lr", labels_lr), ("rates_lr", rates_lr), ("warmup", warmup)):
+    peaks = {"images": images_lr, "labels": labels_lr, "rates": rates_lr}
+    for name, value in {**peaks, "ema_clip": ema_clip, "warmup": warmup}.items():
         if not value >= 0:
+            name = f"{name}_lr" if name in peaks else name
             raise ValueError(f"`{name}` is {value}; it must not be negative.")
     if warmup >= outer_steps:
         raise ValueError(
             f"`warmup` is {warmup}, which leaves none of the {outer_steps} outer steps. Lower it."
         )
 
-    def adam(peak: float) -> optax.GradientTransformation:
-        if peak == 0:
-            return optax.set_to_zero()
-        schedule = optax.warmup_cosine_decay_schedule(
-            peak if warmup == 0 else 0.0, peak, warmup, outer_steps, end_value=0.01 * peak
-        )
-        return optax.adam(schedule, b1=0.5, b2=0.999)
-
-    kinds = {"images": adam(images_lr), "labels": adam(labels_lr), "rates": adam(rates_lr)}
+    kinds = {name: _adam(peak, outer_steps, warmup) for name, peak in peaks.items()}
+    if rule == "clipped":
+        kinds["labels"] = optax.chain(kinds["labels"], _keep_between(0, 1))
+    # What stays as it starts has no part in the norms.
+    learned = {
+        name: optax.identity() if peak else optax.set_to_zero() for name, peak in peaks.items()
+    }
     return optax.chain(
+        _by_kind(learned),
         optax.clip_by_global_norm(clip),
-        optax.multi_transform(kinds, Distilled("images", "labels", "rates")),  # type: ignore[arg-type]
+        clip_by_running_norm(ema_clip) if ema_clip else optax.identity(),
+        _by_kind(kinds),
     )
+
+
+def _adam(peak: float, outer_steps: int, warmup: int) -> optax.GradientTransformation:
+    if peak == 0:
+        return optax.set_to_zero()
+    schedule = optax.warmup_cosine_decay_schedule(
+        peak if warmup == 0 else 0.0, peak, warmup, outer_steps, end_value=0.01 * peak
+    )
+    return optax.adam(schedule, b1=0.5, b2=0.999)
+
+
+def _by_kind(kinds: dict[str, optax.GradientTransformation]) -> optax.GradientTransformation:
+    return optax.multi_transform(kinds, Distilled("images", "labels", "rates"))  # type: ignore[arg-type]
+
+
+def _keep_between(low: float, high: float) -> optax.GradientTransformation:
+    """Projects parameters onto an interval after each update."""
+
+    def update(updates: Params, state: Params, params: Params) -> tuple[Params, Params]:
+        projected = jax.tree.map(lambda u, p: jnp.clip(p + u, low, high) - p, updates, params)
+        return projected, state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def clip_by_running_norm(multiple: float, decay: float = 0.9) -> optax.GradientTransformation:
+    """Clips a gradient's norm to a multiple of its own exponential moving average.
+
+    A meta-gradient's size changes by orders of magnitude over a run, so that no fixed bound fits;
+    Feng et al. 2023, https://arxiv.org/abs/2311.07025, there over the images alone.
+
+    Args:
+      multiple: largest norm, in units of the average of the clipped norms so far.
+      decay: of the average at each step.
+
+    Returns:
+      The transformation; the first gradient passes as it is.
+
+    Raises:
+      ValueError: `multiple` is not positive, or `decay` lies outside 0 to 1.
+    """
+    _check.positive(multiple=multiple)
+    _check.share(decay=decay)
+
+    def update(updates: Params, average: jax.Array, _: Params = None) -> tuple[Params, jax.Array]:
+        norm = optax.tree.norm(updates)
+        most = jnp.where(average == 0, norm, multiple * average)
+        clipped = jnp.minimum(norm, most)
+        factor = jnp.where(norm > most, most / norm, 1)
+        average = jnp.where(average == 0, norm, decay * average + (1 - decay) * clipped)
+        return jax.tree.map(lambda u: factor * u, updates), average
+
+    return optax.GradientTransformation(lambda _: jnp.zeros(()), update)
 
 
 def several_steps(

@@ -60,8 +60,8 @@ def unroll(loss: InnerLoss, params: Params, data: Distilled, training: Training 
       The trained weights, as `params`.
 
     Raises:
-      ValueError: the number of rates is not a multiple of the number of batches, or no memory
-        strategy fits the budget.
+      ValueError: the number of rates is not a multiple of the number of batches, or the memory
+        strategy is unknown.
     """
     step, carry = start(loss, params, data, training)
     count = len(data.log_lr)
@@ -83,9 +83,6 @@ def plan(
 
     Returns:
       The strategy's name and the estimates by name.
-
-    Raises:
-      ValueError: no strategy fits the budget.
     """
     state = jax.eval_shape(training.inner.init, params)
     sizes = estimates(inner_step(loss, training.inner), (params, state), data, count)

@@ -45,13 +45,20 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.steps = 10  # S
     config.distill.epochs = 3  # E
     config.distill.images_per_step = 3  # B; any number, also fewer than classes
-    config.distill.label_rule = "raw"  # or "softmax"
+    config.distill.label_rule = "raw"  # or "softmax", "clipped"
     config.distill.started_from = "noise"  # or "real", which leaks
     config.distill.start_lr = 0.02  # first inner learning rate
+    config.distill.rates = "per_step"  # or "shared", "order_free"; frozen by rates_lr = 0
+    config.distill.synthesis = "pixels"  # or "tiles", "bases": what is learned of the images
+    config.distill.tile_factor = 2  # how many times a tile is enlarged
+    config.distill.bases = 16  # that all images are mixed of
+    config.distill.augmentations = ()  # of real and distilled images alike
+    config.distill.window = "all"  # differentiated inner steps, or "last", "random", "adaptive"
+    config.distill.window_steps = 20  # their number
     config.distill.networks = 1  # initial weights of one outer step
     config.distill.batch = 256  # real patches of one outer step
     config.distill.memory = "auto"  # or "store", "recompute", "nested": what the gradient keeps
-    config.distill.memory_budget_mb = 1024  # of one network's gradient, for "auto"
+    config.distill.memory_budget_mb = 256  # of one network's gradient, for "auto"
     config.distill.outer_steps = 1000
     config.distill.steps_per_call = 10  # outer steps of one dispatch
     config.distill.checkpoint_every = 50
@@ -63,6 +70,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.optimizer.labels_lr = 0.02
     config.distill.optimizer.rates_lr = 0.02
     config.distill.optimizer.clip = 1.0  # largest norm of a meta-gradient
+    config.distill.optimizer.ema_clip = 0.0  # the same in units of its running mean; 0: none
     config.distill.optimizer.warmup = 0  # outer steps
 
     config.decision = ml_collections.ConfigDict()

@@ -19,6 +19,7 @@ from gxdistill.run.assessing import for_package
 from gxdistill.run.job import Job, Use
 from gxdistill.run.progress import History, Progress
 
+_PATIENCE = 20  # Outer steps that may diverge in a row.
 _SETTINGS = "settings.json"  # Of the run whose checkpoints lie beside it.
 
 PRIVACY = (
@@ -103,8 +104,15 @@ def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> oute
         if np.isfinite(losses).any():
             history.add(step=done, loss=float(losses[np.isfinite(losses)].mean()))
         clock(done, settings.outer_steps, f", loss {losses[-1]:.4f}")
+        if int(state.skipped_in_a_row) >= _PATIENCE:
+            raise UserError(
+                f"The last {int(state.skipped_in_a_row)} outer steps, up to step {done}, diverged: "
+                f"no meta-gradient was finite. The checkpoint before stays. Lower "
+                f"distill.start_lr (now {settings.start_lr}) or the rates of distill.optimizer, or "
+                f"set distill.optimizer.ema_clip, and start in another --workdir."
+            )
         if done % settings.evaluate_every == 0 or done == settings.outer_steps:
-            accuracy = measure(state.distilled)
+            accuracy = measure(method.finished(job, state.distilled))
             if accuracy is not None:
                 history.add(step=done, accuracy=accuracy)
         if done % settings.checkpoint_every == 0 or done == settings.outer_steps:
@@ -183,7 +191,7 @@ def _counts(summary: Metadata) -> Metadata:
 
 
 def _packaged(job: Job, state: outer.DistillState) -> package.Package:
-    config, distilled = job.config, state.distilled
+    config, distilled = job.config, method.finished(job, state.distilled)
     start = jax.tree.map(np.asarray, job.network.init(job.key(Use.KNOWN))) if job.known else None
     networks = replayed(job, distilled, config.evaluate.networks, job.key(Use.FRESH))
     decided, results = for_package(job, networks)
@@ -199,7 +207,8 @@ def _packaged(job: Job, state: outer.DistillState) -> package.Package:
             "steps": settings.steps,
             "epochs": settings.epochs,
             "images_per_step": settings.images_per_step,
-            "label_rule": settings.label_rule,
+            # Clipped labels are read as they are.
+            "label_rule": "raw" if settings.label_rule == "clipped" else settings.label_rule,
             "loss": "cross_entropy",
             "started_from": settings.started_from,
             "outer_steps": settings.outer_steps,

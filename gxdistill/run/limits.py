@@ -9,6 +9,7 @@ import ml_collections
 
 from gxdistill.decision import RULES
 from gxdistill.distill import memory
+from gxdistill.distill.augment import AUGMENTATIONS
 from gxdistill.distill.init import LABEL_RULES
 from gxdistill.errors import UserError
 from gxdistill.run.defaults import default_config
@@ -38,6 +39,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.networks": _COUNT,
     "distill.batch": _COUNT,
     "distill.memory_budget_mb": _COUNT,
+    "distill.tile_factor": _COUNT,
+    "distill.bases": _COUNT,
+    "distill.window_steps": _COUNT,
     "distill.outer_steps": (1, 10**7),
     "distill.steps_per_call": _COUNT,
     "distill.checkpoint_every": (1, 10**7),
@@ -48,6 +52,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.optimizer.labels_lr": (0.0, 1e9),
     "distill.optimizer.rates_lr": (0.0, 1e9),
     "distill.optimizer.clip": _RATE,
+    "distill.optimizer.ema_clip": (0.0, 1e9),
     "distill.optimizer.warmup": (0, 10**7),
     "evaluate.networks": _COUNT,
     "evaluate.threshold_images": _COUNT,
@@ -62,6 +67,9 @@ _CHOICES = {
     "distill.init": ("known", "random"),
     "distill.label_rule": LABEL_RULES,
     "distill.memory": memory.CHOICES,
+    "distill.rates": ("per_step", "shared", "order_free"),
+    "distill.synthesis": ("pixels", "tiles", "bases"),
+    "distill.window": ("all", "last", "random", "adaptive"),
     "distill.started_from": ("noise", "real"),
     "decision.rule": RULES,
 }
@@ -111,6 +119,8 @@ def _may_be(name: str, value: Any, default: Any) -> str | None:
         return None if value is None or _is_size(value) else "height and width in pixels, or None"
     if not isinstance(value, type(default)):
         return f"a {type(default).__name__}"
+    if name == "distill.augmentations" and not set(value) <= set(AUGMENTATIONS):
+        return f"names among {', '.join(map(repr, AUGMENTATIONS))}"
     if name == "data.label_names" and (not value or len({*value, "irrelevant"}) <= len(value)):
         return "names that differ from each other and from 'irrelevant'"
     return None

@@ -1,14 +1,30 @@
 """The method of a job: from its settings to the outer loop and what it starts from."""
 
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
 import jax
 
-from gxdistill.distill import init, meta_gradient, outer
+from gxdistill.distill import init, meta_gradient, outer, synthesis, truncation, views
 from gxdistill.distill.losses import inner_loss
 from gxdistill.distill.memory import Memory
 from gxdistill.distill.unroll import Training, plan
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Distilled
 from gxdistill.run.job import Job, Use
+
+WINDOWS: dict[str, Callable[[int, Training], truncation.InnerLoop]] = {
+    "all": lambda _, training: truncation.full(training),
+    "last": truncation.fixed_window,
+    "random": truncation.random_window,
+    "adaptive": truncation.adaptive_window,
+}
+RATES: dict[str, views.View] = {
+    "per_step": views.as_learned,
+    "shared": views.shared_rate,
+    "order_free": views.order_free,
+}
 
 
 def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
@@ -18,31 +34,59 @@ def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
       UserError: settings do not fit each other.
     """
     settings = job.config.distill
-    known_key = job.key(Use.KNOWN) if job.known else None
     training = Training(memory=Memory(settings.memory, settings.memory_budget_mb << 20))
     data = start(job)
     try:
-        _say_memory(job, training, data)
-        step = meta_gradient.full_unroll(
+        made = _synthesis(job)
+        optimizer = outer.optimizer(
+            settings.outer_steps, rule=settings.label_rule, **settings.optimizer
+        )
+        step = meta_gradient.after_training(
             job.network,
             rule=settings.label_rule,
-            known_key=known_key,
+            train=WINDOWS[settings.window](settings.window_steps, training),
+            view=views.synthesised(made, RATES[settings.rates]),
+            augmentations=tuple(settings.augmentations),
+            known_key=job.key(Use.KNOWN) if job.known else None,
             networks=settings.networks,
-            training=training,
         )
-        optimizer = outer.optimizer(settings.outer_steps, **settings.optimizer)
+        _say_memory(job, training, data)
+        key = jax.random.fold_in(job.key(Use.START), 1)
+        learned = dataclasses.replace(data, images=made.init(data.images, key))
     except ValueError as error:
         raise UserError(f"distill: {error}") from error
     loop = outer.distiller(step, optimizer)
-    return loop, loop.init(data, job.key(Use.LOOP))
+    return loop, loop.init(learned, job.key(Use.LOOP))
+
+
+def finished(job: Job, learned: Distilled) -> Distilled:
+    """Makes the distilled data, as they are packaged, of what is learned."""
+    return dataclasses.replace(learned, images=_synthesis(job).synthesise(learned.images))
+
+
+def _synthesis(job: Job) -> synthesis.Synthesis:
+    settings, (height, width, _) = job.config.distill, job.shape
+    known: dict[str, Callable[[], synthesis.Synthesis]] = {
+        "pixels": synthesis.pixels,
+        "tiles": partial(synthesis.tiles, (height, width), settings.tile_factor),
+        "bases": partial(synthesis.bases, settings.bases),
+    }
+    return known[settings.synthesis]()
 
 
 def _say_memory(job: Job, training: Training, data: Distilled) -> None:
+    settings, count = job.config.distill, len(data.log_lr)
+    if settings.window != "all":
+        if settings.window_steps > count:
+            raise ValueError(
+                f"`window_steps` is {settings.window_steps}, more than the {count} inner steps. "
+                f"Lower it."
+            )
+        count = settings.window_steps
     params = jax.eval_shape(job.network.init, job.key(Use.KNOWN))
-    loss = inner_loss(job.network, job.config.distill.label_rule)
-    name, sizes = plan(loss, params, data, training, len(data.log_lr))
+    taken, sizes = plan(inner_loss(job.network, settings.label_rule), params, data, training, count)
     each = ", ".join(f"{name} {size / 2**20:.3g} MiB" for name, size in sizes.items())
-    job.say(f"memory of a gradient through {len(data.log_lr)} inner steps: {each}; taking {name}")
+    job.say(f"memory of a gradient through {count} inner steps: {each}; taking {taken}")
 
 
 def start(job: Job) -> Distilled:

@@ -91,21 +91,12 @@ def test_finite_differences_tell_the_same_gradient(strategy):
 
 def test_auto_takes_the_fastest_that_fits_the_budget():
     sizes = {"store": 300, "recompute": 200, "nested": 100}
-    for budget, name in ((300, "store"), (299, "recompute"), (199, "nested"), (100, "nested")):
+    taken = {300: "store", 299: "recompute", 199: "nested", 99: "nested"}
+    for budget, name in taken.items():
         assert memory.chosen(Memory("auto", budget), sizes) == name
-    with pytest.raises(ValueError, match="needs 100 MiB at the least, and the budget is 99 MiB"):
-        memory.chosen(Memory("auto", 99 << 20), {name: size << 20 for name, size in sizes.items()})
     assert memory.chosen(Memory("store", 0), sizes) == "store"  # asked for by name
     with pytest.raises(ValueError, match="`memory` is 'all'; it must be one of 'auto', 'store'"):
         unroll(_loss, {}, _data(1, 1), Training(memory=Memory("all")))
-
-
-def test_a_budget_that_is_too_small_is_refused_where_the_gradient_is_made():
-    training, data = Training(memory=Memory("auto", 10)), _data(1, 4)
-    params = _params()
-    unroll(_loss, params, data, training)  # without a gradient, nothing is kept
-    with pytest.raises(ValueError, match="Raise it"):
-        jax.grad(lambda data: _summed(unroll(_loss, params, data, training)))(data)
 
 
 def _sizes(name, options, size, images, rates):

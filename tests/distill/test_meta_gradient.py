@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gxdistill.distill.meta_gradient import full_unroll
+from gxdistill.distill import meta_gradient, synthesis, truncation, views
+from gxdistill.distill.augment import augment
+from gxdistill.distill.meta_gradient import after_training
 from gxdistill.pytrees import Distilled
 from tests import toy
 
@@ -13,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 NETWORK = toy.network(hidden=4)
 KNOWN, KEY = jax.random.key(7), jax.random.key(8)
-RANDOM_INIT = jax.jit(full_unroll(NETWORK, rule="softmax"))
-KNOWN_INIT = jax.jit(full_unroll(NETWORK, rule="softmax", known_key=KNOWN))
+RANDOM_INIT = jax.jit(after_training(NETWORK, rule="softmax"))
+KNOWN_INIT = jax.jit(after_training(NETWORK, rule="softmax", known_key=KNOWN))
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +84,46 @@ def test_a_random_init_differs_from_step_to_step(data, batch):
 
 
 def test_several_networks_give_the_mean_of_the_single_ones(data, batch):
-    several = jax.jit(full_unroll(NETWORK, rule="softmax", networks=3))(data, KEY, batch)
+    several = jax.jit(after_training(NETWORK, rule="softmax", networks=3))(data, KEY, batch)
     singles = [RANDOM_INIT(data, key, batch) for key in jax.random.split(KEY, 3)]
     assert len({float(loss) for loss, _ in singles}) == 3
     _assert_close(several, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *singles))
 
 
+def test_real_and_distilled_images_are_augmented_by_one_draw(data, batch):
+    names = ("turn", "brightness")
+    step = jax.jit(after_training(NETWORK, rule="softmax", augmentations=names))
+    value, grads = step(data, KEY, batch)
+    draw = jax.random.fold_in(KEY, meta_gradient._AUGMENT)
+    by_hand = data.replace(images=augment(jnp.asarray(data.images), draw, names))
+    real = dataclasses.replace(batch, images=augment(jnp.asarray(batch.images), draw, names))
+    expected, plain = RANDOM_INIT(by_hand, KEY, real)
+    np.testing.assert_allclose(value, expected, rtol=1e-10)
+    _assert_close(grads.labels, plain.labels)
+    assert not np.allclose(value, RANDOM_INIT(data, KEY, batch)[0])
+
+
+def test_a_view_is_what_is_trained_on_and_what_is_learned_gets_the_gradient(data, batch):
+    made = synthesis.bases(2)
+    learned = data.replace(images=made.init(jnp.asarray(data.images), KNOWN))
+    step = jax.jit(after_training(NETWORK, rule="softmax", view=views.synthesised(made)))
+    value, grads = step(learned, KEY, batch)
+    plain = data.replace(images=made.synthesise(learned.images))
+    expected, by_pixel = RANDOM_INIT(plain, KEY, batch)
+    np.testing.assert_allclose(value, expected, rtol=1e-10)
+    coefficients = np.einsum("sbhwc,nhwc->sbn", by_pixel.images, learned.images["bases"])
+    _assert_close(grads.images["coefficients"], coefficients)
+
+
+def test_a_known_init_does_not_fix_the_window(data, batch):
+    train = truncation.random_window(1)
+    step = jax.jit(after_training(NETWORK, rule="softmax", train=train, known_key=KNOWN))
+    losses = {float(step(data, key, batch)[0]) for key in jax.random.split(KEY, 12)}
+    assert len(losses) == 4  # one for each of T steps that the window may end with
+
+
 def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="`networks` is 0"):
-        full_unroll(NETWORK, rule="raw", networks=0)
+        after_training(NETWORK, rule="raw", networks=0)
     with pytest.raises(ValueError, match="`networks` is 2 with a known init"):
-        full_unroll(NETWORK, rule="raw", networks=2, known_key=KNOWN)
+        after_training(NETWORK, rule="raw", networks=2, known_key=KNOWN)

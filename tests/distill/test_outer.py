@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from gxdistill.distill import init, outer
-from gxdistill.distill.meta_gradient import full_unroll
+from gxdistill.distill.meta_gradient import after_training
 from gxdistill.pytrees import Batch, Distilled
 from gxdistill.train import replay
 from tests import toy
@@ -91,9 +91,13 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(bad, where):
     images[0, 0, int(where == "gradient"), 0] = bad
     once, _ = update(START, good)
     skipped, _ = update(once, dataclasses.replace(batch, images=images))
-    _assert_same(skipped, once.replace(step=jnp.int32(2), skipped=jnp.int32(1)))
+    counted = {"skipped": jnp.int32(1), "skipped_in_a_row": jnp.int32(1)}
+    _assert_same(skipped, once.replace(step=jnp.int32(2), **counted))
+    again, _ = update(skipped, dataclasses.replace(batch, images=images))
+    assert (int(again.skipped), int(again.skipped_in_a_row)) == (2, 2)
     after, _ = update(skipped, good)
-    _assert_same(after, update(once, good)[0].replace(step=jnp.int32(3), skipped=jnp.int32(1)))
+    counted = {"skipped": jnp.int32(1), "skipped_in_a_row": jnp.int32(0)}
+    _assert_same(after, update(once, good)[0].replace(step=jnp.int32(3), **counted))
 
 
 def test_a_run_resumed_from_any_state_ends_the_same():
@@ -147,7 +151,8 @@ def _adam(start, gradients, peaks, clip, warmup):
     x = [np.asarray(leaf, np.float64) for leaf in start]
     m, v = ([np.zeros_like(leaf) for leaf in x] for _ in range(2))
     for t, gradient in enumerate(gradients):
-        norm = math.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in gradient))
+        learned = [np.ravel(leaf) for leaf, peak in zip(gradient, peaks, strict=True) if peak]
+        norm = np.linalg.norm(np.concatenate(learned).astype(np.float64))
         if t < warmup:
             share = t / warmup
         else:
@@ -187,6 +192,49 @@ def test_the_optimizer_is_clipped_adam_with_a_schedule(clip, warmup, frozen):
         np.testing.assert_array_equal(data.log_lr, START.distilled.log_lr)
 
 
+def test_a_running_norm_bounds_what_is_much_larger_than_before():
+    norms, multiple = [1.0, 1.5, 100.0, 1.2, 0.01, 3.0, 0.0, 50.0], 2.0
+    clip = outer.clip_by_running_norm(multiple)
+    direction = np.array([0.6, 0.8], np.float32)
+    state, average = clip.init(direction), None
+    for norm in norms:
+        updates, state = clip.update({"a": jnp.asarray(norm * direction)}, state)
+        most = norm if average is None else multiple * average
+        clipped = min(norm, most)
+        average = norm if average is None else 0.9 * average + 0.1 * clipped
+        np.testing.assert_allclose(updates["a"], clipped * direction, rtol=1e-5)
+        np.testing.assert_allclose(state, average, rtol=1e-5)
+
+
+def test_the_running_norm_is_that_of_images_and_labels_and_not_of_what_is_frozen():
+    optimizer = outer.optimizer(8, images_lr=0.1, labels_lr=0.1, rates_lr=0, clip=1e9, ema_clip=1.0)
+    data = START.distilled
+    small = jax.tree.map(jnp.ones_like, data)
+    state = optimizer.init(data)
+    for gradient in (small, small.replace(log_lr=1e6 * small.log_lr)):
+        _, state = optimizer.update(gradient, state, data)
+        norm = np.sqrt(data.images.size + data.labels.size)
+        np.testing.assert_allclose(state[2], norm, rtol=1e-5)
+    _, state = optimizer.update(small.replace(labels=10 * small.labels), state, data)
+    np.testing.assert_allclose(state[2], norm, rtol=1e-5)  # clipped to the mean so far
+
+
+def test_clipped_labels_stay_between_0_and_1():
+    optimizer = outer.optimizer(8, **RATES, rule="clipped")
+    rng = np.random.default_rng(2)
+    labels = np.eye(3, dtype=np.float32)[None, :, :2]
+    data = START.distilled.replace(labels=jnp.asarray(labels))
+    state, free = optimizer.init(data), jnp.asarray(labels)
+    for _ in range(6):
+        gradient = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), data)
+        updates, state = optimizer.update(gradient, state, data)
+        data = optax.apply_updates(data, updates)
+        assert data.labels.min() > -1e-6
+        assert data.labels.max() < 1 + 1e-6
+    assert not np.array_equal(data.labels, free)
+    assert data.images.min() < -1  # which are not clipped
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -194,6 +242,7 @@ def test_the_optimizer_is_clipped_adam_with_a_schedule(clip, warmup, frozen):
         ({"labels_lr": -0.1}, "`labels_lr` is -0.1; it must not be negative"),
         ({"rates_lr": float("nan")}, "`rates_lr` is nan"),
         ({"clip": 0}, "`clip` is 0"),
+        ({"ema_clip": -1}, "`ema_clip` is -1; it must not be negative"),
         ({"warmup": -1}, "`warmup` is -1"),
         ({"warmup": 10}, "`warmup` is 10, which leaves none of the 10 outer steps"),
         ({"outer_steps": 0}, "`outer_steps` is 0"),
@@ -219,7 +268,7 @@ def test_distilled_noise_teaches_fresh_networks():
         rule="softmax",
     )
     optimizer = outer.optimizer(steps, images_lr=0.1, labels_lr=0.05, rates_lr=0.05)
-    loop = outer.distiller(full_unroll(network, rule="softmax"), optimizer)
+    loop = outer.distiller(after_training(network, rule="softmax"), optimizer)
     call = jax.jit(outer.several_steps(loop, toy.draw, steps))
     state, losses = call(loop.init(noise, jax.random.key(1)), real)
     assert np.mean(losses[-10:]) < 0.25 * np.mean(losses[:10])

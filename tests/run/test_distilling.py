@@ -91,6 +91,12 @@ def test_settings_may_change_as_long_as_nothing_was_learned(tmp_path):
         distilling.distil(jobs.make(tmp_path, distill__networks=2))
     with pytest.raises(UserError, match="`warmup` is 8"):
         distilling.distil(jobs.make(tmp_path, distill__optimizer__warmup=8))
+    with pytest.raises(UserError, match="`window_steps` is 20, more than the 2 inner steps"):
+        distilling.distil(jobs.make(tmp_path, distill__window="last"))
+    with pytest.raises(UserError, match="6 images are fewer than the 16 bases"):
+        distilling.distil(jobs.make(tmp_path, distill__synthesis="bases"))
+    with pytest.raises(UserError, match="cannot be made of tiles 17 times smaller"):
+        distilling.distil(jobs.make(tmp_path, distill__synthesis="tiles", distill__tile_factor=17))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cohort.json", "quarantine.csv"]
 
 
@@ -100,6 +106,17 @@ def test_a_run_of_which_each_step_diverges_makes_no_package(tmp_path):
         with pytest.raises(UserError, match=r"Each of the 8 outer steps diverged.*start_lr"):
             distilling.distil(job)
     assert not (tmp_path / "package.gxd").exists()
+
+
+def test_twenty_steps_that_diverge_in_a_row_end_a_run_and_leave_its_last_checkpoint(tmp_path):
+    job = jobs.make(tmp_path, distill__start_lr=1e9, distill__outer_steps=40)
+    for _ in range(2):  # resumed, it ends at the same step
+        with pytest.raises(
+            UserError, match=r"The last 20 outer steps, up to step 20, diverged.*start_lr \(now 1000000000"
+        ):
+            distilling.distil(job)
+    assert max(path.name for path in (tmp_path / "checkpoints").iterdir()) == "step_00000018"
+    assert not (tmp_path / "package").exists()
 
 
 def test_a_network_that_diverges_on_the_way_is_told_and_does_not_end_the_run(run, tmp_path):
@@ -145,6 +162,12 @@ def test_a_disk_that_fills_while_the_package_is_written_leaves_the_former_one(ru
         {"distill__label_rule": "softmax", "distill__optimizer__images_lr": 1e-3},
         {"distill__optimizer__labels_lr": 0.0, "distill__optimizer__rates_lr": 0.0},
         {"patch__border": True, "patch__stride": 24, "decision__rule": "soft"},
+        {"distill__window": "random", "distill__window_steps": 1, "distill__memory": "nested"},
+        {"distill__window": "adaptive", "distill__window_steps": 1, "distill__init": "random"},
+        {"distill__rates": "order_free", "distill__augmentations": ("turn", "contrast")},
+        {"distill__rates": "shared", "distill__synthesis": "tiles"},
+        {"distill__synthesis": "bases", "distill__bases": 2, "distill__optimizer__ema_clip": 2.0},
+        {"distill__label_rule": "clipped", "distill__window": "last", "distill__window_steps": 1},
     ],
     ids=lambda changes: "-".join(changes),
 )

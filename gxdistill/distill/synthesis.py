@@ -1,0 +1,96 @@
+"""What is learned in place of the pixels of distilled images, and how images are made of it.
+
+`Distilled.images` then holds the parameters while learning; the images made of them are what is
+trained on and packaged.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gxdistill import _check
+
+Parameters = Any  # A pytree of float arrays.
+
+
+class Synthesis(NamedTuple):
+    """A way to make images.
+
+    Attributes:
+      init: `(images [S, B, H, W, C], key) -> parameters` of about these images.
+      synthesise: `parameters -> images [S, B, H, W, C]`, differentiable.
+    """
+
+    init: Callable[[jax.Array, jax.Array], Parameters]
+    synthesise: Callable[[Parameters], jax.Array]
+
+
+def pixels() -> Synthesis:
+    """Learns the pixels themselves."""
+    return Synthesis(lambda images, _: images, lambda images: images)
+
+
+def tiles(shape: tuple[int, int], factor: int = 2) -> Synthesis:
+    """Learns images of `1 / factor` of the side, enlarged bilinearly.
+
+    What is saved in numbers buys more images, as in Kim et al. 2022,
+    https://arxiv.org/abs/2205.14959.
+
+    Args:
+      shape: height and width of the images in pixels.
+      factor: how many times a tile is enlarged along each axis.
+
+    Raises:
+      ValueError: `factor` is not positive, or a tile would have no pixel.
+    """
+    _check.positive(factor=factor)
+    if min(shape) < factor:
+        raise ValueError(
+            f"Images of {shape[0]}x{shape[1]} pixels cannot be made of tiles {factor} times "
+            f"smaller. Lower `factor`."
+        )
+
+    def resize(images: jax.Array, height: int, width: int) -> jax.Array:
+        kept = (*images.shape[:2], height, width, images.shape[-1])
+        return jax.image.resize(images, kept, "linear")
+
+    def init(images: jax.Array, _: jax.Array) -> jax.Array:
+        return resize(images, shape[0] // factor, shape[1] // factor)
+
+    return Synthesis(init, lambda tiles: resize(tiles, *shape))
+
+
+def bases(count: int) -> Synthesis:
+    """Learns images that all distilled images share, and each one's mixture of them.
+
+    After Deng & Russakovsky 2022, https://arxiv.org/abs/2206.02916.
+
+    Args:
+      count: number of bases.
+
+    Raises:
+      ValueError: `count` is not positive; in `init`, there are fewer images than bases.
+    """
+    _check.positive(count=count)
+
+    def init(images: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        steps, per_step = images.shape[:2]
+        if steps * per_step < count:
+            raise ValueError(
+                f"{steps * per_step} images are fewer than the {count} bases they are to be made "
+                f"of. Learn the pixels, or lower `count`."
+            )
+        # Each starts as one base in turn; the noise tells those of the same base apart.
+        own = jax.nn.one_hot(jnp.arange(steps * per_step) % count, count)
+        own += 0.1 * jax.random.normal(key, own.shape)
+        return {
+            "bases": images.reshape(-1, *images.shape[2:])[:count],
+            "coefficients": own.reshape(steps, per_step, count),
+        }
+
+    def synthesise(parameters: dict[str, jax.Array]) -> jax.Array:
+        return jnp.einsum("sbn,nhwc->sbhwc", parameters["coefficients"], parameters["bases"])
+
+    return Synthesis(init, synthesise)
