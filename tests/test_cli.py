@@ -200,7 +200,7 @@ def test_evaluation_trains_networks_where_there_are_none(run, tmp_path, capsys):
 
 
 def test_evaluation_honours_the_networks_asked_for(run, tmp_path, capsys):
-    arguments = [f"--config={jobs.ROOT}/configs/demo.py:smoke", f"--package={run / 'package'}"]
+    arguments = [f"--config={jobs.ROOT}/configs/demo.py:smoke", f"--package={run / 'package.gxd'}"]
     shutil.copytree(run / "networks", tmp_path / "run/networks")
     flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
     kinds = ["--networks=lenet,convnet", "--seeds=2", "--seed=3"]
@@ -224,6 +224,6 @@ def test_evaluation_honours_the_networks_asked_for(run, tmp_path, capsys):
 )
 def test_networks_that_cannot_be_trained_are_refused(run, tmp_path, networks, message):
     workdir = f"--workdir={tmp_path / 'run'}"
-    line = _refusal("train", f"--package={run / 'package'}", f"--networks={networks}", workdir)
+    line = _refusal("train", f"--package={run / 'package.gxd'}", f"--networks={networks}", workdir)
     assert message in line
     assert not (tmp_path / "run").exists()

@@ -35,7 +35,13 @@ def _run(arguments, environment):
 def _train(run, tmp_path, environment, *flags):
     command = str(Path(sys.executable).with_name("gxdistill"))
     return _run(
-        [command, "train", f"--package={run / 'package'}", f"--workdir={tmp_path / 'run'}", *flags],
+        [
+            command,
+            "train",
+            f"--package={run / 'package.gxd'}",
+            f"--workdir={tmp_path / 'run'}",
+            *flags,
+        ],
         environment,
     )
 
