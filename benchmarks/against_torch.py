@@ -46,6 +46,7 @@ ROWS = (
     Row("lenet_100x3", {"steps": 100, "epochs": 3}),
     Row("convnet128_20x1", _CONVNET),
     Row("convnet128_20x1_bfloat16", _CONVNET, {"dtype": "bfloat16"}),
+    Row("convnet128_40x1_window20", {**_CONVNET, "steps": 40, "window": 20}),
 )
 UNITS = {
     "cpu_s": "s",

@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks.record import RESULTS, record
 from gxdistill import models
-from gxdistill.distill import init, meta_gradient, outer
+from gxdistill.distill import init, meta_gradient, outer, truncation
 from gxdistill.pytrees import Batch, Network
 
 CLASSES = 10
@@ -56,6 +56,7 @@ class Setting:
       dtype: in which the network computes its products.
       width: channels of a ConvNet; 0 leaves the network's own.
       threads: processors to stay on; 0 for all.
+      window: last inner steps that are differentiated; 0 for all.
     """
 
     network: str = "lenet"
@@ -68,6 +69,7 @@ class Setting:
     dtype: str = "float32"
     width: int = 0
     threads: int = 0
+    window: int = 0
 
     @property
     def case(self) -> str:
@@ -117,7 +119,8 @@ def prepare(
     network = around(
         models.create(setting.network, shape=shape, classes=CLASSES, dtype=setting.dtype, **options)
     )
-    step = meta_gradient.after_training(network, rule="raw", networks=setting.networks)
+    train = truncation.fixed_window(setting.window) if setting.window else truncation.full()
+    step = meta_gradient.after_training(network, rule="raw", train=train, networks=setting.networks)
     adam = outer.optimizer(1000, images_lr=0.01, labels_lr=0.01, rates_lr=0.01)
     loop = outer.distiller(step, adam)
     distilled = init.noise(

@@ -108,9 +108,15 @@ def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def meta_gradient(
-    apply: Apply, weights: Weights, data: Distilled, images: torch.Tensor, labels: torch.Tensor
+    apply: Apply,
+    weights: Weights,
+    data: Distilled,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    window: int = 0,
 ) -> tuple[torch.Tensor, Distilled]:
-    """Differentiates the loss on a real batch through all T steps of the inner training.
+    """Differentiates the loss on a real batch through the T steps of the inner training.
 
     Args:
       apply: of the network.
@@ -118,17 +124,21 @@ def meta_gradient(
       data: S batches, T rates.
       images: real, `[N, C, H, W]`.
       labels: of them, `[N]` integer.
+      window: last steps that are differentiated; 0 for all.
 
     Returns:
       The loss, and the gradients by the fields of `data`.
     """
     rates = data.log_lr.exp()
+    first = len(rates) - window if window else 0
     w, steps = [one.detach().requires_grad_() for one in weights], []
     for t, rate in enumerate(rates):
         x = data.images[t % len(data.images)].detach().requires_grad_()
         y = data.labels[t % len(data.images)].detach().requires_grad_()
-        grads = torch.autograd.grad(cross_entropy(apply(w, x), y), w, create_graph=True)
-        steps.append((x, y, w, grads))
+        kept = t >= first
+        grads = torch.autograd.grad(cross_entropy(apply(w, x), y), w, create_graph=kept)
+        if kept:
+            steps.append((x, y, w, grads))
         with torch.no_grad():
             moved = torch._foreach_sub(w, torch._foreach_mul(grads, rate))
         w = [one.requires_grad_() for one in moved]
@@ -136,7 +146,7 @@ def meta_gradient(
     # dw is the loss's gradient by the weights after step t: w[t+1] = w[t] - rate[t] * grads[t].
     dw = list(torch.autograd.grad(loss, w))
     found = Distilled(*(torch.zeros_like(field) for field in data))
-    for t in range(len(rates) - 1, -1, -1):
+    for t in range(len(rates) - 1, first - 1, -1):
         x, y, w, grads = steps.pop()
         dots = [
             torch.dot(a.flatten(), b.detach().flatten()) for a, b in zip(dw, grads, strict=True)
@@ -181,7 +191,9 @@ def measure(setting: argparse.Namespace) -> dict[str, float]:
         total = [torch.zeros_like(field) for field in data]
         for _ in range(setting.networks):
             weights = network.init(generator)
-            _, grads = meta_gradient(network.apply, weights, data, real, labels)
+            _, grads = meta_gradient(
+                network.apply, weights, data, real, labels, window=setting.window
+            )
             torch._foreach_add_(total, list(grads), alpha=1 / setting.networks)
         for field, grad in zip(data, total, strict=True):
             field.grad = grad
@@ -201,7 +213,7 @@ def main() -> None:
     parser.add_argument("--network", choices=("lenet", "convnet"), default="lenet")
     usual = {"steps": 10, "epochs": 3, "networks": 1, "images": 10, "batch": 1024}
     for name, value in (
-        usual | {"image-size": 28, "width": 0, "threads": 0, "repeats": 25}
+        usual | {"image-size": 28, "width": 0, "threads": 0, "window": 0, "repeats": 25}
     ).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     setting = parser.parse_args()

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import against_torch
 from benchmarks.record import read
 from gxdistill import models
-from gxdistill.distill import meta_gradient
+from gxdistill.distill import meta_gradient, truncation
 from gxdistill.pytrees import Batch, Distilled
 from tests import jobs
 
@@ -55,16 +55,17 @@ def _case(size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "size", "side", "options"),
-    [("lenet", 28, 5, {}), ("convnet", 16, 2, {"width": 8})],
+    ("name", "size", "side", "window", "options"),
+    [("lenet", 28, 5, 0, {}), ("convnet", 16, 2, 3, {"width": 8})],
 )
-def test_both_find_the_same_meta_gradient(torch, name, size, side, options):
+def test_both_find_the_same_meta_gradient(torch, name, size, side, window, options):
     from benchmarks import torch_peer
 
     network = models.create(name, shape=(size, size, 1), classes=CLASSES, **options)
     distilled, batch = _case(size)
     key = jax.random.key(7)
-    step = meta_gradient.after_training(network, rule="raw", known_key=key)
+    train = truncation.fixed_window(window) if window else truncation.full()
+    step = meta_gradient.after_training(network, rule="raw", train=train, known_key=key)
     loss, grads = jax.jit(step)(distilled, key, batch)
 
     peer = getattr(torch_peer, name)((1, size, size), CLASSES, **options)
@@ -77,7 +78,9 @@ def test_both_find_the_same_meta_gradient(torch, name, size, side, options):
     )
     real = torch.tensor(np.array(batch.images.transpose(0, 3, 1, 2)))
     labels = torch.tensor(np.array(batch.labels, np.int64))
-    their_loss, found = torch_peer.meta_gradient(peer.apply, weights, data, real, labels)
+    their_loss, found = torch_peer.meta_gradient(
+        peer.apply, weights, data, real, labels, window=window
+    )
 
     np.testing.assert_allclose(loss, their_loss.numpy(), rtol=1e-5)
     theirs = (found.images.permute(0, 1, 3, 4, 2), found.labels, found.log_lr)
