@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gxdistill.errors import UserError
 
@@ -57,6 +57,22 @@ class _Flags:
         if self.config is None:
             raise UserError(_NO_CONFIG)
         return Job(self.config, self.workdir, _say)
+
+
+class _OnPackages(NamedTuple):
+    """A command on packages alone.
+
+    Attributes:
+      run: takes a path for each word of `takes`, and the flags by name.
+      takes: its arguments, in words.
+      flags: names of its flags, all texts.
+      text: what it does.
+    """
+
+    run: Callable[..., None]
+    takes: str
+    flags: tuple[str, ...]
+    text: str
 
 
 def _say(line: str) -> None:
@@ -122,11 +138,48 @@ def _inspect(path: Path) -> None:
     print(package.describe(package.load(path), path))
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Path, *, key: str | None) -> None:
     from gxdistill import package
 
-    package.verify(path)
-    print(f"{path}: whole and unchanged.")
+    signer = package.verify(path, None if key is None else Path(key))
+    signed = f"; signed with the key {signer}" if signer else ""
+    print(f"{path}: whole and unchanged{signed}.")
+
+
+def _sign(path: Path, *, key: str | None) -> None:
+    from gxdistill import package
+
+    if key is None:
+        raise UserError(
+            "--key is missing. Name your private key, as --key=private.pem; "
+            "`openssl genpkey -algorithm ed25519 -out private.pem` makes one."
+        )
+    print(f"{path}: signed with the key {package.sign(path, Path(key))}.")
+
+
+def _export(path: Path, *, to: str | None, out: str | None) -> None:
+    from gxdistill import package
+
+    if to is None:
+        raise UserError(f"--to is missing. Choose one of {', '.join(package.FORMATS)}.")
+    whole = package.load(path)
+    target = Path(out).absolute() if out else path.with_name(f"{path.stem}.{to}")
+    package.export(whole, target, to)
+    print(target)
+
+
+def _diff(first: Path, second: Path) -> None:
+    from gxdistill import package
+
+    print(package.diff(package.load(first), package.load(second)))
+
+
+def _migrate(folder: Path, *, out: str | None) -> None:
+    from gxdistill import package
+
+    target = Path(out).absolute() if out else folder.with_name(f"{folder.name}.gxd")
+    package.convert(folder, target)
+    print(target)
 
 
 _JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
@@ -137,14 +190,28 @@ _JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
     "evaluate": (_evaluate, "measure classifiers on the test patients, beside baselines"),
     "report": (_report, "write one HTML page with pictures"),
 }
-_READERS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "inspect": (_inspect, "PACKAGE: say what is in it"),
-    "verify": (_verify, "PACKAGE: check that it is whole and unchanged"),
+_ON_PACKAGES = {
+    "inspect": _OnPackages(_inspect, "PACKAGE", (), "say what is in it"),
+    "verify": _OnPackages(
+        _verify, "PACKAGE", ("key",), "check that it is whole, and --key=PUBLIC.pem who signed it"
+    ),
+    "sign": _OnPackages(_sign, "PACKAGE", ("key",), "sign it with --key=PRIVATE.pem"),
+    "diff": _OnPackages(_diff, "PACKAGE PACKAGE", (), "say what they differ in"),
+    "export": _OnPackages(
+        _export,
+        "PACKAGE",
+        ("to", "out"),
+        "write it, to --out=PATH, --to=npz, safetensors, png or pytorch-folder",
+    ),
+    "migrate": _OnPackages(
+        _migrate, "FOLDER", ("out",), "write a package of schema version 1 as one of today"
+    ),
 }
 
 
 def _usage() -> str:
-    texts = {name: text for name, (_, text) in (_JOBS | _READERS).items()}
+    texts = {name: text for name, (_, text) in _JOBS.items()}
+    texts |= {name: f"{of.takes}: {of.text}" for name, of in _ON_PACKAGES.items()}
     return _USAGE.format(commands="\n".join(f"  {name:<9} {text}" for name, text in texts.items()))
 
 
@@ -231,11 +298,24 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     return _Flags(config, workdir, path, tuple(networks), **given)
 
 
+def _run_on_packages(command: str, arguments: list[str]) -> None:
+    run, takes, names, _ = _ON_PACKAGES[command]
+    paths = [Path(argument).absolute() for argument in arguments if argument[:1] != "-"]
+    flags: dict[str, str | None] = dict.fromkeys(names)
+    for flag in (argument for argument in arguments if argument[:1] == "-"):
+        name, _, value = flag.removeprefix("--").partition("=")
+        if name not in flags or not value:
+            known = " ".join(f"--{name}=..." for name in names) or "none"
+            raise UserError(f"unexpected {flag!r}; flags of this command: {known}.")
+        flags[name] = value
+    if len(paths) != len(takes.split()):
+        raise UserError(f"name just {takes}, as: gxdistill {command} runs/demo/package.gxd")
+    run(*paths, **flags)
+
+
 def _run(command: str, arguments: list[str]) -> None:
-    if command in _READERS:
-        if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise UserError(f"name one package, as: gxdistill {command} runs/demo/package.gxd")
-        _READERS[command][0](Path(arguments[0]).absolute())
+    if command in _ON_PACKAGES:
+        _run_on_packages(command, arguments)
         return
     flags = _parse(command, arguments)
     from gxdistill.run import compile_cache
@@ -254,7 +334,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(_usage())
         return
     command, *rest = arguments
-    commands = [*_JOBS, *_READERS]
+    commands = [*_JOBS, *_ON_PACKAGES]
     if command not in commands:
         nearest = difflib.get_close_matches(command, commands, 1, 0)
         sys.exit(f"gxdistill: unknown command {command!r}. Did you mean {nearest[0]!r}?")

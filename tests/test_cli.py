@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from gxdistill import cli
-from tests import jobs
+from tests import jobs, keys
 
 HEAD = """
 import ml_collections
@@ -53,7 +53,8 @@ def test_help_is_given_wherever_it_is_asked_for(arguments, capsys):
     said = capsys.readouterr().out
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == [
-        *("demo", "prepare", "distill", "train", "evaluate", "report", "inspect", "verify")
+        *("demo", "prepare", "distill", "train", "evaluate", "report", "inspect", "verify"),
+        *("sign", "diff", "export", "migrate"),
     ]
     assert max(map(len, said.splitlines())) <= 100
 
@@ -185,8 +186,30 @@ def test_a_package_is_inspected_and_verified(run, capsys):
     assert "demo_smoke" in capsys.readouterr().out
     cli.main(["verify", str(run / "package.gxd")])
     assert capsys.readouterr().out == f"{run / 'package.gxd'}: whole and unchanged.\n"
-    for arguments in (["verify"], ["verify", "a", "b"], ["inspect", "--package=a"]):
-        assert "name one package" in _refusal(*arguments)
+    for arguments in (["verify"], ["verify", "a", "b"], ["diff", "a"]):
+        assert "name just PACKAGE" in _refusal(*arguments)
+    for arguments in (["inspect", "--package=a"], ["verify", "a", "--key"], ["diff", "--key=a"]):
+        assert f"unexpected '{arguments[-1]}'; flags of this command: " in _refusal(*arguments)
+
+
+def test_packages_are_signed_compared_and_exported(run, tmp_path, capsys):
+    package = str(shutil.copy(run / "package.gxd", tmp_path / "p.gxd"))
+    private, public = keys.write_pair(tmp_path)
+    assert "is not signed" in _refusal("verify", package, f"--key={public}")
+    assert "--key is missing" in _refusal("sign", package)
+    cli.main(["sign", package, f"--key={private}"])
+    signed = capsys.readouterr().out.removeprefix(f"{package}: ")
+    cli.main(["verify", package, f"--key={public}"])
+    assert capsys.readouterr().out == f"{package}: whole and unchanged; {signed}"
+    cli.main(["diff", package, str(run / "package.gxd")])
+    assert "settings that differ\n  none\n" in capsys.readouterr().out
+    for to in ("npz", "safetensors", "png", "pytorch-folder"):
+        cli.main(["export", package, f"--to={to}"])
+        assert capsys.readouterr().out == f"{tmp_path}/p.{to}\n"
+        assert (tmp_path / f"p.{to}").exists()
+    assert "exists already" in _refusal("export", package, "--to=npz")
+    assert "--to is missing. Choose one of npz" in _refusal("export", package)
+    assert "is no package of schema version 1" in _refusal("migrate", str(tmp_path))
 
 
 def test_evaluation_trains_networks_where_there_are_none(run, tmp_path, capsys):

@@ -112,6 +112,8 @@ def _for_torch(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
 def _pytorch_folder(content: _Content, path: Path) -> None:
     arrays = {**content.arrays, "images": content.arrays["images"].transpose(0, 1, 4, 2, 3)}
     start = dict(_for_torch(name, leaf) for name, leaf in content.start.items())
+    if len(start) < len(content.start):
+        raise UserError("In PyTorch's names two weights would share a name; export to npz instead.")
     with storage.fresh_folder(path) as folder:
         (folder / "start").mkdir()
         for name, array in (arrays | {f"start/{n}": a for n, a in start.items()}).items():
@@ -147,10 +149,12 @@ def export(package: Package, path: Path, to: str) -> None:
       to: one of `FORMATS`.
 
     Raises:
-      UserError: the form is unknown, or the place cannot be written.
+      UserError: the form is unknown, something is at the place, or it cannot be written.
     """
     if to not in _WRITERS:
         raise UserError(f"A package cannot be exported to {to!r}; choose {', '.join(FORMATS)}.")
+    if path.exists():
+        raise UserError(f"{path} exists already. Remove it, or choose another place.")
     content = _content(package)
     channels = content.arrays["images"].shape[-1]
     if to == "png" and channels not in (1, 3):

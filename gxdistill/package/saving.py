@@ -61,8 +61,11 @@ def convert(folder: Path, path: Path) -> None:
       path: the file to write; `folder` stays.
 
     Raises:
-      UserError: the folder is no package, was damaged, or the file cannot be written.
+      UserError: the folder is no package or was damaged, or the file is there already or cannot
+        be written.
     """
+    if path.exists():
+        raise UserError(f"{path} exists already. Remove it, or choose another place.")
     folder = storage.find_folder(folder)
     if not (folder / MANIFEST).is_file():
         raise UserError(

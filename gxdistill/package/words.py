@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gxdistill.package.content import MANIFEST, SIGNATURE, Package, opened
+from gxdistill.package.manifest import SCHEMA_VERSION
 from gxdistill.pytrees import Metadata
 
 Row = tuple[str, str]
@@ -185,7 +186,7 @@ def card(package: Package) -> str:
     steps, per_step = package.distilled.images.shape[:2]
     return _CARD.format(
         name=_plain(manifest["name"]),
-        version=manifest["schema_version"],
+        version=SCHEMA_VERSION,
         images=steps * per_step,
         warning=WARNING,
         sections="\n".join(lines),
