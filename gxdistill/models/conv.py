@@ -12,12 +12,15 @@ within these three; `correlate` is a handful of matrix products. Accelerators ke
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gxdistill import _check
+from gxdistill.models import tiles
+from gxdistill.models.pooling import max_pool
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 4  # Up to here a row of pixels is the longer contiguous run than its channels.
@@ -167,3 +170,39 @@ def conv2d(
     if xla or jax.default_backend() != "cpu":
         return _plain(x, kernel, geometry)
     return _forward(x, kernel, geometry)
+
+
+def conv_pool_relu(
+    x: jax.Array, layers: Sequence[tuple[jax.Array, jax.Array]], *, xla: bool = False
+) -> jax.Array:
+    """Convolves, takes the maximum of 2 x 2 pixels, adds the bias and rectifies, layer by layer.
+
+    Differentiable in both modes to any order. For few channels: on a CPU the layers are computed
+    over tiles, see `models.tiles`.
+
+    Args:
+      x: `[N, H, W, C]`, in the type in which products are computed; they are summed in float32.
+      layers: kernels `[k, k, Ci, Co]`, k odd, and biases `[Co]`. The first layer keeps the size of
+        the images ("SAME"), later ones take whole neighbourhoods only ("VALID").
+      xla: takes XLA's own convolution on a CPU too.
+
+    Returns:
+      `[N, h, w, Co]` float32.
+    """
+    if not xla and jax.default_backend() == "cpu":
+        return tiles.conv_pool_relu(x, layers, before=len(layers[0][0]) // 2)
+    dtype, padding = x.dtype, "SAME"
+    for kernel, bias in layers:
+        y = conv2d(x.astype(dtype), kernel.astype(dtype), padding=padding, xla=True)
+        x, padding = jax.nn.relu(max_pool(y.astype(jnp.float32)) + bias), "VALID"
+    return x
+
+
+def compiler_options() -> dict[str, str]:
+    """Options for `jax.jit` of whole programs.
+
+    On a CPU XLA drops optimisation barriers before it fuses, so that each copy of pixels computes
+    again what it copies, element by element: a quarter of an inner step.
+    """
+    keep_barriers = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    return keep_barriers if jax.default_backend() == "cpu" else {}

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gxdistill.models.layers import Conv, Norm, average_pool
+from gxdistill.models.layers import Conv, Norm
+from gxdistill.models.pooling import average_pool
 
 
 class ConvNet(nn.Module):

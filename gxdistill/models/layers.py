@@ -3,8 +3,6 @@
 No running statistics anywhere: they could not be differentiated through the unroll.
 """
 
-import functools
-import itertools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -55,6 +53,27 @@ class Conv(nn.Module):
         return y + bias.astype(self.dtype)
 
 
+class Weights(nn.Module):
+    """Kernel and bias of a convolution that is computed together with what follows it.
+
+    Attributes:
+      features: number of output channels.
+      size: side of the kernel.
+      kernel_init: initialiser of the kernel.
+    """
+
+    features: int
+    size: int
+    kernel_init: Callable[..., jax.Array]
+
+    @nn.compact
+    def __call__(self, channels: int) -> tuple[jax.Array, jax.Array]:
+        """Returns the kernel `[size, size, channels, features]` and the bias `[features]`."""
+        shape = (self.size, self.size, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+
+
 class Norm(nn.Module):
     """Normalises each image by itself.
 
@@ -92,28 +111,3 @@ class Norm(nn.Module):
 
 def _groups(channels: int) -> int:
     return next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)
-
-
-def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """Takes the maximum of each `size` x `size` block: `[N, H, W, C] -> [N, H//s, W//s, C]`.
-
-    By slices and `jnp.maximum`: on a CPU its gradient is several times cheaper than that of
-    `lax.reduce_window`.
-    """
-    blocks = _blocks(x, size)
-    places = itertools.product(range(size), repeat=2)
-    return functools.reduce(jnp.maximum, [blocks[:, :, i, :, j] for i, j in places])
-
-
-def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
-    """Takes the mean of each `size` x `size` block: `[N, H, W, C] -> [N, H//s, W//s, C]`."""
-    blocks = _blocks(x, size)
-    parts = [blocks[:, :, i, :, j] for i in range(size) for j in range(size)]
-    return sum(parts[1:], parts[0]) / size**2
-
-
-def _blocks(x: jax.Array, size: int) -> jax.Array:
-    count, height, width, channels = x.shape
-    tall, wide = height // size, width // size
-    x = x[:, : tall * size, : wide * size]
-    return x.reshape(count, tall, size, wide, size, channels)

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gxdistill.models.layers import Conv, max_pool
+from gxdistill.models.conv import conv_pool_relu
+from gxdistill.models.layers import Weights
 
 
 class LeNet(nn.Module):
@@ -22,10 +23,9 @@ class LeNet(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps images `[N, H, W, C]`, at least 12 px a side, to logits `[N, K]` float32."""
         init = nn.initializers.xavier_normal()
-        x = Conv(6, 5, kernel_init=init, dtype=self.dtype)(x)
-        x = nn.relu(max_pool(x))
-        x = Conv(16, 5, padding="VALID", kernel_init=init, dtype=self.dtype)(x)
-        x = nn.relu(max_pool(x)).reshape(len(x), -1)
+        first = Weights(6, 5, init, name="Conv_0")(x.shape[-1])
+        second = Weights(16, 5, init, name="Conv_1")(6)
+        x = conv_pool_relu(x.astype(self.dtype), (first, second)).reshape(len(x), -1)
         for features in (120, 84):
             x = nn.relu(nn.Dense(features, kernel_init=init, dtype=self.dtype)(x))
         return nn.Dense(self.classes, kernel_init=init, dtype=self.dtype)(x).astype(jnp.float32)

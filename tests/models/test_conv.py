@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gxdistill.models.conv import conv2d
+from gxdistill.models.conv import conv2d, conv_pool_relu
 
 # Images [N, H, W, Ci], kernel [h, w, Co], stride, padding.
 CASES = [
@@ -61,6 +61,62 @@ def _assert_close(actual, expected, rtol):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max())
 
     jax.tree.map(close, actual, expected)
+
+
+# Images [N, H, W, C], kernels' sides and features, layer by layer.
+CHAINS = [
+    ((2, 12, 13, 3), [(5, 4), (3, 5)]),  # the second layer drops a column
+    ((1, 16, 15, 1), [(3, 2), (5, 3)]),
+    ((3, 9, 6, 2), [(3, 4)]),
+    ((2, 7, 4, 1), [(1, 3)]),
+]
+
+
+def _draw_layers(channels, sides):
+    rng = np.random.default_rng(2)
+    layers = []
+    for side, features in sides:
+        kernel = rng.normal(size=(side, side, channels, features)) / side
+        layers.append((kernel.astype(np.float32), rng.normal(size=features).astype(np.float32)))
+        channels = features
+    return layers
+
+
+@pytest.mark.parametrize(("images", "sides"), CHAINS)
+def test_tiles_give_the_value_gradients_and_hessian_products_of_xlas_convolutions(images, sides):
+    rng = np.random.default_rng(3)
+    x, dx = rng.normal(size=(2, *images)).astype(np.float32)
+    layers = _draw_layers(images[-1], sides)
+    direction = dx, jax.tree.map(lambda a: rng.normal(size=a.shape).astype(np.float32), layers)
+
+    def derivatives(xla):
+        def loss(point):
+            return jnp.sum(conv_pool_relu(*point, xla=xla) ** 3)
+
+        def all_of_them(point, direction):
+            def along(point):
+                return jax.jvp(loss, (point,), (direction,))[1]
+
+            def slope(point):
+                pairs = jax.tree.map(jnp.vdot, jax.grad(loss)(point), direction)
+                return sum(jax.tree.leaves(pairs))
+
+            value = conv_pool_relu(*point, xla=xla)
+            return value, jax.grad(loss)(point), jax.grad(along)(point), jax.grad(slope)(point)
+
+        return jax.jit(all_of_them)((x, layers), direction)
+
+    _assert_close(derivatives(xla=False), derivatives(xla=True), rtol=1e-5)
+
+
+def test_tiles_in_bfloat16_are_near_float32_and_summed_in_it():
+    images, sides = CHAINS[0]
+    x = np.random.default_rng(3).normal(size=images).astype(np.float32)
+    layers = _draw_layers(images[-1], sides)
+    exact = jax.jit(conv_pool_relu)(x, layers)
+    rough = jax.jit(conv_pool_relu)(x.astype(jnp.bfloat16), layers)
+    _assert_close(rough, exact, rtol=0.05)
+    assert not np.array_equal(rough, exact)
 
 
 @pytest.mark.parametrize(("images", "kernel", "stride", "padding"), CASES)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gxdistill.models.layers import Norm, average_pool, max_pool
+from gxdistill.models.layers import Norm
+from gxdistill.models.pooling import average_pool, max_pool
 
 
 @pytest.mark.parametrize(
