@@ -42,15 +42,15 @@ class Spent(NamedTuple):
     calls: int
 
 
-def scoped(network: Network, batch: int) -> Network:
-    """Marks what a network is asked for; images count as real where there are `batch` of them."""
+def scoped(network: Network, distilled: int) -> Network:
+    """Marks what a network is asked for; `distilled` images at a time are distilled ones."""
 
     def init(key: jax.Array) -> Params:
         with jax.named_scope(_WEIGHTS):
             return network.init(key)
 
     def apply(params: Params, images: jax.Array) -> jax.Array:
-        with jax.named_scope(_REAL if len(images) == batch else _DISTILLED):
+        with jax.named_scope(_DISTILLED if len(images) == distilled else _REAL):
             return network.apply(params, images)
 
     return Network(init, apply)
@@ -60,14 +60,13 @@ def part(source: str) -> str:
     """Names the part of the outer step that an operation's source, a path of scopes, lies in."""
     if _WEIGHTS in source:
         return "initial weights"
-    # A gradient is a transposed part. That of the whole inner training comes before its loop, those
-    # that the inner steps descend along come within.
-    outermost = re.split(r"\bwhile\b", source)[0]
-    backwards = "transpose(" in outermost
+    # A gradient is a transposed part.
     if _REAL in source:
-        return "real batch, gradient" if backwards else "real batch"
+        return "real batch, gradient" if "transpose(" in source else "real batch"
     if _DISTILLED in source or "/while/" in source:
-        return "inner steps, gradient" if backwards else "inner steps"
+        # That through the training comes before its loop, those it descends along come within.
+        through = "transpose(" in re.split(r"\bwhile\b", source)[0]
+        return "inner steps, gradient" if through else "inner steps"
     return "update of the distilled data"
 
 
@@ -170,7 +169,7 @@ def main() -> None:
     setting = outer_step.Setting(**arguments)
     # Else operations of several threads overlap, and wait for each other.
     outer_step.stay_on(1)
-    update, example = outer_step.prepare(setting, lambda network: scoped(network, setting.batch))
+    update, example = outer_step.prepare(setting, lambda network: scoped(network, setting.images))
     compiled = jax.jit(update).lower(*example).compile()
     spent = profile(compiled, example, repeats)
     print(tables(spent, sources(compiled.as_text() or ""), longest))
