@@ -153,7 +153,8 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
     """
     update, arguments = prepare(setting)
     began = time.perf_counter()
-    compiled = jax.jit(update).lower(*arguments).compile()
+    program = jax.jit(update, compiler_options=models.compiler_options())
+    compiled = program.lower(*arguments).compile()
     compile_s = time.perf_counter() - began
     cpu_s, clock_s = _median_seconds(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
     memory: Any = compiled.memory_analysis()

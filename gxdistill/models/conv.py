@@ -7,16 +7,20 @@ input x, its kernel k and the direction y it is observed from, so three function
 
     forward(x, k) -> y      backward(y, k) -> x      correlate(x, y) -> k
 
-and the derivative of each is made of the other two. On a CPU all orders of differentiation stay
-within these three; `correlate` is a handful of matrix products. Accelerators keep XLA's own.
+and the derivative of each is made of the other two. On a CPU they are operations of their own, so
+that all orders of differentiation, forwards and in reverse, stay within these three; `correlate` is
+a handful of matrix products. Accelerators keep XLA's own.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 from gxdistill import _check
 from gxdistill.models import tiles
@@ -63,13 +67,7 @@ def _plain(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     return jax.lax.conv_general_dilated(x, k, stride, geometry.pads, dimension_numbers=_LAYOUT)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _forward(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
-    return _plain(x, k, geometry)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _backward(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     # XLA would fold the transposition into the convolution, and then leaves its fast path.
     turned = jax.lax.optimization_barrier(k[::-1, ::-1].swapaxes(2, 3))
     return jax.lax.conv_general_dilated(
@@ -82,8 +80,7 @@ def _backward(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _correlate(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
+def _products(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
     few = x.shape[3] <= _FEW_CHANNELS
     return (_correlate_rows if few else _correlate_taps)(x, y, geometry)
 
@@ -119,26 +116,48 @@ def _correlate_rows(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Arra
     return product.reshape(geometry.kernel_height, geometry.kernel_width, channels, features)
 
 
-_forward.defvjp(
-    lambda x, k, geometry: (_forward(x, k, geometry), (x, k)),
-    lambda geometry, saved, dy: (
-        _backward(dy, saved[1], geometry),
-        _correlate(saved[0], dy, geometry),
-    ),
+def _primitive(name: str, compute: Callable[..., jax.Array]) -> Primitive:
+    """Makes a function of two arrays and a geometry one operation, which JAX does not look into."""
+    primitive = Primitive(f"gxdistill_{name}")
+
+    def shaped(a: ShapedArray, b: ShapedArray, *, geometry: _Geometry) -> ShapedArray:
+        out = jax.eval_shape(functools.partial(compute, geometry=geometry), a, b)
+        return ShapedArray(out.shape, out.dtype)
+
+    def mapped(
+        operands: Sequence[jax.Array], axes: Sequence[int | None], *, geometry: _Geometry
+    ) -> tuple[jax.Array, int]:
+        # One after another: side by side they would be a grouped convolution, slow on a CPU.
+        size = next(x.shape[at] for x, at in zip(operands, axes, strict=True) if at is not None)
+        pair = (batching.bdim_at_front(x, at, size) for x, at in zip(operands, axes, strict=True))
+        return jax.lax.map(lambda pair: primitive.bind(*pair, geometry=geometry), tuple(pair)), 0
+
+    primitive.def_abstract_eval(shaped)
+    primitive.def_impl(jax.jit(compute, static_argnames="geometry"))
+    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
+    batching.primitive_batchers[primitive] = mapped
+    return primitive
+
+
+_forward = _primitive("forward", _plain)
+_backward = _primitive("backward", _turned)
+_correlate = _primitive("correlate", _products)
+
+# The cotangent of each result, for one operand given the other; an unknown operand is not read.
+ad.defbilinear(
+    _forward,
+    lambda y, _, k, geometry: _backward.bind(y, k, geometry=geometry),
+    lambda y, x, _, geometry: _correlate.bind(x, y, geometry=geometry),
 )
-_backward.defvjp(
-    lambda y, k, geometry: (_backward(y, k, geometry), (y, k)),
-    lambda geometry, saved, dx: (
-        _forward(dx, saved[1], geometry),
-        _correlate(dx, saved[0], geometry),
-    ),
+ad.defbilinear(
+    _backward,
+    lambda x, _, k, geometry: _forward.bind(x, k, geometry=geometry),
+    lambda x, y, _, geometry: _correlate.bind(x, y, geometry=geometry),
 )
-_correlate.defvjp(
-    lambda x, y, geometry: (_correlate(x, y, geometry), (x, y)),
-    lambda geometry, saved, dk: (
-        _backward(saved[1], dk, geometry),
-        _forward(saved[0], dk, geometry),
-    ),
+ad.defbilinear(
+    _correlate,
+    lambda k, _, y, geometry: _backward.bind(y, k, geometry=geometry),
+    lambda k, x, _, geometry: _forward.bind(x, k, geometry=geometry),
 )
 
 
@@ -147,7 +166,7 @@ def conv2d(
 ) -> jax.Array:
     """Convolves images with a kernel (cross-correlation, as the field says "convolution").
 
-    Reverse-mode differentiable to any order. On a CPU the products named in the module's text are
+    Differentiable in both modes to any order. On a CPU the products named in the module's text are
     used, elsewhere `jax.lax.conv_general_dilated` with its own gradients.
 
     Args:
@@ -169,7 +188,8 @@ def conv2d(
     geometry = _Geometry(tall, wide, high, broad, stride, (pads[0], pads[1]))
     if xla or jax.default_backend() != "cpu":
         return _plain(x, kernel, geometry)
-    return _forward(x, kernel, geometry)
+    y: jax.Array = _forward.bind(x, kernel, geometry=geometry)
+    return y
 
 
 def conv_pool_relu(

@@ -127,6 +127,45 @@ def test_value_gradients_and_hessian_products_equal_xlas(images, kernel, stride,
     _assert_close(ours(point, direction), expected, rtol=1e-5)
 
 
+def test_hessian_products_forward_over_reverse_and_reverse_over_forward_equal_xlas():
+    images, kernel, stride, padding = CASES[3]
+    point, direction = _draw(images, kernel)
+
+    def products(conv):
+        def loss(point):
+            return jnp.sum(conv(*point) ** 3)
+
+        def slope(point):
+            return jax.jvp(loss, (point,), (direction,))[1]
+
+        return jax.jit(
+            lambda point: (
+                jax.jvp(jax.grad(loss), (point,), (direction,))[1],
+                jax.grad(slope)(point),
+            )
+        )
+
+    ours = products(lambda x, k: conv2d(x, k, stride=stride, padding=padding))(point)
+    xlas = products(lambda x, k: _xla(x, k, stride, padding))(point)
+    _assert_close(ours, xlas, rtol=1e-5)
+    _assert_close(ours[0], ours[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (None, 3), (2, 0)])
+def test_vmap_over_images_or_kernels_equals_a_loop(axes):
+    rng = np.random.default_rng(4)
+    operands = [rng.normal(size=shape).astype(np.float32) for shape in ((2, 6, 5, 3), (3, 3, 3, 2))]
+    count = 3
+    stacked = [
+        operand if axis is None else np.stack([operand * (i + 1) for i in range(count)], axis)
+        for operand, axis in zip(operands, axes, strict=True)
+    ]
+    scale = (np.arange(count) + 1.0) ** sum(axis is not None for axis in axes)
+    expected = scale[:, None, None, None, None] * np.asarray(_xla(*operands, 1, "SAME"))
+    actual = jax.jit(jax.vmap(conv2d, in_axes=axes))(*stacked)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
 def test_value_equals_a_loop():
     (x, k), stride = _draw((2, 9, 8, 3), (3, 5, 4), 1)[0], 2
     # "SAME" gives ceil(size / stride) outputs; of an odd number of pads the last side gets more.
