@@ -58,8 +58,10 @@ def unpack(content: bytes, where: Path) -> dict[str, bytes]:
         members = _members(content)
         whole = pack(members) == content
     except Exception as error:  # damaged bytes make a zip reader raise nearly anything
+        # What is wrong may be a name of 64 KiB, in the message twice.
+        reason = str(error) if len(str(error)) < 200 else f"{str(error)[:200]}..."
         raise UserError(
-            f"{where} is no whole package: {error}. Do not unpack it; get a fresh copy."
+            f"{where} is no whole package: {reason}. Do not unpack it; get a fresh copy."
         ) from error
     if not whole:
         raise UserError(

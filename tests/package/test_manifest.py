@@ -87,7 +87,7 @@ def test_another_implementation_gives_the_same_verdicts(count):
     rng, refused = random.Random(0), 0
     places = list(_places(_whole()))
     cases = [(place, value) for place in places for value in VALUES]
-    for place, value in rng.sample(cases, count):
+    for place, value in rng.choices(cases, k=count):
         manifest = copy.deepcopy(_whole())
         *parents, last = place
         branch = manifest
