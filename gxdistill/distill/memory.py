@@ -1,7 +1,8 @@
 """What the gradient of a long inner training keeps in memory: strategies with one gradient.
 
-- "store": what the derivative of each step needs, T times; nothing is computed twice.
-- "recompute": the weights before each step, T times; the inside of a step is computed again.
+- "store": what the way back through each step asks for, T times: weights and batch for SGD, the
+  gradient and more for other optimisers. Nothing is computed twice.
+- "recompute": the weights before each step, T times; what else is asked for is computed again.
 - "nested": the weights before each of sqrt(T) segments and, while one is gone through backwards,
   before each of its sqrt(T) steps; each step is taken once more. The first two levels of Griewank
   & Walther's checkpoints, https://doi.org/10.1145/347837.347846.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from gxdistill import _check
 from gxdistill.distill.augment import augment
-from gxdistill.distill.losses import cross_entropy, inner_loss
+from gxdistill.distill.losses import inner_loss, real_loss
 from gxdistill.distill.truncation import InnerLoop, full
 from gxdistill.distill.views import View, as_learned
 from gxdistill.pytrees import Batch, Distilled, Network
@@ -56,18 +56,18 @@ def after_training(
             f"`networks` is {networks} with a known init, which is one set of weights. "
             f"Pass 1, or a random init."
         )
-    loss = inner_loss(network, rule)
+    loss, on_real = inner_loss(network, rule), real_loss(network)
 
-    def real_loss(learned: Distilled, key: jax.Array, batch: Batch) -> jax.Array:
+    def after(learned: Distilled, key: jax.Array, batch: Batch) -> jax.Array:
         data = view(learned, jax.random.fold_in(key, _VIEW))
         draw = jax.random.fold_in(key, _AUGMENT)
         data = dataclasses.replace(data, images=augment(data.images, draw, augmentations))
         start = network.init(key if known_key is None else known_key)
         params = train(loss, start, data, jax.random.fold_in(key, _TRAIN))
-        logits = network.apply(params, augment(batch.images, draw, augmentations))
-        return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
+        labels = jax.nn.one_hot(batch.labels, data.labels.shape[-1])
+        return on_real(params, augment(batch.images, draw, augmentations), labels)
 
-    one = jax.value_and_grad(real_loss)
+    one = jax.value_and_grad(after)
 
     def meta_gradient(
         distilled: Distilled, key: jax.Array, batch: Batch

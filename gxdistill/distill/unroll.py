@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax
 
-from gxdistill.distill.inner import Carry, Inner, Step, inner_step, sgd
+from gxdistill.distill.inner import Carry, Inner, Step, sgd
 from gxdistill.distill.losses import InnerLoss
 from gxdistill.distill.memory import Memory, chosen, differentiable, estimates
 from gxdistill.pytrees import Distilled, Params
@@ -39,7 +39,7 @@ def start(
             f"{rates} learning rates do not fit {steps} batches: T must be a multiple of S. "
             f"Give one rate for each step of each epoch."
         )
-    return inner_step(loss, training.inner), (params, training.inner.init(params))
+    return training.inner.step(loss), (params, training.inner.init(params))
 
 
 def unroll(loss: InnerLoss, params: Params, data: Distilled, training: Training = PLAIN) -> Params:
@@ -85,5 +85,5 @@ def plan(
       The strategy's name and the estimates by name.
     """
     state = jax.eval_shape(training.inner.init, params)
-    sizes = estimates(inner_step(loss, training.inner), (params, state), data, count)
+    sizes = estimates(training.inner.step(loss), (params, state), data, count)
     return chosen(training.memory, sizes), sizes

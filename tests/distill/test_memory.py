@@ -8,7 +8,7 @@ import pytest
 
 from gxdistill import models
 from gxdistill.distill import memory
-from gxdistill.distill.inner import OPTIMIZERS, inner_step
+from gxdistill.distill.inner import OPTIMIZERS
 from gxdistill.distill.losses import inner_loss
 from gxdistill.distill.memory import STRATEGIES, Memory
 from gxdistill.distill.unroll import Training, plan, unroll
@@ -35,7 +35,7 @@ def _data(steps, rates):
 
 def _steps_by_hand(inner, params, data, first, count):
     """Every step written out: JAX stores all, and knows nothing of loops."""
-    step, carry = inner_step(_loss, inner), (params, inner.init(params))
+    step, carry = inner.step(_loss), (params, inner.init(params))
     for t in range(first, first + count):
         s = t % len(data.images)
         carry = step(carry, Distilled(data.images[s], data.labels[s], data.log_lr[t]))
@@ -62,7 +62,7 @@ def test_every_strategy_gives_the_gradient_of_the_steps_written_out(optimizer, f
         def ours(params, data, first, strategy=strategy):  # `first` is traced
             carry = params, inner.init(params)
             how = {"count": count, "memory": Memory(strategy)}
-            step = inner_step(_loss, inner)
+            step = inner.step(_loss)
             return _summed(memory.differentiable(step, carry, data, first, **how))
 
         actual = jax.jit(jax.value_and_grad(ours, argnums=(0, 1)))(params, data, first)
