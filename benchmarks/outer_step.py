@@ -101,7 +101,7 @@ def _matmul_seconds() -> float:
 
 def prepare(
     setting: Setting, around: Callable[[Network], Network] = lambda network: network
-) -> tuple[Callable, tuple[outer.DistillState, Batch]]:
+) -> tuple[jax.stages.Wrapped, tuple[outer.DistillState, Batch]]:
     """Makes one outer step.
 
     Args:
@@ -109,7 +109,7 @@ def prepare(
       around: changes the network, to look into it.
 
     Returns:
-      The function `(state, batch) -> (state, loss)`, not compiled, and its arguments.
+      The jitted function `(state, batch) -> (state, loss)`, and its arguments.
 
     Raises:
       ValueError: the setting has no meaning.
@@ -135,7 +135,8 @@ def prepare(
     )
     rows = jnp.arange(setting.batch, dtype=jnp.int32)
     real = jax.random.normal(jax.random.key(1), (setting.batch, *shape))
-    return loop.update, (loop.init(distilled, jax.random.key(2)), Batch(real, rows % CLASSES, rows))
+    program = jax.jit(loop.update, compiler_options=models.compiler_options())
+    return program, (loop.init(distilled, jax.random.key(2)), Batch(real, rows % CLASSES, rows))
 
 
 def measure(setting: Setting, repeats: int) -> dict[str, float]:
@@ -151,9 +152,8 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
     Raises:
       ValueError: the setting has no meaning.
     """
-    update, arguments = prepare(setting)
+    program, arguments = prepare(setting)
     began = time.perf_counter()
-    program = jax.jit(update, compiler_options=models.compiler_options())
     compiled = program.lower(*arguments).compile()
     compile_s = time.perf_counter() - began
     cpu_s, clock_s = _median_seconds(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
@@ -189,13 +189,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_flags(parser)
     parser.add_argument("--repeats", type=int, default=25)
+    parser.add_argument("--cached", action="store_true", help="take programs from JAX's cache")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
     arguments = vars(parser.parse_args())
     repeats, recorded, folder = (arguments.pop(name) for name in ("repeats", "record", "results"))
+    cached = arguments.pop("cached")
     setting = Setting(**arguments)
     stay_on(setting.threads)
-    jax.config.update("jax_enable_compilation_cache", False)
+    jax.config.update("jax_enable_compilation_cache", cached)
     began = time.perf_counter()
     try:
         figures = measure(setting, repeats)

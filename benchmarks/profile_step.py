@@ -169,8 +169,8 @@ def main() -> None:
     setting = outer_step.Setting(**arguments)
     # Else operations of several threads overlap, and wait for each other.
     outer_step.stay_on(1)
-    update, example = outer_step.prepare(setting, lambda network: scoped(network, setting.images))
-    compiled = jax.jit(update).lower(*example).compile()
+    program, example = outer_step.prepare(setting, lambda network: scoped(network, setting.images))
+    compiled = program.lower(*example).compile()
     spent = profile(compiled, example, repeats)
     print(tables(spent, sources(compiled.as_text() or ""), longest))
 

@@ -63,7 +63,7 @@ AXES = {
         lambda setting: setting.image_size**2,
     ),
 }
-_PANELS = {"median_cpu_s": ("CPU seconds", ".3g"), "peak_rss_mb": ("peak memory, MiB", ".0f")}
+_PANELS = {"median_cpu_s": ("CPU seconds", ".3g"), "temp_mb": ("temporary memory, MB", ".1f")}
 
 
 def command(setting: Setting, repeats: int) -> list[str]:

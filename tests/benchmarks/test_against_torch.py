@@ -93,17 +93,20 @@ def test_both_find_the_same_meta_gradient(torch, name, size, side, window, optio
 def test_the_rounds_are_summed_up():
     ours = [
         {"median_cpu_s": cpu, "peak_rss_mb": rss, "compile_s": compile_s}
-        for cpu, rss, compile_s in ((0.1, 300, 9.0), (0.5, 310, 8.0), (0.2, 305, 11.0))
+        for cpu, rss, compile_s in ((0.1, 300, 0.9), (0.5, 310, 0.8), (0.2, 305, 1.1))
     ]
     theirs = [{"median_cpu_s": cpu, "peak_rss_mb": 620} for cpu in (0.5, 0.4, 0.3)]
-    assert against_torch.summary(ours, theirs) == {
+    first = {"median_cpu_s": 9.9, "peak_rss_mb": 700, "compile_s": 12.0}
+    assert against_torch.summary(first, ours, theirs) == {
         "cpu_s": 0.2,
         "torch_cpu_s": 0.4,
         "cpu_ratio": 0.5,
         "peak_rss_mb": 310,
         "torch_peak_rss_mb": 620,
         "rss_ratio": 0.5,
-        "compile_s": 9.0,
+        "first_compile_s": 12.0,
+        "first_peak_rss_mb": 700,
+        "next_compile_s": 0.9,
     }
 
 
@@ -122,3 +125,4 @@ def test_both_sides_are_run_and_recorded(tmp_path):
     assert {figure.metric: figure.value for figure in read(tmp_path)} == said
     assert said.keys() == against_torch.UNITS.keys()
     assert min(said.values()) > 0
+    assert said["next_compile_s"] < 0.5 * said["first_compile_s"]

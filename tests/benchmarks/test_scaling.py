@@ -28,7 +28,7 @@ def _figures(axis, scale=1.0):
             setting.case, metric, round(scale * (0.2 + 0.01 * axis.place(setting)), 4), **_COMMON
         )
         for setting in axis.settings
-        for metric in ("median_cpu_s", "peak_rss_mb")
+        for metric in ("median_cpu_s", "temp_mb")
     ]
 
 
