@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gxdistill import checkpoint, package, storage, train
+from gxdistill import checkpoint, models, package, storage, train
 from gxdistill.data import batches, source
 from gxdistill.distill import outer
 from gxdistill.errors import UserError
@@ -95,7 +95,8 @@ def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> oute
         job.say(f"resuming at outer step {step}")
     history.cut(int(state.step))
     measure = _monitor(job)
-    call = jax.jit(outer.several_steps(loop, job.draw(settings.batch), settings.steps_per_call))
+    several = outer.several_steps(loop, job.draw(settings.batch), settings.steps_per_call)
+    call = jax.jit(several, compiler_options=models.compiler_options())
     clock = Progress(job.say, "distilling", int(state.step))
     while (done := int(state.step)) < settings.outer_steps:
         state, losses = call(state, job.feed)
