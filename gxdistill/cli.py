@@ -63,7 +63,7 @@ class _OnPackages(NamedTuple):
     """A command on packages alone.
 
     Attributes:
-      run: takes a path for each word of `takes`, and the flags by name.
+      run: takes a path for each word of `takes`, or more for one with dots, and the flags by name.
       takes: its arguments, in words.
       flags: names of its flags, all texts.
       text: what it does.
@@ -190,6 +190,22 @@ _JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
     "evaluate": (_evaluate, "measure classifiers on the test patients, beside baselines"),
     "report": (_report, "write one HTML page with pictures"),
 }
+
+
+def _predict(path: Path, *images: Path, out: str | None) -> None:
+    from gxdistill.run import predicting
+
+    target = Path(out or "predictions").absolute()
+    rows = predicting.predict(path, images, target, _say)
+    for row in rows:
+        refused = f"refused: {row['refused']}" if "refused" in row else None
+        score = "" if row.get("score") is None else f", score {row['score']:.3f}"
+        print(f"{row['image']}: {refused or row['decision'] + score}")
+    print(f"{target}\n{predicting.NOTE}")
+    if any("refused" in row for row in rows):
+        raise UserError("some images were refused, as said above; all others are predicted.")
+
+
 _ON_PACKAGES = {
     "inspect": _OnPackages(_inspect, "PACKAGE", (), "say what is in it"),
     "verify": _OnPackages(
@@ -202,6 +218,12 @@ _ON_PACKAGES = {
         "PACKAGE",
         ("to", "out"),
         "write it, to --out=PATH, --to=npz, safetensors, png or pytorch-folder",
+    ),
+    "predict": _OnPackages(
+        _predict,
+        "PACKAGE IMAGE...",
+        ("out",),
+        "decide whole images, or folders of them; writes --out=DIR",
     ),
     "migrate": _OnPackages(
         _migrate, "FOLDER", ("out",), "write a package of schema version 1 as one of today"
@@ -308,7 +330,8 @@ def _run_on_packages(command: str, arguments: list[str]) -> None:
             known = " ".join(f"--{name}=..." for name in names) or "none"
             raise UserError(f"unexpected {flag!r}; flags of this command: {known}.")
         flags[name] = value
-    if len(paths) != len(takes.split()):
+    least = len(takes.split())
+    if len(paths) < least or (len(paths) > least and not takes.endswith("...")):
         raise UserError(f"name just {takes}, as: gxdistill {command} runs/demo/package.gxd")
     run(*paths, **flags)
 

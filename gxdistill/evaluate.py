@@ -50,7 +50,9 @@ def _forward(
     return jax.lax.map(lambda p: jax.nn.softmax(network.apply(p, patches)), params)
 
 
-def predict(network: Network, params: Params, cohort: Cohort, grid: Grid) -> np.ndarray:
+def predict(
+    network: Network, params: Params, cohort: Cohort, grid: Grid, *, chunk: int = _CHUNK
+) -> np.ndarray:
     """Predicts the class of every patch of every image; needs no mask.
 
     Args:
@@ -58,6 +60,7 @@ def predict(network: Network, params: Params, cohort: Cohort, grid: Grid) -> np.
       params: weights of R networks, each leaf with a leading axis R.
       cohort: the images.
       grid: where patches lie.
+      chunk: patches of one forward pass.
 
     Returns:
       Probabilities, `[R, n_images, n_patches, K]` float32.
@@ -68,9 +71,9 @@ def predict(network: Network, params: Params, cohort: Cohort, grid: Grid) -> np.
     row, col = np.tile(corners, (len(cohort.images), 1)).T
     images = jnp.asarray(cohort.images)
     parts = []
-    for begin in range(0, count, _CHUNK):
+    for begin in range(0, count, chunk):
         # The last chunk repeats the last patch, so that one program serves all chunks.
-        chosen = np.minimum(np.arange(begin, begin + _CHUNK), count - 1)
+        chosen = np.minimum(np.arange(begin, begin + chunk), count - 1)
         where = (image[chosen], row[chosen], col[chosen])
         part = _forward(network, params, images, where, size=grid.size, normalise=grid.normalise)
         parts.append(np.asarray(part))

@@ -54,7 +54,7 @@ def test_help_is_given_wherever_it_is_asked_for(arguments, capsys):
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == [
         *("demo", "prepare", "distill", "train", "evaluate", "report", "inspect", "verify"),
-        *("sign", "diff", "export", "migrate"),
+        *("sign", "diff", "export", "predict", "migrate"),
     ]
     assert max(map(len, said.splitlines())) <= 100
 

@@ -1,0 +1,178 @@
+"""Whole images from a package alone: a score, a decision and a heat map of each.
+
+One image is in memory at a time, whatever their number, and its patches in batches, whatever its
+size.
+"""
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gxdistill import decision, evaluate, package, storage
+from gxdistill.data import grey, images
+from gxdistill.data.batches import Normalisation
+from gxdistill.errors import UserError
+from gxdistill.pytrees import Cohort, Metadata
+from gxdistill.run.progress import Progress, Say
+from gxdistill.run.receiving import Trained, train_networks
+
+NOTE = "For research only: this is not a medical device."
+
+_PIXELS = 1 << 22  # Of the patches of one forward pass: 4096 of 32 x 32, 46 of 299 x 299.
+
+
+def _found(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Lists the files that paths name, folders with all that is in them, each with a short name."""
+    out: list[tuple[Path, str]] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("[!.]*") if file.is_file())
+            out += [(file, file.relative_to(path).as_posix()) for file in inside]
+        else:
+            out.append((path, path.name))
+    if not out:
+        raise UserError(f"There is no file in {', '.join(map(str, paths))}. Name images.")
+    return out
+
+
+def _read(path: Path, patch: Metadata) -> np.ndarray:
+    """Reads one image as the package's images were read; `[H, W, 1]` uint8.
+
+    Raises:
+      BadEntryError: it cannot be read, or is not of the size that the package knows.
+    """
+    factor = patch["downscale"]
+    wanted = (patch["image_height"] * factor, patch["image_width"] * factor)
+    size = images.read_size(path)
+    if size != wanted:
+        raise grey.BadEntryError(
+            f"{size[0]} x {size[1]} pixels, but the package knows images of {wanted[0]} x "
+            f"{wanted[1]} (height x width)"
+        )
+    with images.quiet():
+        return grey.shrink(images.read_image(path), factor)[..., None]
+
+
+def _probabilities(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.ndarray:
+    """Predicts the patches of one image, `[n, K]`: the mean over the networks."""
+    patch, scale = manifest["patch"], manifest["normalisation"]
+    normalise = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
+    grid = evaluate.Grid(patch["size"], patch["stride"], patch["border"], normalise)
+    alone = np.zeros(1, np.int32)
+    text = np.array([""])
+    cohort = Cohort(pixels[None], None, alone, text, text, text, text, ())
+    most = max(1, _PIXELS // patch["size"] ** 2)
+    count = len(grid.corners(cohort))
+    # As few passes as the memory allows, all of one size.
+    chunk = math.ceil(count / math.ceil(count / most))
+    return evaluate.predict(trained.network, trained.params, cohort, grid, chunk=chunk).mean(0)[0]
+
+
+def _row(manifest: Metadata, probabilities: np.ndarray) -> dict[str, Any]:
+    """Decides an image; the counts are of patches by their most probable class."""
+    decided, names = manifest["decision"], manifest["class_names"]
+    scores = decision.score(decided["rule"], probabilities[None])
+    outcome = int(decision.decide(scores, decided["tau"])[0])
+    counts = np.bincount(probabilities.argmax(-1), minlength=len(names))
+    return {
+        "decision": "undecidable" if outcome < 0 else names[-2 + outcome],
+        "undecidable": outcome < 0,
+        "score": None if outcome < 0 else float(scores[0]),
+        "tau": decided["tau"],
+        **{f"patches {name}": int(count) for name, count in zip(names, counts, strict=True)},
+    }
+
+
+def _picture(manifest: Metadata, probabilities: np.ndarray, pixels: np.ndarray) -> bytes:
+    """Draws an image with its heat map, and what it is not; PNG."""
+    from PIL import Image, ImageDraw, PngImagePlugin
+
+    from gxdistill.patching import patch_corners
+    from gxdistill.report import pictures
+
+    patch, shape = manifest["patch"], pixels.shape[:2]
+    corners = patch_corners(shape, patch["size"], patch["stride"], border=patch["border"])
+    heat = pictures.heat_map(probabilities, corners, patch["size"], shape)
+    photograph = pictures.whole(pixels[..., 0]).convert("RGBA")
+    photograph.alpha_composite(pictures.overlay(*heat))
+    page = Image.new("RGB", (max(photograph.width, 290), photograph.height + 14))
+    page.paste(photograph.convert("RGB"))
+    ImageDraw.Draw(page).text((2, photograph.height + 1), NOTE, fill="white")
+    about, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    about.add_text("Comment", NOTE)
+    page.save(buffer, "PNG", pnginfo=about)
+    return buffer.getvalue()
+
+
+def _predictions(
+    trained: Trained, manifest: Metadata, files: Sequence[tuple[Path, str]], folder: Path, say: Say
+) -> Iterator[dict[str, Any]]:
+    clock = Progress(say, "predicting")
+    for i, (path, name) in enumerate(files):
+        try:
+            pixels = _read(path, manifest["patch"])
+        except grey.BadEntryError as error:
+            yield {"image": name, "refused": str(error)}
+        else:
+            probabilities = _probabilities(trained, manifest, pixels)
+            picture = f"{i:04d}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[-100:]}.png"
+            (folder / picture).write_bytes(_picture(manifest, probabilities, pixels))
+            yield {"image": name, "heat_map": picture, **_row(manifest, probabilities)}
+        clock(i + 1, len(files))
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*columns, "note"], restval="")
+    writer.writeheader()
+    # What a spreadsheet would take for a formula is a text to it.
+    names = [re.sub(r"^(?=[=+@-])", "'", row["image"]) for row in rows]
+    writer.writerows(
+        {**row, "image": name, "note": NOTE} for row, name in zip(rows, names, strict=True)
+    )
+    return text.getvalue()
+
+
+def predict(path: Path, paths: Sequence[Path], out: Path, say: Say) -> list[dict[str, Any]]:
+    """Decides whole images with networks that are trained on a package.
+
+    Writes `predictions.csv`, `predictions.json` and a heat map of each image.
+
+    Args:
+      path: file of the package.
+      paths: images, PNG, JPEG, TIFF or DICOM, and folders of them.
+      out: folder to write, which must not exist.
+      say: is told the progress.
+
+    Returns:
+      What `predictions.json` holds of each image: `image`, and `refused` with the reason, or
+      `decision`, `score`, `tau`, `undecidable`, `heat_map` and the number of patches of each class.
+
+    Raises:
+      UserError: the package cannot be read or decides no images, `out` exists, or there is no image
+        that fits the package.
+    """
+    manifest = package.load(path).manifest
+    decided = manifest["decision"]
+    if decided is None or manifest["patch"]["channels"] != 1 or len(manifest["class_names"]) > 3:
+        raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
+    if out.exists():
+        raise UserError(f"{out} exists already. Remove it, or choose another --out.")
+    files = _found(paths)
+    known = manifest["init"]["rule"] == "known"
+    trained = train_networks(path, count=None if known else decided["networks"])
+    with storage.fresh_folder(out) as folder:
+        rows = list(_predictions(trained, manifest, files, folder, say))
+        if all("refused" in row for row in rows):
+            raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
+        whole = {"note": NOTE, "package": package.digest(path), "images": rows}
+        (folder / "predictions.json").write_text(storage.json_text(whole))
+        (folder / "predictions.csv").write_text(_table(rows))
+    return rows
