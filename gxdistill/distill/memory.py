@@ -13,7 +13,7 @@ size of all distilled images at each step, and could not start at a step that is
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -83,19 +83,22 @@ def differentiable(
     def taken(carry: Carry, data: Distilled, start: Start) -> Carry:
         return run(step, carry, data, start, count)
 
-    def passes(carry: Carry, data: Distilled, start: Start) -> _Passes:
-        sizes = estimates(step, carry, data, count) if memory.strategy == "auto" else {}
-        name = chosen(memory, sizes)
-        return _PASSES[name](step, data, start, count)
+    like_carry, like_data = jax.eval_shape(lambda *x: x, carry, data)
+
+    @cache  # Both passes ask; where there is no gradient, nobody does.
+    def passes() -> Callable[[Step, Distilled, Start, int], _Passes]:
+        if memory.strategy != "auto":
+            return _PASSES[memory.strategy]
+        return _PASSES[chosen(memory, estimates(step, like_carry, like_data, count))]
 
     def forward(carry: Carry, data: Distilled, start: Start) -> tuple[Carry, Any]:
-        last, kept = passes(carry, data, start).forward(carry)
+        last, kept = passes()(step, data, start, count).forward(carry)
         return last, (kept, data, start)
 
     def backward(saved: Any, by_carry: Carry) -> tuple[Carry, Distilled, None]:
         kept, data, start = saved
         cotangents = by_carry, jax.tree.map(jnp.zeros_like, data)
-        return *passes(by_carry, data, start).backward(kept, cotangents), None
+        return *passes()(step, data, start, count).backward(kept, cotangents), None
 
     taken.defvjp(forward, backward)
     return taken(carry, data, start)

@@ -34,13 +34,13 @@ def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
       UserError: settings do not fit each other.
     """
     settings = job.config.distill
-    training = Training(memory=Memory(settings.memory, settings.memory_budget_mb << 20))
     data = start(job)
     try:
         made = _synthesis(job)
         optimizer = outer.optimizer(
             settings.outer_steps, rule=settings.label_rule, **settings.optimizer
         )
+        training = Training(memory=_memory(job, data))
         step = meta_gradient.after_training(
             job.network,
             rule=settings.label_rule,
@@ -50,7 +50,6 @@ def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
             known_key=job.key(Use.KNOWN) if job.known else None,
             networks=settings.networks,
         )
-        _say_memory(job, training, data)
         key = jax.random.fold_in(job.key(Use.START), 1)
         learned = dataclasses.replace(data, images=made.init(data.images, key))
     except ValueError as error:
@@ -74,7 +73,8 @@ def _synthesis(job: Job) -> synthesis.Synthesis:
     return known[settings.synthesis]()
 
 
-def _say_memory(job: Job, training: Training, data: Distilled) -> None:
+def _memory(job: Job, data: Distilled) -> Memory:
+    """Chooses the memory strategy, and says what it and the others would take."""
     settings, count = job.config.distill, len(data.log_lr)
     if settings.window != "all":
         if settings.window_steps > count:
@@ -84,9 +84,12 @@ def _say_memory(job: Job, training: Training, data: Distilled) -> None:
             )
         count = settings.window_steps
     params = jax.eval_shape(job.network.init, job.key(Use.KNOWN))
-    taken, sizes = plan(inner_loss(job.network, settings.label_rule), params, data, training, count)
+    memory = Memory(settings.memory, settings.memory_budget_mb << 20)
+    loss = inner_loss(job.network, settings.label_rule)
+    taken, sizes = plan(loss, params, data, Training(memory=memory), count)
     each = ", ".join(f"{name} {size / 2**20:.3g} MiB" for name, size in sizes.items())
     job.say(f"memory of a gradient through {count} inner steps: {each}; taking {taken}")
+    return Memory(taken)
 
 
 def start(job: Job) -> Distilled:
