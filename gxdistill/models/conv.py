@@ -13,6 +13,7 @@ a handful of matrix products. Accelerators keep XLA's own.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ from gxdistill.models.pooling import max_pool
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 4  # Up to here a row of pixels is the longer contiguous run than its channels.
+_CACHED = 2**18  # Values that a CPU core's cache holds beside all else.
 
 
 class _Geometry(NamedTuple):
@@ -39,6 +41,10 @@ class _Geometry(NamedTuple):
     kernel_width: int
     stride: int
     pads: tuple[tuple[int, int], tuple[int, int]]
+
+    @property
+    def taps(self) -> int:
+        return self.kernel_height * self.kernel_width
 
     @property
     def outputs(self) -> tuple[int, int]:
@@ -81,8 +87,10 @@ def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
 
 
 def _products(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
-    few = x.shape[3] <= _FEW_CHANNELS
-    return (_correlate_rows if few else _correlate_taps)(x, y, geometry)
+    if x.shape[3] <= _FEW_CHANNELS:
+        return _correlate_rows(x, y, geometry)
+    gathered = len(y) * math.prod(geometry.outputs) * geometry.taps * x.shape[3]
+    return (_correlate_together if gathered <= _CACHED else _correlate_taps)(x, y, geometry)
 
 
 def _taps(padded: jax.Array, geometry: _Geometry, first_axis: int) -> list[jax.Array]:
@@ -95,6 +103,15 @@ def _taps(padded: jax.Array, geometry: _Geometry, first_axis: int) -> list[jax.A
             cols = slice(j, j + (wide - 1) * stride + 1, stride)
             slices.append(padded[(slice(None),) * first_axis + (rows, cols)])
     return slices
+
+
+def _correlate_together(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
+    """One product in all, over taps gathered side by side, right for small batches."""
+    channels, features = x.shape[3], y.shape[3]
+    padded = jnp.pad(x, ((0, 0), *geometry.pads, (0, 0)))
+    gathered = jnp.concatenate(_taps(padded, geometry, 1), -1).reshape(-1, geometry.taps * channels)
+    product = gathered.T @ y.reshape(-1, features)
+    return product.reshape(geometry.kernel_height, geometry.kernel_width, channels, features)
 
 
 def _correlate_taps(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:

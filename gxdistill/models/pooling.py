@@ -7,6 +7,15 @@ import jax
 import jax.numpy as jnp
 
 
+def kept(x: jax.Array) -> jax.Array:
+    """Returns `x`, computed once for all that reads it.
+
+    On a CPU, XLA would otherwise compute it again for each copy of it that a convolution gathers,
+    element by element. It takes `compiler_options` of `models.conv` for this to hold.
+    """
+    return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+
+
 def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """Takes the maximum of each `size` x `size` block: `[N, H, W, C] -> [N, H//s, W//s, C]`.
 
@@ -22,7 +31,7 @@ def average_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """Takes the mean of each `size` x `size` block: `[N, H, W, C] -> [N, H//s, W//s, C]`."""
     blocks = _blocks(x, size)
     parts = [blocks[:, :, i, :, j] for i in range(size) for j in range(size)]
-    return sum(parts[1:], parts[0]) / size**2
+    return kept(sum(parts[1:], parts[0]) / size**2)
 
 
 def _blocks(x: jax.Array, size: int) -> jax.Array:

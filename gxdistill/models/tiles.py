@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from gxdistill.models.pooling import kept
+
 Layer = tuple[jax.Array, jax.Array]  # kernel [k, k, Ci, Co] and bias [Co]
 _Grid = tuple[int, int, int]  # tiles from top to bottom, from left to right, and images
 
@@ -41,7 +43,7 @@ def conv_pool_relu(x: jax.Array, layers: Sequence[Layer], before: int) -> jax.Ar
         a, b, c, d = jnp.split(product, 4)
         side //= 2
         pooled = _larger(_larger(a, b), _larger(c, d))
-        rows = _kept(jax.nn.relu(pooled + jnp.tile(bias, side * side)[:, None]))
+        rows = kept(jax.nn.relu(pooled + jnp.tile(bias, side * side)[:, None]))
     return rows.reshape(-1, *grid).transpose(3, 1, 2, 0)
 
 
@@ -57,11 +59,6 @@ def _tiles(size: int, layers: Sequence[Layer]) -> int:
     return size
 
 
-def _kept(x: jax.Array) -> jax.Array:
-    # Otherwise XLA would compute `x` again for each of its copies, element by element.
-    return jax.lax.optimization_barrier(x)
-
-
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(a >= b, a, b)  # Its derivative is a choice; that of `maximum` halves ties.
 
@@ -71,9 +68,9 @@ def _cut(x: jax.Array, side: int, before: int, tiles: tuple[int, int]) -> tuple[
     (count, *size, channels), (tall, wide) = x.shape, tiles
     pads = [(before, side * n - before - pixels, 0) for n, pixels in zip(tiles, size, strict=True)]
     x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *pads, (0, 0, 0)))
-    x = _kept(x.reshape(count, -1)).T.reshape(tall, side, wide, side, channels, count)
+    x = kept(x.reshape(count, -1)).T.reshape(tall, side, wide, side, channels, count)
     rows = x.transpose(1, 3, 4, 0, 2, 5).reshape(side * side * channels, -1)
-    return _kept(rows), (tall, wide, count)
+    return kept(rows), (tall, wide, count)
 
 
 def _neighbours(rows: jax.Array, grid: _Grid, reach: int) -> tuple[jax.Array, _Grid]:
@@ -83,10 +80,10 @@ def _neighbours(rows: jax.Array, grid: _Grid, reach: int) -> tuple[jax.Array, _G
     # First along, then across: the second time whole rows of tiles are contiguous.
     x, run = rows.reshape(-1, wide * count), right * count
     x = jnp.stack([x[:, i * count : i * count + run] for i in range(reach + 1)])
-    x, run = _kept(x.reshape(-1, tall * run)), down * run
+    x, run = kept(x.reshape(-1, tall * run)), down * run
     step = right * count
     x = jnp.stack([x[:, i * step : i * step + run] for i in range(reach + 1)])
-    return _kept(x.reshape(-1, run)), (down, right, count)
+    return kept(x.reshape(-1, run)), (down, right, count)
 
 
 def _spread(kernel: jax.Array, side: int, reach: int) -> jax.Array:
@@ -109,4 +106,4 @@ def _spread(kernel: jax.Array, side: int, reach: int) -> jax.Array:
         ]
     )
     spread = spread.reshape(-1, reach + 1, side, reach + 1, side, channels)
-    return _kept(spread.transpose(0, 1, 3, 2, 4, 5).reshape(side * side * features, -1))
+    return kept(spread.transpose(0, 1, 3, 2, 4, 5).reshape(side * side * features, -1))

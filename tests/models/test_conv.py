@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gxdistill.models import conv
 from gxdistill.models.conv import conv2d, conv_pool_relu
 
 # Images [N, H, W, Ci], kernel [h, w, Co], stride, padding.
@@ -33,18 +34,18 @@ def _draw(images, kernel, count=2):
     return [tuple(rng.normal(size=s).astype(np.float32) for s in shapes) for _ in range(count)]
 
 
-def _derivatives(conv):
-    """Value, gradient and Hessian-vector product, reverse over reverse, of a cubic in `conv`."""
+def _derivatives(convolve):
+    """Value, gradient and Hessian-vector product, reverse over reverse, of a cubic in a convolution."""
 
     def loss(point):
-        return jnp.sum(conv(*point) ** 3)
+        return jnp.sum(convolve(*point) ** 3)
 
     def slope(point, direction):
         along = jax.tree.map(jnp.vdot, jax.grad(loss)(point), direction)
         return sum(jax.tree.leaves(along))
 
     def all_three(point, direction):
-        return conv(*point), jax.grad(loss)(point), jax.grad(slope)(point, direction)
+        return convolve(*point), jax.grad(loss)(point), jax.grad(slope)(point, direction)
 
     return jax.jit(all_three)
 
@@ -127,13 +128,28 @@ def test_value_gradients_and_hessian_products_equal_xlas(images, kernel, stride,
     _assert_close(ours(point, direction), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("images", "kernel", "stride", "padding"), CASES[2:4])
+def test_a_product_for_each_tap_equals_one_in_all(monkeypatch, images, kernel, stride, padding):
+    point, direction = _draw(images, kernel)
+
+    def derivatives():
+        return _derivatives(lambda x, k: conv2d(x, k, stride=stride, padding=padding))
+
+    together = derivatives().lower(point, direction)
+    monkeypatch.setattr(conv, "_CACHED", 0)
+    apart = derivatives().lower(point, direction)
+    assert apart.as_text().count("dot_general") > together.as_text().count("dot_general")
+    results = [lowered.compile()(point, direction) for lowered in (together, apart)]
+    _assert_close(*results, rtol=1e-5)
+
+
 def test_hessian_products_forward_over_reverse_and_reverse_over_forward_equal_xlas():
     images, kernel, stride, padding = CASES[3]
     point, direction = _draw(images, kernel)
 
-    def products(conv):
+    def products(convolve):
         def loss(point):
-            return jnp.sum(conv(*point) ** 3)
+            return jnp.sum(convolve(*point) ** 3)
 
         def slope(point):
             return jax.jvp(loss, (point,), (direction,))[1]
@@ -194,12 +210,12 @@ def test_a_meta_gradient_through_checkpoint_scan_and_vmap_equals_xlas():
     (x, k), (y, k2) = _draw((2, 6, 6, 3), (3, 3, 3))
     kernels = np.stack([k, k2])
 
-    def meta_loss(conv, wrap, loop, point):
+    def meta_loss(convolve, wrap, loop, point):
         def inner(k, x):
-            return k - 0.01 * jax.grad(lambda k: jnp.mean(jnp.tanh(conv(x, k)) ** 2))(k)
+            return k - 0.01 * jax.grad(lambda k: jnp.mean(jnp.tanh(convolve(x, k)) ** 2))(k)
 
         def descended(k):
-            return jnp.sum(conv(y, loop(wrap(inner), k, jnp.stack([point[0], y]))) ** 2)
+            return jnp.sum(convolve(y, loop(wrap(inner), k, jnp.stack([point[0], y]))) ** 2)
 
         return jnp.sum(jax.vmap(descended)(point[1]))
 
