@@ -35,7 +35,7 @@ def _draw(images, kernel, count=2):
 
 
 def _derivatives(convolve):
-    """Value, gradient and Hessian-vector product, reverse over reverse, of a cubic in a convolution."""
+    """Value, gradient and Hessian-vector product, reverse over reverse, of a convolution cubed."""
 
     def loss(point):
         return jnp.sum(convolve(*point) ** 3)
