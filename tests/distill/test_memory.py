@@ -119,8 +119,6 @@ def _sizes(name, options, size, images, rates):
 SIZES = {
     "lenet": ("lenet", {}, 28, 10, 30),
     "lenet-long": ("lenet", {}, 28, 10, 300),
-    "lenet-many": ("lenet", {}, 28, 100, 30),
-    "convnet-narrow": ("convnet", {"width": 32}, 16, 3, 20),
     "convnet": ("convnet", {"width": 128}, 28, 10, 10),
 }
 
