@@ -146,6 +146,10 @@ def _item(x: jax.Array, i: Start) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
 
 
+def _put(x: jax.Array, item: jax.Array, i: Start) -> jax.Array:
+    return jax.lax.dynamic_update_index_in_dim(x, item, i, 0)
+
+
 def _at(data: Distilled, t: Start) -> Distilled:
     """Says where the batch and the rate of step `t` lie: the S batches come in turn."""
     s = t % len(data.images)
@@ -168,7 +172,7 @@ def _through(
     by_carry, by_batch = pull(by_carry)
 
     def add(x: jax.Array, i: Start, dx: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_index_in_dim(x, _item(x, i) + dx, i, 0)
+        return _put(x, _item(x, i) + dx, i)
 
     return by_carry, jax.tree.map(add, by_data, _at(by_data, t), by_batch)
 
@@ -241,10 +245,10 @@ def _history(
 
     def again(j: jax.Array, history: Carry) -> Carry:
         carry = step(_row(history, j - 1), _batch(data, first + j - 1))
-        return jax.tree.map(lambda rows, row: rows.at[j].set(row), history, carry)
+        return jax.tree.map(partial(_put, i=j), history, carry)
 
     zeros = jax.tree.map(lambda row: jnp.zeros((room, *row.shape), row.dtype), carry)
-    begin = jax.tree.map(lambda rows, row: rows.at[0].set(row), zeros, carry)
+    begin = jax.tree.map(partial(_put, i=0), zeros, carry)
     return jax.lax.fori_loop(1, length, again, begin)
 
 

@@ -119,7 +119,7 @@ def _may_be(name: str, value: Any, default: Any) -> str | None:
         return None if value is None or _is_size(value) else "height and width in pixels, or None"
     if not isinstance(value, type(default)):
         return f"a {type(default).__name__}"
-    if name == "distill.augmentations" and not set(value) <= set(AUGMENTATIONS):
+    if name == "distill.augmentations" and any(kind not in AUGMENTATIONS for kind in value):
         return f"names among {', '.join(map(repr, AUGMENTATIONS))}"
     if name == "data.label_names" and (not value or len({*value, "irrelevant"}) <= len(value)):
         return "names that differ from each other and from 'irrelevant'"

@@ -52,6 +52,7 @@ def test_a_number_out_of_range_is_refused_by_name(name):
         ("distill.label_rule", "hard", "'raw' or 'softmax' or 'clipped'"),
         ("distill.started_from", "dreams", "'noise' or 'real'"),
         ("distill.augmentations", ("turn", "blur"), "names among 'flip', 'turn'"),
+        ("distill.augmentations", (["turn"],), "names among 'flip', 'turn'"),
         ("distill.augmentations", "turn", "a tuple"),
         ("distill.window", "first", "'all' or 'last' or 'random' or 'adaptive'"),
         ("distill.rates", "frozen", "'per_step' or 'shared' or 'order_free'"),
