@@ -111,7 +111,8 @@ def comparison(findings: Findings) -> Iterator[Markup]:
         return
     images = any(part.get("images") for part in contenders.values())
     columns = dict(_FIGURES) if images else {"balanced_patch_accuracy": "Patch accuracy"}
-    order = [*(n for n in _CONTENDERS if n in contenders), *sorted(contenders.keys() - _CONTENDERS)]
+    places = {name: place for place, name in enumerate(_CONTENDERS)}
+    order = sorted(contenders, key=lambda name: places.get(name, places["fresh_networks"]))
     rows = [_row(name, contenders[name], columns) for name in order]
     head = tag("tr", tag("th", "Trained on", scope="col"), *_heads(columns))
     foot = [_shares_row(findings.shares, columns)] if findings.shares else []
@@ -141,7 +142,7 @@ def _row(name: str, contender: Metadata, columns: Metadata) -> Markup:
     images = contender.get("images") or {}
     if images.get("undecidable"):
         about += f", {images['undecidable']:.3g} of {images['images']} images undecidable"
-    title = _CONTENDERS.get(name, name.replace("_", " "))
+    title = _CONTENDERS.get(name, f"Distilled images, {name.replace('_', ' ')}")  # on_NETWORK
     cells = (_cell(_figure(contender, key), label) for key, label in columns.items())
     ours = "ours" if name == "distilled" else None
     return tag("tr", tag("th", title, tag("small", about), scope="row"), *cells, class_=ours)

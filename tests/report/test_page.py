@@ -140,7 +140,7 @@ def test_a_cohort_without_whole_image_decisions(workdir):
     )
     stages.write_cohort(workdir, stages.make_cohort(names, masks=False), ())
     (workdir / "heatmaps.npz").unlink()
-    contenders = {"distilled": dict(results), "all_patches": dict(results)}
+    contenders = {name: dict(results) for name in ("distilled", "all_patches", "on_lenet")}
     contenders["distilled"]["networks"] = {
         "network": {"name": "convnet"},
         "package": package.digest(workdir / "package.gxd"),
@@ -152,6 +152,8 @@ def test_a_cohort_without_whole_image_decisions(workdir):
     assert (
         "with the known initial weights, trained on nothing else, reaches a balanced patch" in text
     )
+    titles = ("Distilled images1", "Distilled images, on lenet", "All real patches, the ceiling")
+    assert sorted(titles, key=text.index) == list(titles)
     assert "There is no curve: whole images are not decided here." in text
     assert "There are none: whole images are not decided here" in text
     assert "Of 10 classes the 5 largest are shown." in text
