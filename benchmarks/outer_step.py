@@ -28,6 +28,8 @@ import numpy as np
 from benchmarks.record import RESULTS, record
 from gxdistill import models
 from gxdistill.distill import init, meta_gradient, outer, truncation
+from gxdistill.distill.memory import Memory
+from gxdistill.distill.unroll import Training
 from gxdistill.pytrees import Batch, Network
 
 CLASSES = 10
@@ -57,6 +59,7 @@ class Setting:
       width: channels of a ConvNet; 0 leaves the network's own.
       threads: processors to stay on; 0 for all.
       window: last inner steps that are differentiated; 0 for all.
+      memory: what their gradient keeps, see `gxdistill.distill.memory`.
     """
 
     network: str = "lenet"
@@ -70,6 +73,7 @@ class Setting:
     width: int = 0
     threads: int = 0
     window: int = 0
+    memory: str = "auto"
 
     @property
     def case(self) -> str:
@@ -119,7 +123,8 @@ def prepare(
     network = around(
         models.create(setting.network, shape=shape, classes=CLASSES, dtype=setting.dtype, **options)
     )
-    train = truncation.fixed_window(setting.window) if setting.window else truncation.full()
+    how = Training(memory=Memory(setting.memory))
+    train = truncation.fixed_window(setting.window, how) if setting.window else truncation.full(how)
     step = meta_gradient.after_training(network, rule="raw", train=train, networks=setting.networks)
     adam = outer.optimizer(1000, images_lr=0.01, labels_lr=0.01, rates_lr=0.01)
     loop = outer.distiller(step, adam)
