@@ -47,6 +47,11 @@ AXES = {
         tuple(replace(_BASE, steps=steps) for steps in (1, 10, 30, 100)),
         lambda setting: setting.steps * setting.epochs,
     ),
+    "inner_steps_nested": Axis(
+        "inner steps T, memory nested",
+        tuple(replace(_BASE, steps=steps, memory="nested") for steps in (1, 10, 30, 100)),
+        lambda setting: setting.steps * setting.epochs,
+    ),
     "batch": Axis(
         "real images",
         tuple(replace(_BASE, batch=batch) for batch in (256, 512, 1024, 2048)),
