@@ -217,7 +217,7 @@ _ON_PACKAGES = {
         _export,
         "PACKAGE",
         ("to", "out"),
-        "write it, to --out=PATH, --to=npz, safetensors, png or pytorch-folder",
+        "write it, to --out=PATH, --to=npz, safetensors, png, pytorch-folder or tfds",
     ),
     "predict": _OnPackages(
         _predict,

@@ -1,15 +1,17 @@
-"""Packages for programs that know nothing of this one: NumPy, PyTorch, picture viewers.
+"""Packages for programs that know nothing of this one: NumPy, PyTorch, tfds, picture viewers.
 
 Labels are written as they are trained on, after the package's rule, and rates as such, not as
 logarithms: whoever reads them needs no manifest.
 """
 
+import contextlib
 import csv
 import io
+import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -123,11 +125,66 @@ def _pytorch_folder(content: _Content, path: Path) -> None:
         (folder / CARD).write_text(card(content.package))
 
 
+def _tfds_builder(tfds: Any, content: _Content) -> type:
+    """Makes the class that tells tensorflow-datasets what there is."""
+    images, labels, rates = (content.arrays[n] for n in ("images", "labels", "learning_rates"))
+    steps, per_step = images.shape[:2]
+    features = {
+        "image": tfds.features.Tensor(shape=images.shape[2:], dtype=np.float32),
+        "label": tfds.features.Tensor(shape=labels.shape[2:], dtype=np.float32),
+        "learning_rates": tfds.features.Tensor(shape=(len(rates) // steps,), dtype=np.float32),
+        "step": np.int64,
+    }
+
+    class Distilled(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        code_path = None  # where tfds would look for checksums of downloads
+
+        def _info(self) -> Any:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=card(content.package),
+                features=tfds.features.FeaturesDict(features),
+                disable_shuffling=True,  # the order belongs to the data
+            )
+
+        def _split_generators(self, _: Any) -> dict[str, Any]:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+            for i in range(steps * per_step):
+                step, place = divmod(i, per_step)
+                example = {"image": images[step, place], "label": labels[step, place], "step": step}
+                yield i, example | {"learning_rates": rates[step::steps]}
+
+    return Distilled
+
+
+def _tfds(content: _Content, path: Path) -> None:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UserError(
+            "The library tensorflow-datasets is not installed. Install it by "
+            "`pip install 'gxdistill[tfds]'`."
+        ) from error
+    one_file = tfds.download.DownloadConfig(num_shards=1)
+    with storage.fresh_folder(path) as folder, contextlib.redirect_stdout(io.StringIO()):
+        tfds.disable_progress_bar()
+        work = folder / "work"
+        builder = _tfds_builder(tfds, content)(data_dir=str(work), file_format="array_record")
+        builder.download_and_prepare(download_config=one_file, file_format="array_record")
+        for file in Path(builder.data_dir).iterdir():
+            file.rename(folder / file.name)
+        shutil.rmtree(work)
+
+
 _WRITERS: dict[str, Callable[[_Content, Path], None]] = {
     "npz": _npz,
     "safetensors": _safetensors,
     "png": _png,
     "pytorch-folder": _pytorch_folder,
+    "tfds": _tfds,
 }
 FORMATS = tuple(_WRITERS)
 
@@ -142,6 +199,8 @@ def export(package: Package, path: Path, to: str) -> None:
     - `png`: a folder of 8-bit pictures, clipped at black and white, with `labels.csv`: to look at.
     - `pytorch-folder`: a folder of `.npy` files, `images` as `[S, B, C, H, W]`, and `start/` with
       the names and the layouts of PyTorch.
+    - `tfds`: a folder for `tensorflow_datasets.builder_from_directory`, in the order of training;
+      each image with its label, step, and the learning rate of its step in each epoch.
 
     Args:
       package: from `load`.
@@ -149,7 +208,8 @@ def export(package: Package, path: Path, to: str) -> None:
       to: one of `FORMATS`.
 
     Raises:
-      UserError: the form is unknown, something is at the place, or it cannot be written.
+      UserError: the form is unknown, a library that it needs is not there, something is at the
+        place, or it cannot be written.
     """
     if to not in _WRITERS:
         raise UserError(f"A package cannot be exported to {to!r}; choose {', '.join(FORMATS)}.")

@@ -87,6 +87,34 @@ def test_pictures_show_the_pixels(tmp_path, channels):
     assert "## Privacy" in (tmp_path / "p/README.md").read_text()
 
 
+@pytest.mark.slow
+def test_tensorflow_datasets_reads_its_folder_in_order(tmp_path, capfd):
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        pytest.skip("needs tensorflow-datasets: pip install 'gxdistill[tfds]'")
+    import tensorflow_datasets as tfds
+
+    made = make()
+    package.export(made, tmp_path / "p", "tfds")
+    assert capfd.readouterr().out == ""
+    examples = list(tfds.builder_from_directory(tmp_path / "p").as_data_source("train"))
+    assert len(examples) == 8
+    for i, example in enumerate(examples):
+        step, place = divmod(i, 4)
+        assert example["step"] == step
+        np.testing.assert_array_equal(example["image"], made.distilled.images[step, place])
+        labels = _softmax(made.distilled.labels[step, place])
+        np.testing.assert_allclose(example["label"], labels, rtol=1e-6)
+        rates = np.exp(made.distilled.log_lr[step::2])
+        np.testing.assert_allclose(example["learning_rates"], rates, rtol=1e-6)
+    assert not any(path.is_dir() for path in (tmp_path / "p").iterdir())
+
+
+def test_without_tfds_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'gxdistill\[tfds\]'"):
+        package.export(make(), tmp_path / "p", "tfds")
+
+
 def test_images_that_are_no_pictures_are_not_drawn(tmp_path):
     images = np.zeros((1, 1, 4, 4, 2), np.float32)
     odd = Distilled(images, np.zeros((1, 1, 3), np.float32), np.zeros(1, np.float32))
