@@ -284,7 +284,7 @@ def test_a_bad_setting_is_refused(setting, reason, tmp_path, capsys):
         (("prepare", "more"), "'more'"),
         (("train", "--seeds=0"), "seeds"),
         (("train", "--package=nowhere"), "nowhere"),
-        (("inspect",), "name one package"),
+        (("inspect",), "name just PACKAGE"),
         (("verify", "nowhere"), "nowhere"),
         (("report", "--workdir=nowhere"), "nowhere"),
     ],
