@@ -48,7 +48,7 @@ def figures(evaluation: Metadata, wall_s: float) -> list[tuple[str, float, float
     contenders, shares = evaluation["contenders"], evaluation["shares"]
     distilled = contenders["distilled"]
     parts = {name: part.get("images", {}) for name, part in contenders.items()}
-    found = [("balanced_patch_accuracy", distilled["balanced_patch_accuracy"])]
+    found = [(name, distilled[name]) for name in ("accuracy", "balanced_patch_accuracy")]
     found += [(name, parts["distilled"].get(name)) for name in ("hm", "auc", "sen", "spe")]
     found.append(("hm_at_package_tau", distilled.get("at_package_tau", {}).get("hm")))
     for name, contender in contenders.items():

@@ -21,13 +21,15 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     if variant not in ("full", "smoke"):
         raise ValueError(f"unknown variant {variant!r}; there are 'full' and 'smoke'")
     config = default_config()
-    config.name = "mnist"
+    config.name = "mnist_lenet_known_10"
     config.data.kind = "mnist"
     config.data.path = os.environ.get("GXDISTILL_DATA", "../shared/data") + "/mnist"
     config.patch.size = 28
     config.patch.stride = 28
     config.network.name = "lenet"
     config.distill.update(init="known", steps=1, images_per_step=10, epochs=30, batch=1024)
+    config.distill.update(outer_steps=8000, checkpoint_every=200, evaluate_every=500)
+    config.distill.optimizer.update(images_lr=0.02, labels_lr=0.01, rates_lr=0.01)
     if variant == "smoke":
         config.name = "mnist_smoke"
         config.data.limit = 700

@@ -107,13 +107,18 @@ def spread(values: list[float]) -> Metadata:
 
 def patch_accuracy(
     probabilities: np.ndarray, table: PatchTable, corners: np.ndarray
-) -> list[float]:
-    """Measures the balanced accuracy of each network: `[R, n_images, n_patches, K]` -> R values."""
+) -> dict[str, Metadata]:
+    """Measures how many patches are told right: `[R, n_images, n_patches, K]`.
+
+    Returns:
+      Over the R networks, as `spread` does: `balanced_patch_accuracy`, the mean recall over the
+      classes, and `accuracy`, the share of all patches.
+    """
     classes = probabilities.shape[-1]
-    return [
-        metrics.balanced_accuracy(table_predictions(one, table, corners), table.label, classes)
-        for one in probabilities
-    ]
+    predicted = [table_predictions(one, table, corners) for one in probabilities]
+    balanced = [metrics.balanced_accuracy(one, table.label, classes) for one in predicted]
+    plain = [float((one == table.label).mean()) for one in predicted]
+    return {"balanced_patch_accuracy": spread(balanced), "accuracy": spread(plain)}
 
 
 def image_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:

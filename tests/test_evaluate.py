@@ -87,9 +87,12 @@ def test_a_table_finds_its_patches_in_the_grid(probabilities, cohort):
     for label in range(toy.CLASSES):
         hits = [p == label for p, truth in zip(expected, labels, strict=True) if truth == label]
         recalls.append(sum(hits) / len(hits))
-    accuracies = evaluate.patch_accuracy(probabilities, table, corners)
-    assert len(accuracies) == R
-    np.testing.assert_allclose(accuracies[1], sum(recalls) / 3, rtol=1e-12)
+    of_one = evaluate.patch_accuracy(probabilities[1:2], table, corners)
+    right = [p == truth for p, truth in zip(expected, labels, strict=True)]
+    np.testing.assert_allclose(of_one["accuracy"]["mean"], sum(right) / len(right), rtol=1e-12)
+    balanced = of_one["balanced_patch_accuracy"]["mean"]
+    np.testing.assert_allclose(balanced, sum(recalls) / 3, rtol=1e-12)
+    assert evaluate.patch_accuracy(probabilities, table, corners)["accuracy"]["n"] == R
 
 
 def test_patches_of_the_area_rule_lie_on_the_grid(probabilities, cohort):

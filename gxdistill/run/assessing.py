@@ -73,10 +73,9 @@ def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
     return None if np.isnan(tau) else float(tau)
 
 
-def _patch_accuracy(job: Job, probabilities: np.ndarray) -> Metadata:
+def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
     corners = job.grid.corners(job.test)
-    accuracy = evaluate.patch_accuracy(probabilities, job.tables["test"], corners)
-    return evaluate.spread(accuracy)
+    return dict(evaluate.patch_accuracy(probabilities, job.tables["test"], corners))
 
 
 def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
@@ -105,7 +104,7 @@ def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
       The manifest's `decision` and `results`.
     """
     probabilities = evaluate.predict(job.network, params, job.test, job.grid)
-    results = {"balanced_patch_accuracy": _patch_accuracy(job, probabilities)}
+    results = _patch_accuracy(job, probabilities)
     tau = joint_threshold(job, job.network, params) if decides_images(job.test) else None
     if tau is None:
         return None, results
@@ -226,7 +225,7 @@ def _judged(
       thresholds `[R]`, each network's own, where whole images are decided.
     """
     probabilities = evaluate.predict(network, params, job.test, grid)
-    figures: dict[str, Any] = {"balanced_patch_accuracy": _patch_accuracy(job, probabilities)}
+    figures = _patch_accuracy(job, probabilities)
     if not decides_images(job.test):
         return figures, probabilities, None
     taus = own_thresholds(job, network, params, grid)
