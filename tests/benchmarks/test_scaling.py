@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks import outer_step, scaling
-from benchmarks.record import Figure
+from benchmarks.record import Figure, read
 from gxdistill.errors import UserError
 
 _COMMON = {
@@ -77,3 +77,9 @@ def test_the_command_measures_its_setting(monkeypatch):
     with pytest.raises(TypeError):  # nothing measured is nothing to print
         outer_step.main()
     assert seen == [(setting, 3)]
+
+
+@pytest.mark.parametrize("path", sorted(scaling.PLOTS.glob("*.svg")), ids=lambda path: path.stem)
+def test_the_plots_show_what_is_recorded(path, tmp_path):
+    name = path.stem.removeprefix("cost_against_")
+    assert _texts(path) == _texts(scaling.plot(name, read(), tmp_path))
