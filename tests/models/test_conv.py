@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gxdistill.models import conv
-from gxdistill.models.conv import conv2d, conv_pool_relu
+from gxdistill.models.conv import compiler_options, conv2d, conv_pool_relu
 
 # Images [N, H, W, Ci], kernel [h, w, Co], stride, padding.
 CASES = [
@@ -241,3 +241,12 @@ def test_xlas_own_convolution_on_request():
 def test_padding_must_be_known():
     with pytest.raises(ValueError, match="`padding` is 'FULL'"):
         conv2d(jnp.zeros((1, 4, 4, 1)), jnp.zeros((3, 3, 1, 1)), padding="FULL")
+
+
+def test_the_compilers_options_keep_barriers_and_change_no_result():
+    x, layers = np.ones((2, 12, 12, 1), np.float32), _draw_layers(1, CHAINS[0][1])
+    plain = jax.jit(conv_pool_relu).lower(x, layers).compile()
+    ours = jax.jit(conv_pool_relu, compiler_options=compiler_options()).lower(x, layers).compile()
+    assert ("opt-barrier(" in ours.as_text()) == (jax.default_backend() == "cpu")
+    assert "opt-barrier(" not in plain.as_text()
+    np.testing.assert_allclose(ours(x, layers), plain(x, layers), rtol=1e-5, atol=1e-5)
