@@ -104,7 +104,7 @@ def _draw(ax: "Axes", axis: Axis, metric: str, y: list[float]) -> None:
     for at, value in zip(x, y, strict=True):
         shift = (0, 7)
         ax.annotate(f"{value:{form}}", (at, value), shift, textcoords="offset points", ha="center")
-    ax.set_xlim(0, 1.08 * max(x))
+    ax.set_xlim(-0.07 * max(x), 1.08 * max(x))
     ax.set_ylim(0, 1.2 * max(y))
     ax.set_xlabel(axis.label)
     ax.set_title(f"{name}: {start:.3g} + {slope:.3g} x, R² {fit:.3f}", fontsize=10)
