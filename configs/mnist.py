@@ -28,7 +28,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.patch.stride = 28
     config.network.name = "lenet"
     config.distill.update(init="known", steps=1, images_per_step=10, epochs=30, batch=1024)
-    config.distill.update(outer_steps=8000, checkpoint_every=200, evaluate_every=500)
+    config.distill.update(outer_steps=4000, checkpoint_every=200, evaluate_every=500)
     config.distill.optimizer.update(images_lr=0.02, labels_lr=0.01, rates_lr=0.01)
     if variant == "smoke":
         config.name = "mnist_smoke"
