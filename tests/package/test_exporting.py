@@ -174,7 +174,7 @@ def _trainable():
 
 
 def test_the_example_is_short():
-    code = (ROOT / "examples/train_in_pytorch.py").read_text().partition('"""\n\n')[2]
+    code = (ROOT / "docs/train_in_pytorch.py").read_text().partition('"""\n\n')[2]
     lines = [line for line in code.splitlines() if line and not line.startswith("import")]
     assert len([line for line in lines if not line.startswith("from")]) <= 20
     assert not re.search("jax|gxdistill", code)
@@ -186,7 +186,7 @@ def test_pytorch_alone_trains_to_the_same_weights(tmp_path):
         pytest.skip("needs PyTorch: pip install 'gxdistill[torch]'")
     network, made = _trainable()
     package.export(made, tmp_path / "p", "pytorch-folder")
-    command = [sys.executable, "-W", "ignore", ROOT / "examples/train_in_pytorch.py"]
+    command = [sys.executable, "-W", "ignore", ROOT / "docs/train_in_pytorch.py"]
     subprocess.run([*command, tmp_path / "p", tmp_path / "weights.npz"], check=True)
     trained = train.replay(network, made.start, made.distilled, rule="softmax")
     leaves = jax.tree_util.tree_leaves_with_path(trained)

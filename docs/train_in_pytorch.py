@@ -1,7 +1,7 @@
 """Trains the default ConvNet on a package in PyTorch alone; neither JAX nor gxdistill is needed.
 
 gxdistill export FILE.gxd --to=pytorch-folder --out=FOLDER
-python examples/train_in_pytorch.py FOLDER weights.npz
+python docs/train_in_pytorch.py FOLDER weights.npz
 """
 
 import sys
