@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import os
-import resource
 import shlex
 import statistics
 import sys
@@ -25,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.peak_memory import peak_rss_mb
 from benchmarks.record import RESULTS, record
 from gxdistill import models
 from gxdistill.distill import init, meta_gradient, outer, truncation
@@ -167,7 +167,7 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
         "median_cpu_s": round(cpu_s, 4),
         "median_s": round(clock_s, 4),
         # Before the product below adds its own.
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_rss_mb": peak_rss_mb(),
         "temp_mb": round(memory.temp_size_in_bytes / 1e6, 1),
         "compile_s": round(compile_s, 2),
         "matmul_cpu_s": round(_matmul_seconds(), 4),

@@ -15,7 +15,6 @@ import argparse
 import json
 import math
 import os
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +22,8 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # PyTorch's own abbreviation.
+
+from benchmarks.peak_memory import peak_rss_mb
 
 Weights = list[torch.Tensor]
 Apply = Callable[[Weights, torch.Tensor], torch.Tensor]
@@ -203,7 +204,7 @@ def measure(setting: argparse.Namespace) -> dict[str, float]:
     return {
         "median_cpu_s": round(statistics.median(processor[1:]), 4),
         "median_s": round(statistics.median(clock[1:]), 4),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_rss_mb": peak_rss_mb(),
     }
 
 
