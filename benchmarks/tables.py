@@ -36,6 +36,16 @@ TABLES = {
             *("hm_at_package_tau", "package_bytes", "wall_s"),
         ),
     ),
+    "mnist": Table(
+        cases=("mnist_lenet_known_10",),
+        metrics=(
+            "accuracy",
+            "balanced_random_real",
+            "balanced_all_patches",
+            "package_bytes",
+            "wall_s",
+        ),
+    ),
     "against_torch": Table(
         cases=tuple(f"against_torch_{row.name}" for row in against_torch.ROWS),
         metrics=tuple(against_torch.UNITS),
