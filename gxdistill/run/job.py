@@ -196,11 +196,15 @@ class Job:
         """Whether the initial weights are known."""
         return self.config.distill.init == "known"
 
+    @cached_property
+    def _cohort_digest(self) -> str:
+        return _digest(self.source.cohort)  # may be of a gigabyte, and is asked for several times
+
     def identity(self) -> Metadata:
         """All that the result depends on, as JSON can hold it: settings, a digest of the cohort."""
         chosen = {name: self.config[name] for name in _IDENTITY}
         settings = json.loads(ml_collections.ConfigDict(chosen).to_json_best_effort())
-        return {**settings, "cohort": _digest(self.source.cohort)}
+        return {**settings, "cohort": self._cohort_digest}
 
 
 def _digest(cohort: Cohort) -> str:

@@ -159,7 +159,8 @@ def predict(path: Path, paths: Sequence[Path], out: Path, say: Say) -> list[dict
       UserError: the package cannot be read or decides no images, `out` exists, or there is no image
         that fits the package.
     """
-    manifest = package.load(path).manifest
+    content = package.load(path)
+    manifest = content.manifest
     decided = manifest["decision"]
     if decided is None or manifest["patch"]["channels"] != 1 or len(manifest["class_names"]) > 3:
         raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
@@ -172,7 +173,7 @@ def predict(path: Path, paths: Sequence[Path], out: Path, say: Say) -> list[dict
         rows = list(_predictions(trained, manifest, files, folder, say))
         if all("refused" in row for row in rows):
             raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
-        whole = {"note": NOTE, "package": package.digest(path), "images": rows}
+        whole = {"note": NOTE, "package": content.sha256, "images": rows}
         (folder / "predictions.json").write_text(storage.json_text(whole))
         (folder / "predictions.csv").write_text(_table(rows))
     return rows

@@ -77,7 +77,7 @@ def train_networks(
         raise UserError(f"{count} networks cannot be trained; ask for 1 or more.")
     content = package.load(path)
     network, chosen = network_of(content.manifest, name)
-    record: dict[str, Any] = {"network": chosen, "package": package.digest(path)}
+    record: dict[str, Any] = {"network": chosen, "package": content.sha256}
     if content.start is not None and count is None and seed is None and name is None:
         starts = [content.start]
         record |= {"init": "known", "count": 1, "seed": None}
@@ -140,11 +140,12 @@ def load_networks(folder: Path, path: Path) -> Trained:
     folder = storage.find_folder(folder)
     record = storage.read_json(folder / "networks.json")
     storage.check_seal(record, folder / "networks.json")
-    if record.get("package") != package.digest(path):
+    content = package.load(path)
+    if record.get("package") != content.sha256:
         raise UserError(
             f"The networks in {folder} were not trained on {path}. Run `gxdistill train` again."
         )
-    network, _ = network_of(package.load(path).manifest, record["network"]["name"])
+    network, _ = network_of(content.manifest, record["network"]["name"])
     params = storage.load_arrays(folder / "arrays", record.pop("arrays"))
     del record["sha256"]
     return Trained(network, params, record)

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from gxdistill import package, storage
 from gxdistill.package import content
@@ -19,20 +18,13 @@ PAGE = (ROOT / "docs/format.md").read_text("utf-8")
 READER = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
 
 
-@pytest.fixture
-def saved(tmp_path):
-    path = tmp_path / "tiny.gxd"
-    package.save(path, make())
-    return path
-
-
 def _read(python, path):
     command = [python, "-I", "-c", READER, str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_reader_of_the_page_reads_a_package(saved):
-    found = _read(sys.executable, saved)
+def test_the_reader_of_the_page_reads_a_package(copy):
+    found = _read(sys.executable, copy)
     assert found.stderr == ""
     name, sizes = found.stdout.split(" ", 1)
     assert name == "tiny0"
@@ -41,48 +33,48 @@ def test_the_reader_of_the_page_reads_a_package(saved):
     assert eval(sizes) == leaves
 
 
-def test_the_reader_of_the_page_finds_the_values(saved, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["reader", str(saved)])
+def test_the_reader_of_the_page_finds_the_values(copy, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["reader", str(copy)])
     scope = {}
     exec(READER, scope)
-    assert scope["manifest"] == package.load(saved).manifest
+    assert scope["manifest"] == package.load(copy).manifest
     np.testing.assert_array_equal(scope["arrays"]["images"], make().distilled.images.ravel())
 
 
-def test_the_reader_of_the_page_finds_damage(saved):
+def test_the_reader_of_the_page_finds_damage(copy):
     def harm(files):
         files["arrays/state/images/0.0.0.0.0"] = bytes(2048)
 
-    repack(saved, harm, sums=False)
-    assert "damaged" in _read(sys.executable, saved).stderr
-    repack(saved, harm)
-    assert "AssertionError: images" in _read(sys.executable, saved).stderr
+    repack(copy, harm, sums=False)
+    assert "damaged" in _read(sys.executable, copy).stderr
+    repack(copy, harm)
+    assert "AssertionError: images" in _read(sys.executable, copy).stderr
 
 
-def test_every_release_of_python_that_is_here_reads_it(saved):
+def test_every_release_of_python_that_is_here_reads_it(copy):
     names = [f"python3.{minor}" for minor in range(9, 16)]
     paths = {sys.executable} | {path for name in names if (path := shutil.which(name))}
-    outputs = [_read(path, saved).stdout for path in paths]
+    outputs = [_read(path, copy).stdout for path in paths]
     outputs = [text for text in outputs if text]  # some are shims of releases that are not here
     assert outputs
-    assert set(outputs) == {_read(sys.executable, saved).stdout}
+    assert set(outputs) == {_read(sys.executable, copy).stdout}
 
 
-def test_the_page_tells_the_bounds_and_the_members(saved):
+def test_the_page_tells_the_bounds_and_the_members(copy):
     assert f"{archive.MAX_BYTES:,} bytes" in PAGE
     assert f"{archive._MAX_MEMBERS:,} members" in PAGE
     assert content._MAX_MANIFEST_BYTES == content._MAX_OTHER_BYTES == 1 << 20
     assert f"schema version {package.SCHEMA_VERSION}\n" in PAGE
     for name in package.schema()["properties"]:
         assert f"`{name}`" in PAGE
-    for name in members(saved):
+    for name in members(copy):
         told = re.sub(r"arrays/state/[^/]+/", "arrays/state/LEAF/", name)
         told = re.sub(r"LEAF/0[0.]*", "LEAF/0.0...", re.sub(r"step.*png", "NAME.png", told))
         assert f"`{told}`" in PAGE, name
 
 
-def test_the_headers_are_those_of_the_page(saved):
-    raw = saved.read_bytes()
+def test_the_headers_are_those_of_the_page(copy):
+    raw = copy.read_bytes()
     local = raw[:30]
     assert local[4:14] == bytes.fromhex("1400 0000 0000 0000 2100")
     assert local[28:30] == bytes(2)
@@ -90,4 +82,4 @@ def test_the_headers_are_those_of_the_page(saved):
     assert entry[4:16] == bytes.fromhex("1403 1400 0000 0000 0000 2100")
     assert entry[30:42] == bytes.fromhex("0000 0000 0000 0000 0000 a481")
     assert raw[-22:-18] == b"PK\5\6"
-    assert storage.pack(members(saved)) == raw
+    assert storage.pack(members(copy)) == raw

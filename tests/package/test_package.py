@@ -28,21 +28,6 @@ def _run(script, *arguments, **options):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved") / "tiny.gxd"
-    package.save(path, make())
-    return path
-
-
-@pytest.fixture
-def copy(saved, tmp_path):
-    """A copy to be harmed."""
-    path = tmp_path / "tiny.gxd"
-    path.write_bytes(saved.read_bytes())
-    return path
-
-
 def test_a_package_comes_back_as_it_was(saved):
     expected, loaded = make(), package.load(saved)
     assert bits(loaded.distilled) == bits(expected.distilled)

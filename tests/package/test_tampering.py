@@ -12,21 +12,6 @@ from gxdistill.package import content
 from tests.packages import content_bits, make, members, repack
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved") / "tiny.gxd"
-    package.save(path, make())
-    return path
-
-
-@pytest.fixture
-def copy(saved, tmp_path):
-    """A copy to be harmed."""
-    path = tmp_path / "tiny.gxd"
-    path.write_bytes(saved.read_bytes())
-    return path
-
-
 def _refusal(path):
     with pytest.raises(UserError) as caught:
         package.load(path)
