@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from gxdistill import _check
+from gxdistill import _check, backend
 from gxdistill.distill.augment import augment
 from gxdistill.distill.losses import inner_loss, real_loss
 from gxdistill.distill.truncation import InnerLoop, full
 from gxdistill.distill.views import View, as_learned
 from gxdistill.pytrees import Batch, Distilled, Network
+from gxdistill.sharding import averaged
 
 MetaGradient = Callable[[Distilled, jax.Array, Batch], tuple[jax.Array, Distilled]]
 
@@ -29,6 +30,8 @@ def after_training(
     augmentations: Sequence[str] = (),
     known_key: jax.Array | None = None,
     networks: int = 1,
+    at_once: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> MetaGradient:
     """Differentiates the loss on real data of networks trained on distilled data.
 
@@ -43,6 +46,10 @@ def after_training(
       augmentations: of real and distilled images, one draw a network, see `augment`.
       known_key: draws the one known theta_0; None draws fresh weights at each outer step.
       networks: number of initial weights that one outer step averages over; a known init is one.
+      at_once: how many of a device's networks are trained side by side, by `vmap`; None takes all
+        on an accelerator and one after another on a CPU, where `vmap` would make slow grouped
+        convolutions.
+      mesh: what networks and batch are shared out over, see `sharding`; None is one device.
 
     Returns:
       The meta-gradient; its loss is the mean cross-entropy on the real batch.
@@ -69,15 +76,21 @@ def after_training(
 
     one = jax.value_and_grad(after)
 
+    def mean(distilled: Distilled, keys: jax.Array, batch: Batch) -> tuple[jax.Array, Distilled]:
+        if len(keys) == 1:
+            return one(distilled, keys[0], batch)
+        together = at_once or (1 if backend.platform() == "cpu" else len(keys))
+        results = jax.lax.map(
+            lambda key: one(distilled, key, batch),
+            keys,
+            batch_size=None if together == 1 else together,
+        )
+        return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+
     def meta_gradient(
         distilled: Distilled, key: jax.Array, batch: Batch
     ) -> tuple[jax.Array, Distilled]:
-        if networks == 1:
-            return one(distilled, key, batch)
-        keys = jax.random.split(key, networks)
-        # One after another on a CPU, where `vmap` would make slow grouped convolutions.
-        together = None if jax.default_backend() == "cpu" else networks
-        results = jax.lax.map(lambda k: one(distilled, k, batch), keys, batch_size=together)
-        return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
+        keys = key[None] if networks == 1 else jax.random.split(key, networks)
+        return (mean if mesh is None else averaged(mean, mesh))(distilled, keys, batch)
 
     return meta_gradient

@@ -23,7 +23,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from gxdistill import _check
+from gxdistill import _check, backend
 from gxdistill.models import tiles
 from gxdistill.models.pooling import max_pool
 
@@ -203,7 +203,7 @@ def conv2d(
     pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
     (_, tall, wide, _), (high, broad, _, _) = x.shape, kernel.shape
     geometry = _Geometry(tall, wide, high, broad, stride, (pads[0], pads[1]))
-    if xla or jax.default_backend() != "cpu":
+    if xla or backend.platform() != "cpu":
         return _plain(x, kernel, geometry)
     y: jax.Array = _forward.bind(x, kernel, geometry=geometry)
     return y
@@ -226,7 +226,7 @@ def conv_pool_relu(
     Returns:
       `[N, h, w, Co]` float32.
     """
-    if not xla and jax.default_backend() == "cpu":
+    if not xla and backend.platform() == "cpu":
         return tiles.conv_pool_relu(x, layers, before=len(layers[0][0]) // 2)
     dtype, padding = x.dtype, "SAME"
     for kernel, bias in layers:
@@ -243,6 +243,6 @@ def compiler_options() -> dict[str, str | int]:
     products that are compiled beforehand, so that LLVM's first level of optimisation gives programs
     as fast as its last one, in 60% of the time.
     """
-    if jax.default_backend() != "cpu":
+    if backend.platform() != "cpu":
         return {}
     return {"xla_disable_hlo_passes": "cse_barrier_expander", "xla_backend_optimization_level": 1}

@@ -6,6 +6,8 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+from gxdistill import backend
+
 
 def kept(x: jax.Array) -> jax.Array:
     """Returns `x`, computed once for all that reads it.
@@ -13,7 +15,7 @@ def kept(x: jax.Array) -> jax.Array:
     On a CPU, XLA would otherwise compute it again for each copy of it that a convolution gathers,
     element by element. It takes `compiler_options` of `models.conv` for this to hold.
     """
-    return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+    return jax.lax.optimization_barrier(x) if backend.platform() == "cpu" else x
 
 
 def max_pool(x: jax.Array, size: int = 2) -> jax.Array:

@@ -1,0 +1,75 @@
+"""One program for one device, several, and several hosts: the mesh, and what lies where on it.
+
+Networks and real images are shared out; the distilled data, few as they are, lie on every device.
+A device trains its networks on them and judges these by its real images. The way back through the
+training is linear, so that each device goes it for its own part of the loss, and what is learned is
+all that is ever added up: a step communicates the distilled data's size once, whatever the network.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+NETWORK, DATA, PATIENT = "network", "data", "patient"
+
+Learned = TypeVar("Learned")
+Rows = TypeVar("Rows")
+Mean = TypeVar("Mean")
+
+
+def sides(networks: int, devices: int) -> tuple[int, int]:
+    """Splits devices in two: as many as can share the networks evenly, and what shares the batch.
+
+    Sharing networks comes first, for devices that share a batch all train the same networks.
+    """
+    along = math.gcd(networks, devices)
+    return along, devices // along
+
+
+def make_mesh(
+    networks: int, devices: Sequence[jax.Device] | None = None, *, rows: str = DATA
+) -> Mesh:
+    """Arranges devices by `sides`.
+
+    Args:
+      networks: initial weights of one outer step.
+      devices: all of all processes by default.
+      rows: what the second axis is called: "data", or "patient" where a batch's rows are patients.
+
+    Returns:
+      A mesh `[network, rows]`.
+    """
+    devices = jax.devices() if devices is None else devices
+    shape = sides(networks, len(devices))
+    return jax.make_mesh(shape, (NETWORK, rows), (AxisType.Auto,) * 2, devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Lies on every device as a whole."""
+    return NamedSharding(mesh, P())
+
+
+def averaged(
+    fun: Callable[[Learned, jax.Array, Rows], Mean], mesh: Mesh
+) -> Callable[[Learned, jax.Array, Rows], Mean]:
+    """Shares `fun` out over a mesh and averages what comes of it over all devices.
+
+    Args:
+      fun: `(learned, keys, batch) -> a tree`, the mean over the keys and over the batch's rows.
+      mesh: from `make_mesh`; its sides divide the number of keys and of rows.
+
+    Returns:
+      The same function, of the whole keys `[N]` and batch, and with the whole mean on each device.
+    """
+    axes = tuple(mesh.axis_names)
+
+    def share(learned: Learned, keys: jax.Array, batch: Rows) -> Mean:
+        return jax.lax.pmean(fun(learned, keys, batch), axes)
+
+    # Gradients are taken within `fun`: each device's own, so that JAX need not tell which differ.
+    specs = P(), P(axes[0]), P(axes[1])
+    return jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
