@@ -4,6 +4,7 @@ gxdistill export FILE.gxd --to=pytorch-folder --out=FOLDER
 python docs/train_in_pytorch.py FOLDER weights.npz
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +15,9 @@ import torch.nn.functional as F  # noqa: N812  # PyTorch's own abbreviation.
 folder = Path(sys.argv[1])
 arrays = {file.stem: torch.from_numpy(np.load(file)) for file in folder.glob("*.npy")}
 weights = {file.stem: torch.from_numpy(np.load(file)) for file in folder.glob("start/*.npy")}
+inner = json.loads((folder / "manifest.json").read_text())["distillation"]["inner"]
+decay = {"sgd": 0, "momentum": inner.get("decay")}[inner["name"]]  # Adam would be more lines
+moves = {}
 
 
 def network(w, x):  # three blocks; our last layer reads height, width, channels
@@ -28,8 +32,8 @@ for step, rate in enumerate(arrays["learning_rates"]):
     batch = step % len(arrays["images"])
     weights = {name: weight.requires_grad_() for name, weight in weights.items()}
     loss = F.cross_entropy(network(weights, arrays["images"][batch]), arrays["labels"][batch])
-    grads = torch.autograd.grad(loss, list(weights.values()))
-    updated = zip(weights.items(), grads, strict=True)
-    weights = {name: (weight - rate * grad).detach() for (name, weight), grad in updated}
+    grads = zip(weights, torch.autograd.grad(loss, list(weights.values())), strict=True)
+    moves = {name: decay * moves.get(name, 0) + grad for name, grad in grads}
+    weights = {name: (weight - rate * moves[name]).detach() for name, weight in weights.items()}
 
 np.savez(sys.argv[2], **{name: weight.numpy() for name, weight in weights.items()})

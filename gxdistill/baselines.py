@@ -15,8 +15,10 @@ import numpy as np
 import optax
 
 from gxdistill.distill import init
+from gxdistill.distill.inner import Inner
 from gxdistill.distill.losses import cross_entropy
 from gxdistill.distill.outer import Feed
+from gxdistill.distill.unroll import PLAIN
 from gxdistill.pytrees import Batch, Distilled, Network, Params
 from gxdistill.train import replay
 
@@ -102,7 +104,14 @@ def _real_loss(network: Network, params: Params, batch: Batch) -> jax.Array:
     return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
 
 
-def with_best_rate(network: Network, data: Distilled, pool: Batch, start: Params) -> Distilled:
+def with_best_rate(
+    network: Network,
+    data: Distilled,
+    pool: Batch,
+    start: Params,
+    *,
+    inner: Inner = PLAIN.inner,
+) -> Distilled:
     """Gives a baseline the constant rate that serves it best on training patches.
 
     Args:
@@ -110,6 +119,7 @@ def with_best_rate(network: Network, data: Distilled, pool: Batch, start: Params
       data: from one of the functions above.
       pool: training patches to compare on.
       start: the weights to start from.
+      inner: the optimiser.
 
     Returns:
       `data` with all rates set to the best of a fixed list.
@@ -119,7 +129,7 @@ def with_best_rate(network: Network, data: Distilled, pool: Batch, start: Params
         return dataclasses.replace(data, log_lr=jnp.full_like(data.log_lr, np.log(rate)))
 
     def loss(rate: float) -> float:
-        params = replay(network, start, at(rate), rule="raw")
+        params = replay(network, start, at(rate), rule="raw", inner=inner)
         return float(np.nan_to_num(_real_loss(network, params, pool), nan=np.inf))
 
     return at(min(_RATES, key=loss))

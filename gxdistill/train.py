@@ -5,14 +5,22 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from gxdistill.distill.inner import Inner
 from gxdistill.distill.losses import inner_loss
-from gxdistill.distill.unroll import unroll
+from gxdistill.distill.unroll import PLAIN, Training, unroll
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Distilled, Network, Params
 
 
-@partial(jax.jit, static_argnames=("network", "rule"))
-def replay(network: Network, params: Params, distilled: Distilled, *, rule: str) -> Params:
+@partial(jax.jit, static_argnames=("network", "rule", "inner"))
+def replay(
+    network: Network,
+    params: Params,
+    distilled: Distilled,
+    *,
+    rule: str,
+    inner: Inner = PLAIN.inner,
+) -> Params:
     """Trains weights on distilled data, in its order and at its rates.
 
     Args:
@@ -20,14 +28,22 @@ def replay(network: Network, params: Params, distilled: Distilled, *, rule: str)
       params: the weights to start from.
       distilled: S batches and T rates.
       rule: how labels are read, see `distill.init.start`.
+      inner: the optimiser; plain SGD by default.
 
     Returns:
       The trained weights.
     """
-    return unroll(inner_loss(network, rule), params, distilled)
+    return unroll(inner_loss(network, rule), params, distilled, Training(inner))
 
 
-def replay_many(network: Network, keys: jax.Array, distilled: Distilled, *, rule: str) -> Params:
+def replay_many(
+    network: Network,
+    keys: jax.Array,
+    distilled: Distilled,
+    *,
+    rule: str,
+    inner: Inner = PLAIN.inner,
+) -> Params:
     """Trains one fresh network for each key.
 
     Args:
@@ -35,6 +51,7 @@ def replay_many(network: Network, keys: jax.Array, distilled: Distilled, *, rule
       keys: typed PRNG keys, `[R]`.
       distilled: S batches and T rates.
       rule: see `replay`.
+      inner: see `replay`.
 
     Returns:
       The trained weights, each leaf with a leading axis R.
@@ -42,7 +59,9 @@ def replay_many(network: Network, keys: jax.Array, distilled: Distilled, *, rule
     Raises:
       UserError: a network diverged.
     """
-    trained = [replay(network, network.init(key), distilled, rule=rule) for key in keys]
+    trained = [
+        replay(network, network.init(key), distilled, rule=rule, inner=inner) for key in keys
+    ]
     check_finite(trained)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gxdistill import train
-from gxdistill.distill import init
+from gxdistill.distill import init, inner
 from gxdistill.errors import UserError
 from tests import toy
 
@@ -48,6 +48,26 @@ def test_replay_equals_a_plain_loop(distilled, rule, read):
     expected = _by_hand(key, distilled, read)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), actual, expected
+    )
+
+
+def test_replay_with_momentum_equals_a_plain_loop(distilled):
+    key = jax.random.key(1)
+    params = NETWORK.init(key)
+    trace = jax.tree.map(np.zeros_like, params)
+    for t in range(4):
+        images, labels, lr = distilled.images[t % 2], distilled.labels[t % 2], distilled.log_lr[t]
+        grads = jax.tree.map(
+            lambda p, q: np.asarray(p - q, np.float64),
+            params,
+            _descend(params, images, labels, jnp.float32(1)),
+        )
+        trace = jax.tree.map(lambda m, g: 0.7 * m + g, trace, grads)
+        params = jax.tree.map(lambda p, m, lr=lr: np.float32(p - np.exp(lr) * m), params, trace)
+    optimiser = inner.create("momentum", decay=0.7)
+    actual = train.replay(NETWORK, NETWORK.init(key), distilled, rule="raw", inner=optimiser)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, params
     )
 
 

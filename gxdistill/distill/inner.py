@@ -6,7 +6,7 @@ costs one sweep less than JAX's own reverse over reverse, and holds less.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -36,11 +36,14 @@ class Inner(NamedTuple):
     step: Callable[[InnerLoss], Step]
 
 
+# Compiled programs belong to the object: the same constants give the same one.
+@cache
 def sgd() -> Inner:
     """Plain gradient descent: no state."""
     return Inner(lambda _: (), _descent)
 
 
+@cache
 def momentum(decay: float = 0.9) -> Inner:
     """Heavy-ball momentum, Polyak 1964: the move is m[t+1] = decay m[t] + g[t]."""
     _check.share(decay=decay)
@@ -52,6 +55,7 @@ def momentum(decay: float = 0.9) -> Inner:
     return Inner(lambda params: jax.tree.map(jnp.zeros_like, params), partial(_by_moves, update))
 
 
+@cache
 def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Inner:
     """Adam, Kingma & Ba 2014, https://arxiv.org/abs/1412.6980, with `eps` under the root.
 
@@ -82,7 +86,17 @@ def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Inner:
     return Inner(init, partial(_by_moves, update))
 
 
-OPTIMIZERS: dict[str, Callable[[], Inner]] = {"sgd": sgd, "momentum": momentum, "adam": adam}
+OPTIMIZERS: dict[str, Callable[..., Inner]] = {"sgd": sgd, "momentum": momentum, "adam": adam}
+
+
+def create(name: str, **constants: float) -> Inner:
+    """Creates an inner optimiser by its name, as the manifest of a package tells it.
+
+    Raises:
+      ValueError: the name is unknown, or a constant out of range.
+    """
+    _check.one_of("inner", name, tuple(OPTIMIZERS))
+    return OPTIMIZERS[name](**constants)
 
 
 def _along(

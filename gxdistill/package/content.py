@@ -8,6 +8,7 @@ and no place is written: the same run gives the same bytes.
 
 import dataclasses
 import hashlib
+import math
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from gxdistill import storage
 from gxdistill.errors import UserError
+from gxdistill.package import precision
 from gxdistill.package.manifest import WAY_OUT, check, migrate
 from gxdistill.pytrees import Distilled, Metadata, Params
 
@@ -28,6 +30,7 @@ MANIFEST, CARD = "manifest.json", "README.md"
 
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_OTHER_BYTES = 1 << 20  # Of the card, and of each preview.
+_MAX_IMAGES_BYTES = 1 << 30  # As float32: codes are a fraction of that.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +41,24 @@ class Package:
       distilled: images, labels and learning rates.
       manifest: the fields of `manifest.schema.json`; `save` writes `schema_version` and `arrays`
         itself. Of `patch`, all lengths are in pixels of the shrunken images.
-      start: initial weights of a known init, a nested dict of arrays; None for a random init.
+      start: initial weights of a known init, a nested dict of arrays; None for a random init, and
+        for a seeded one, where the seed gives them.
       sha256: of the whole, as `digest` returns it; None for what was not read from a file.
+      grid: the values that the images may have, where `precision` is of codes.
     """
 
     distilled: Distilled
     manifest: Metadata
     start: Params | None = None
     sha256: str | None = None
+    grid: precision.Grid | None = None
+
+
+def _shape(manifest: Metadata) -> tuple[int, ...]:
+    """Of the images: `[S, B, H, W, C]`."""
+    loop, patch = manifest["distillation"], manifest["patch"]
+    sides = patch["size"], patch["size"], patch["channels"]
+    return (loop["steps"], loop["images_per_step"], *sides)
 
 
 def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> None:
@@ -54,24 +67,27 @@ def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> 
     Raises:
       UserError: naming the array or the field.
     """
-    loop, patch = manifest["distillation"], manifest["patch"]
-    batches = (loop["steps"], loop["images_per_step"])
-    channels = patch["channels"]
+    loop, init, shape = manifest["distillation"], manifest["init"], _shape(manifest)
+    *batches, _, _, channels = shape
     expected = {
-        "images": (*batches, patch["size"], patch["size"], channels),
-        "labels": (*batches, len(manifest["class_names"])),
-        "log_lr": (loop["steps"] * loop["epochs"],),
+        **precision.forms(manifest["precision"], shape),
+        "labels": ((*batches, len(manifest["class_names"])), "float32"),
+        "log_lr": ((loop["steps"] * loop["epochs"],), "float32"),
     }
-    start = {"start"} if manifest["init"]["rule"] == "known" else set()
+    if 4 * math.prod(shape) > _MAX_IMAGES_BYTES:
+        raise UserError(f"{where}: its images would take over {_MAX_IMAGES_BYTES} bytes. {WAY_OUT}")
+    if init["rule"] == "seeded" and init["seed"] is None:
+        raise UserError(f"{where}: a seeded init without a seed. {WAY_OUT}")
+    start = {"start"} if init["rule"] == "known" else set()
     for name in sorted((expected.keys() | start) ^ arrays.keys()):
         what = "must not hold" if name in arrays else "lacks"
         raise UserError(f"{where} {what} the arrays {name}. {WAY_OUT}")
     for name, wanted in expected.items():
-        shape, dtype = np.shape(arrays[name]), getattr(arrays[name], "dtype", None)
-        if (shape, dtype) != (wanted, np.float32):
+        found = np.shape(arrays[name]), str(getattr(arrays[name], "dtype", None))
+        if found != wanted:
             raise UserError(
-                f"{where}: {name} are {dtype} {list(shape)} where the manifest's fields ask for "
-                f"float32 {list(wanted)}. {WAY_OUT}"
+                f"{where}: {name} are {found[1]} {list(found[0])} where the manifest's fields ask "
+                f"for {wanted[1]} {list(wanted[0])}. {WAY_OUT}"
             )
     for name, values in manifest["normalisation"].items():
         if len(values) != channels:
@@ -79,7 +95,10 @@ def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> 
                 f"{where}: the manifest's field normalisation.{name} is {reprlib.repr(values)}, "
                 f"which does not fit {channels} channels. {WAY_OUT}"
             )
-    for keys, array in jax.tree_util.tree_leaves_with_path(arrays):
+    images, grid = precision.decode(arrays, manifest["precision"], shape)
+    if grid is not None and not (grid.scale > 0).all():
+        raise UserError(f"{where}: a scale of the images is not above 0. {WAY_OUT}")
+    for keys, array in jax.tree_util.tree_leaves_with_path({**arrays, "images": images}):
         if not np.isfinite(array).all():
             name = jax.tree_util.keystr(keys, simple=True, separator=".")
             raise UserError(
@@ -89,14 +108,24 @@ def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> 
 
 
 def arrays_of(package: Package) -> dict[str, Any]:
-    """Returns the arrays of a package as NumPy's, by their names in a file."""
-    arrays = {
-        field.name: getattr(package.distilled, field.name)
-        for field in dataclasses.fields(package.distilled)
-    }
+    """Returns the arrays of a package as NumPy's, by their names in a file.
+
+    Raises:
+      ValueError: the images are not of the package's precision.
+    """
+    data, kind = package.distilled, package.manifest["precision"]
+    arrays: dict[str, Any] = dict(precision.encode(np.asarray(data.images), kind, package.grid))
+    arrays |= {"labels": data.labels, "log_lr": data.log_lr}
     if package.start is not None:
         arrays["start"] = package.start
     return jax.tree.map(np.asarray, arrays)
+
+
+def packed(manifest: Metadata, arrays: Mapping[str, Any], sha256: str | None = None) -> Package:
+    """Makes a package of the arrays of a file, checked before."""
+    images, grid = precision.decode(arrays, manifest["precision"], _shape(manifest))
+    distilled = Distilled(*map(jnp.asarray, (images, arrays["labels"], arrays["log_lr"])))
+    return Package(distilled, manifest, arrays.get("start"), sha256, grid)
 
 
 def sums(members: Mapping[str, bytes]) -> bytes:
@@ -168,9 +197,7 @@ def load(path: Path) -> Package:
     files = {n.removeprefix(ARRAYS): c for n, c in members.items() if n.startswith(ARRAYS)}
     arrays = storage.read_arrays(files, manifest["arrays"], path)
     check_arrays(manifest, arrays, path)
-    start = arrays.pop("start", None)
-    whole = hashlib.sha256(members[SUMS]).hexdigest()
-    return Package(Distilled(**jax.tree.map(jnp.asarray, arrays)), manifest, start, whole)
+    return packed(manifest, arrays, hashlib.sha256(members[SUMS]).hexdigest())
 
 
 def digest(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 WAY_OUT = "Get a fresh copy, or make the package anew."
 
 _TYPES = {
@@ -125,7 +125,19 @@ def _from_1(manifest: Metadata) -> Metadata:
     }
 
 
-_MIGRATIONS = {1: _from_1}  # Each to the next version.
+def _from_2(manifest: Metadata) -> Metadata:
+    """Version 2 knew no inner optimiser but SGD, no rounded images and no proof of a replay."""
+    loop = manifest.get("distillation")
+    return {
+        **manifest,
+        "schema_version": 3,
+        "distillation": {"inner": {"name": "sgd"}, **loop} if isinstance(loop, dict) else loop,
+        "precision": "float32",
+        "proof": None,
+    }
+
+
+_MIGRATIONS = {1: _from_1, 2: _from_2}  # Each to the next version.
 
 
 def migrate(manifest: Metadata, where: Path) -> Metadata:

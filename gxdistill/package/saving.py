@@ -1,10 +1,10 @@
 """Writing packages: new ones, and those of schema version 1 anew."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 from gxdistill import storage
 from gxdistill.errors import UserError
@@ -17,12 +17,12 @@ from gxdistill.package.content import (
     Package,
     arrays_of,
     check_arrays,
+    packed,
     sums,
 )
 from gxdistill.package.manifest import SCHEMA_VERSION, check, migrate
 from gxdistill.package.previews import previews
 from gxdistill.package.words import card
-from gxdistill.pytrees import Distilled
 
 
 def save(path: Path, package: Package) -> None:
@@ -35,19 +35,20 @@ def save(path: Path, package: Package) -> None:
     Raises:
       UserError: the disk is full, the place not writable, arrays hold NaN or infinity, or disagree
         with the manifest. A former package is then unchanged.
+      ValueError: the images are not of the package's precision.
     """
-    arrays = arrays_of(package)
     manifest = {**package.manifest, "schema_version": SCHEMA_VERSION, "arrays": {}}
     manifest = storage.parse_json(storage.json_text(manifest).encode(), path)
     check(manifest, path)
+    arrays = arrays_of(package)
     check_arrays(manifest, arrays, path)
     with storage.scratch_folder(path) as folder:
         manifest["arrays"] = storage.save_arrays(folder / ARRAYS, arrays)
         members = storage.read_files(folder)
     check(manifest, path)
     members[MANIFEST] = storage.json_text(manifest).encode()
-    members[CARD] = card(Package(package.distilled, manifest, package.start)).encode()
-    for name, picture in previews(arrays["images"]).items():
+    members[CARD] = card(dataclasses.replace(package, manifest=manifest)).encode()
+    for name, picture in previews(np.asarray(package.distilled.images)).items():
         members[PREVIEWS + name] = picture
     members[SUMS] = sums(members)
     storage.write_bytes(path, storage.pack(members))
@@ -78,6 +79,4 @@ def convert(folder: Path, path: Path) -> None:
     check(manifest, folder)
     arrays = storage.load_arrays(folder / "arrays", manifest["arrays"])
     check_arrays(manifest, arrays, folder)
-    start = arrays.pop("start", None)
-    distilled = Distilled(**jax.tree.map(jnp.asarray, arrays))
-    save(path, Package(distilled, manifest, start))
+    save(path, packed(manifest, arrays))

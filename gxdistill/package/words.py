@@ -42,14 +42,33 @@ import json, zipfile, numpy as np
 
 with zipfile.ZipFile("FILE.gxd") as file:
     arrays = json.loads(file.read("manifest.json"))["arrays"]
-    shape = arrays["images"]["shape"]  # steps, images a step, height, width, channels
+    shape = arrays["images"]["shape"]  # steps, images a step{sides}
     pixels = file.read("arrays/state/images/" + ".".join("0" * len(shape)))
-images = np.frombuffer(pixels, "<f4").reshape(shape)
+images = np.frombuffer(pixels, "{dtype}").reshape(shape)
 ```
-
+{meaning}
 Unpacked, `arrays` is an Orbax checkpoint, and `sha256sum --check SHA256SUMS` tells whether all is
 whole. `previews` shows a few of the images in 16 shades of grey.
 """
+
+
+_SIDES = ", height, width, channels"
+_HALVES = """
+They are the upper halves of float32: `(images.astype("<u4") << 16).view("<f4")`.
+"""
+_CODES = """
+They are codes: pixel = offset + scale * code, where the arrays `scale` and `offset` (float32)
+have a number for each step and image.
+"""
+_PAIRS = """
+A byte holds two neighbouring values, the first in its lower half.
+"""
+_PIXELS = {
+    "float32": {"dtype": "<f4", "sides": _SIDES, "meaning": ""},
+    "bfloat16": {"dtype": "<u2", "sides": _SIDES, "meaning": _HALVES},
+    "uint8": {"dtype": "u1", "sides": _SIDES, "meaning": _CODES},
+    "uint4": {"dtype": "u1", "sides": ", bytes", "meaning": _PAIRS + _CODES},
+}
 
 
 def _number(value: Any) -> str:
@@ -74,6 +93,10 @@ def _figures(results: Metadata, at: str = "") -> Iterator[str]:
             yield f"{at}{name} {text}"
 
 
+def _named(name: str, options: Metadata) -> str:
+    return ", ".join([name, *(f"{option} {value}" for option, value in options.items())])
+
+
 def _cohort(cohort: Metadata | None) -> Iterator[Row]:
     if cohort is None:
         yield "cohort", "not stated"
@@ -90,12 +113,18 @@ def _method(package: Package) -> Iterator[Row]:
     manifest, data = package.manifest, package.distilled
     network, loop = manifest["network"], manifest["distillation"]
     steps, per_step, height, width, channels = data.images.shape
-    options = [f"{name} {value}" for name, value in network["options"].items()]
-    yield "network", ", ".join([network["name"], *options])
-    known = f"the known ones of seed {manifest['init']['seed']}, included"
-    yield "start weights", "random ones, of any seed" if package.start is None else known
-    yield "replay", f"{steps} steps x {loop['epochs']} epochs of SGD on {loop['loss']}"
-    yield "images", f"{steps * per_step} of {height} x {width} x {channels}, {per_step} a step"
+    yield "network", _named(network["name"], network["options"])
+    starts = {
+        "known": "the known ones of seed {seed}, included",
+        "seeded": "the known ones of seed {seed}, drawn anew from it",
+        "random": "random ones, of any seed",
+    }
+    yield "start weights", starts[manifest["init"]["rule"]].format(**manifest["init"])
+    constants = {name: value for name, value in loop["inner"].items() if name != "name"}
+    inner = _named(loop["inner"]["name"], constants)
+    yield "replay", f"{steps} steps x {loop['epochs']} epochs of {inner} on {loop['loss']}"
+    sizes = f"{height} x {width} x {channels}, {per_step} a step, {manifest['precision']}"
+    yield "images", f"{steps * per_step} of {sizes}"
     origin = {"noise": "noise", "real": "REAL IMAGES OF PATIENTS"}[loop["started_from"]]
     yield "started from", f"{origin}, learned in {loop['outer_steps']} outer steps"
     rule = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
@@ -184,7 +213,9 @@ def card(package: Package) -> str:
             f"- {name}: {_plain(text)}" if name else f"- {_plain(text)}" for name, text in rows
         ]
     steps, per_step = package.distilled.images.shape[:2]
+    kind = manifest["precision"]
     return _CARD.format(
+        **_PIXELS[kind],
         name=_plain(manifest["name"]),
         version=SCHEMA_VERSION,
         images=steps * per_step,

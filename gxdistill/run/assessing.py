@@ -12,9 +12,11 @@ import numpy as np
 
 from gxdistill import baselines, decision, evaluate, metrics, package, storage, train
 from gxdistill.data.batches import Normalisation
+from gxdistill.distill import inner
 from gxdistill.errors import UserError
 from gxdistill.evaluate import Grid
 from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
+from gxdistill.run import method
 from gxdistill.run.job import Job, Use
 from gxdistill.run.receiving import Trained
 
@@ -182,12 +184,13 @@ def _on_fresh_networks(
     job: Job, content: package.Package, network: Network, grid: Grid
 ) -> dict[str, Any]:
     """Shows what is lost where distilled data that is meant for one start meets another."""
-    rule = content.manifest["distillation"]["label_rule"]
+    loop = content.manifest["distillation"]
+    replayed = partial(
+        train.replay, network, rule=loop["label_rule"], inner=inner.create(**loop["inner"])
+    )
     keys = jax.random.split(job.key(Use.FRESH), job.config.evaluate.networks)
     # Diverged networks are not left out: they are what a receiver would get.
-    params = [
-        train.replay(network, network.init(key), content.distilled, rule=rule) for key in keys
-    ]
+    params = [replayed(network.init(key), content.distilled) for key in keys]
     return _judged(job, network, _stacked(params), grid)[0]
 
 
@@ -240,11 +243,11 @@ def _stacked(params: list[Params]) -> Params:
 
 
 def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -> dict[str, Any]:
-    params = []
+    params, optimiser = [], inner.create(**method.optimiser(job))
     for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
         start = _start_params(job, key)
-        data = baselines.with_best_rate(job.network, choose(key), pool, start)
-        params.append(train.replay(job.network, start, data, rule="raw"))
+        data = baselines.with_best_rate(job.network, choose(key), pool, start, inner=optimiser)
+        params.append(train.replay(job.network, start, data, rule="raw", inner=optimiser))
     return _judged(job, job.network, _stacked(params), job.grid)[0]
 
 

@@ -47,6 +47,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.images_per_step = 3  # B; any number, also fewer than classes
     config.distill.label_rule = "raw"  # or "softmax", "clipped"
     config.distill.started_from = "noise"  # or "real", which leaks
+    config.distill.inner = "sgd"  # or "momentum", "adam": inner optimiser
+    config.distill.momentum = 0.9  # its decay
     config.distill.start_lr = 0.02  # first inner learning rate
     config.distill.rates = "per_step"  # or "shared", "order_free"; frozen by rates_lr = 0
     config.distill.synthesis = "pixels"  # or "tiles", "bases": what is learned of the images

@@ -11,7 +11,7 @@ import numpy as np
 
 from gxdistill import checkpoint, models, package, storage, train
 from gxdistill.data import batches, source
-from gxdistill.distill import outer
+from gxdistill.distill import inner, outer
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Distilled, Metadata, Params
 from gxdistill.run import method
@@ -180,8 +180,8 @@ def _monitor(job: Job) -> Callable[[Distilled], float | None]:
 def replayed(job: Job, distilled: Distilled, count: int, key: jax.Array) -> Params:
     """Trains networks as the package means it: the known one, or `count` fresh ones."""
     keys = job.key(Use.KNOWN)[None] if job.known else jax.random.split(key, count)
-    rule = job.config.distill.label_rule
-    return train.replay_many(job.network, keys, distilled, rule=rule)
+    rule, optimiser = job.config.distill.label_rule, inner.create(**method.optimiser(job))
+    return train.replay_many(job.network, keys, distilled, rule=rule, inner=optimiser)
 
 
 def _counts(summary: Metadata) -> Metadata:
@@ -211,14 +211,17 @@ def _packaged(job: Job, state: outer.DistillState) -> package.Package:
             # Clipped labels are read as they are.
             "label_rule": "raw" if settings.label_rule == "clipped" else settings.label_rule,
             "loss": "cross_entropy",
+            "inner": method.optimiser(job),
             "started_from": settings.started_from,
             "outer_steps": settings.outer_steps,
             "settings": job.identity()["distill"],
         },
+        "precision": "float32",
         "patch": job.geometry,
         "normalisation": {k: list(v) for k, v in job.normalise._asdict().items()},
         "class_names": list(job.source.cohort.class_names),
         "decision": decided,
+        "proof": None,
         "results": results,
         "privacy": PRIVACY,
     }

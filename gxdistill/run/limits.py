@@ -11,6 +11,7 @@ from gxdistill.decision import RULES
 from gxdistill.distill import memory
 from gxdistill.distill.augment import AUGMENTATIONS
 from gxdistill.distill.init import LABEL_RULES
+from gxdistill.distill.inner import OPTIMIZERS
 from gxdistill.errors import UserError
 from gxdistill.run.defaults import default_config
 
@@ -35,6 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.steps": _COUNT,
     "distill.epochs": _COUNT,
     "distill.images_per_step": _COUNT,
+    "distill.momentum": _SHARE,
     "distill.start_lr": _RATE,
     "distill.networks": _COUNT,
     "distill.batch": _COUNT,
@@ -65,6 +67,7 @@ RANGES: dict[str, tuple[float, float]] = {
 _CHOICES = {
     "data.kind": ("manifest", "phantom", "mnist"),
     "distill.init": ("known", "random"),
+    "distill.inner": tuple(OPTIMIZERS),
     "distill.label_rule": LABEL_RULES,
     "distill.memory": memory.CHOICES,
     "distill.rates": ("per_step", "shared", "order_free"),

@@ -6,12 +6,12 @@ from functools import partial
 
 import jax
 
-from gxdistill.distill import init, meta_gradient, outer, synthesis, truncation, views
+from gxdistill.distill import init, inner, meta_gradient, outer, synthesis, truncation, views
 from gxdistill.distill.losses import inner_loss
 from gxdistill.distill.memory import Memory
 from gxdistill.distill.unroll import Training, plan
 from gxdistill.errors import UserError
-from gxdistill.pytrees import Distilled
+from gxdistill.pytrees import Distilled, Metadata
 from gxdistill.run.job import Job, Use
 
 WINDOWS: dict[str, Callable[[int, Training], truncation.InnerLoop]] = {
@@ -40,7 +40,7 @@ def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
         optimizer = outer.optimizer(
             settings.outer_steps, rule=settings.label_rule, **settings.optimizer
         )
-        training = Training(memory=_memory(job, data))
+        training = Training(inner.create(**optimiser(job)), _memory(job, data))
         step = meta_gradient.after_training(
             job.network,
             rule=settings.label_rule,
@@ -56,6 +56,16 @@ def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
         raise UserError(f"distill: {error}") from error
     loop = outer.distiller(step, optimizer)
     return loop, loop.init(learned, job.key(Use.LOOP))
+
+
+def optimiser(job: Job) -> Metadata:
+    """Names the inner optimiser with all its constants, as the manifest does."""
+    settings = job.config.distill
+    constants = {
+        "momentum": {"decay": settings.momentum},
+        "adam": {"b1": 0.9, "b2": 0.999, "eps": 1e-8},
+    }
+    return {"name": settings.inner, **constants.get(settings.inner, {})}
 
 
 def finished(job: Job, learned: Distilled) -> Distilled:
@@ -86,7 +96,8 @@ def _memory(job: Job, data: Distilled) -> Memory:
     params = jax.eval_shape(job.network.init, job.key(Use.KNOWN))
     memory = Memory(settings.memory, settings.memory_budget_mb << 20)
     loss = inner_loss(job.network, settings.label_rule)
-    taken, sizes = plan(loss, params, data, Training(memory=memory), count)
+    training = Training(inner.create(**optimiser(job)), memory)
+    taken, sizes = plan(loss, params, data, training, count)
     each = ", ".join(f"{name} {size / 2**20:.3g} MiB" for name, size in sizes.items())
     job.say(f"memory of a gradient through {count} inner steps: {each}; taking {taken}")
     return Memory(taken)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gxdistill import package, storage, train
+from gxdistill.distill import inner
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata, Network, Params
 from gxdistill.run.job import create_network
@@ -86,8 +87,9 @@ def train_networks(
         starts = [network.init(key) for key in jax.random.split(jax.random.key(seed), count)]
         record |= {"init": "fresh", "count": count, "seed": seed}
     distilled = jax.tree.map(jnp.asarray, content.distilled)
-    rule = content.manifest["distillation"]["label_rule"]
-    trained = [train.replay(network, start, distilled, rule=rule) for start in starts]
+    loop = content.manifest["distillation"]
+    method = {"rule": loop["label_rule"], "inner": inner.create(**loop["inner"])}
+    trained = [train.replay(network, start, distilled, **method) for start in starts]
     if not may_diverge:
         train.check_finite(trained)
     return Trained(network, jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained), record)

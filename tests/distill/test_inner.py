@@ -116,3 +116,6 @@ def test_settings_out_of_range_are_refused():
         inner.momentum(1.5)
     with pytest.raises(ValueError, match="`eps` is 0"):
         inner.adam(eps=0)
+    with pytest.raises(ValueError, match="`inner` is 'lion'; it must be one of 'sgd', 'momentum'"):
+        inner.create("lion")
+    assert inner.create("momentum", decay=0.5) is inner.create("momentum", decay=0.5)

@@ -14,6 +14,7 @@ import safetensors.numpy
 from PIL import Image
 
 from gxdistill import models, package, train
+from gxdistill.distill import inner
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Distilled
 from tests.packages import make
@@ -181,14 +182,17 @@ def test_the_example_is_short():
 
 
 @pytest.mark.slow
-def test_pytorch_alone_trains_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("optimiser", [{"name": "sgd"}, {"name": "momentum", "decay": 0.6}])
+def test_pytorch_alone_trains_to_the_same_weights(tmp_path, optimiser):
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs PyTorch: pip install 'gxdistill[torch]'")
     network, made = _trainable()
+    made.manifest["distillation"]["inner"] = optimiser
     package.export(made, tmp_path / "p", "pytorch-folder")
     command = [sys.executable, "-W", "ignore", ROOT / "docs/train_in_pytorch.py"]
     subprocess.run([*command, tmp_path / "p", tmp_path / "weights.npz"], check=True)
-    trained = train.replay(network, made.start, made.distilled, rule="softmax")
+    moves = inner.create(**optimiser)
+    trained = train.replay(network, made.start, made.distilled, rule="softmax", inner=moves)
     leaves = jax.tree_util.tree_leaves_with_path(trained)
     with np.load(tmp_path / "weights.npz") as found:
         assert len(found) == len(leaves)

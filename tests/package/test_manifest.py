@@ -1,6 +1,7 @@
 """The schema of the manifest, held against another implementation of JSON Schema."""
 
 import copy
+import inspect
 import json
 import random
 import shutil
@@ -11,9 +12,11 @@ import pytest
 
 from gxdistill import decision, package, storage
 from gxdistill.distill.init import LABEL_RULES
+from gxdistill.distill.inner import OPTIMIZERS
 from gxdistill.errors import UserError
 from gxdistill.package import manifest as manifests
-from tests.packages import bits, make, make_manifest
+from gxdistill.package import precision
+from tests.packages import bits, content_bits, make, make_manifest, repack
 
 WHERE = Path("there/x.gxd")
 ORACLE = jsonschema.Draft202012Validator(package.schema())
@@ -21,7 +24,7 @@ ORACLE = jsonschema.Draft202012Validator(package.schema())
 
 def _whole():
     entry = {"shape": [2, 3], "dtype": "float32", "sha256": "0" * 64}
-    return {**make_manifest(), "schema_version": 2, "arrays": {"images": entry, "start.x": entry}}
+    return {**make_manifest(), "schema_version": 3, "arrays": {"images": entry, "start.x": entry}}
 
 
 def _refuses(manifest):
@@ -62,6 +65,15 @@ def test_the_schema_knows_the_rules_that_the_method_knows():
     assert defined["decision"]["properties"]["rule"]["enum"] == list(decision.RULES)
     made = fields["distillation"]["properties"]["label_rule"]
     assert {*made["enum"]} <= {*LABEL_RULES}
+
+
+def test_the_schema_knows_the_optimisers_with_their_constants():
+    defined = package.schema()["$defs"]
+    for name, make_inner in OPTIMIZERS.items():
+        assert defined[name]["properties"]["name"]["enum"] == [name]
+        constants = inspect.signature(make_inner).parameters
+        assert defined[name]["required"] == ["name", *constants]
+    assert package.schema()["properties"]["precision"]["enum"] == list(precision.PRECISIONS)
 
 
 def _places(value, at=()):
@@ -124,7 +136,7 @@ def test_a_package_of_version_1_is_written_anew(tmp_path):
     assert bits(loaded.distilled) == bits(make().distilled)
     assert bits(loaded.start) == bits(make().start)
     changed = {
-        "schema_version": 2,
+        "schema_version": package.SCHEMA_VERSION,
         "purpose": "Not stated.",
         "licence": "Not stated: ask the sender.",
         "cohort": None,
@@ -133,6 +145,19 @@ def test_a_package_of_version_1_is_written_anew(tmp_path):
     }
     assert loaded.manifest == {**make().manifest, **changed}
     assert (tmp_path / "package").is_dir()
+
+
+def test_a_package_of_version_2_is_read(copy):
+    def earlier(files):
+        manifest = json.loads(files["manifest.json"]) | {"schema_version": 2}
+        del manifest["precision"], manifest["proof"], manifest["distillation"]["inner"]
+        files["manifest.json"] = json.dumps(manifest).encode()
+
+    before = package.load(copy)
+    repack(copy, earlier)
+    loaded = package.load(copy)
+    assert content_bits(loaded) == content_bits(before)
+    assert loaded.manifest["distillation"]["inner"] == {"name": "sgd"}
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,18 @@ def _deep(levels):
         ("network", "convnet", "field network is 'convnet'; it must be a table"),
         ("network.options", None, "field network.options is None; it must be a table"),
         ("network.options", {"\x00": 1}, "it must be a table"),
-        ("init.rule", "secret", "it must be 'known' or 'random'"),
+        ("init.rule", "secret", "it must be 'known', 'seeded' or 'random'"),
+        ("init.rule", "seeded", "must not hold the arrays start"),
+        ("distillation.inner", {"name": "lion"}, "it must be a table: name 'sgd'; or 'momentum'"),
+        (
+            "distillation.inner",
+            {"name": "momentum"},
+            "it must be a table: name 'sgd'; or 'momentum'",
+        ),
+        ("precision", "int8", "it must be 'float32', 'bfloat16', 'uint8' or 'uint4'"),
+        ("precision", "uint8", "lacks the arrays offset"),
+        ("precision", "bfloat16", "images are float32 [2, 4, 8, 8, 1] where"),
+        ("proof", {"tolerance": 1}, "it must be null or a table of weights, logits and tolerance"),
         ("init.seed", "0", "field init.seed is '0'; it must be a whole number from 0"),
         ("patch.stride", 0, "field patch.stride is 0; it must be a whole number from 1"),
         (
@@ -145,11 +156,11 @@ def test_names_of_arrays_that_lead_elsewhere_are_refused(copy):
         copy.write_bytes(before)
 
 
-@pytest.mark.parametrize("version", [3, 0, -1, "1", None, True, 2.0, 10**30, ...])
+@pytest.mark.parametrize("version", [4, 0, -1, "1", None, True, 2.0, 10**30, ...])
 def test_an_unknown_schema_version_is_refused_by_name(copy, version):
     _edit(copy, _field("schema_version", version))
     name = "None" if version is ... else repr(version)
-    assert f"has schema version {name}; this program reads 1 to 2." in _refusal(copy)
+    assert f"has schema version {name}; this program reads 1 to 3." in _refusal(copy)
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,15 @@ def test_a_description_says_what_people_ask(saved):
     text = package.describe(package.load(saved), saved)
     rates = np.exp(make().distilled.log_lr.astype(float))
     for part in (
-        "tiny0 (schema version 2)",
+        "tiny0 (schema version 3)",
         "purpose         To test <packages>.",
         "licence         CC BY 4.0",
         "100 images, 50 patients, 2 sites; 3 images quarantined",
         "train           70 images of 35 patients: 40 negative, 30 positive",
         "convnet, norm group, width 32",
         "the known ones of seed 3, included",
-        "2 steps x 3 epochs of SGD on cross_entropy",
-        "8 of 8 x 8 x 1, 4 a step",
+        "2 steps x 3 epochs of sgd on cross_entropy",
+        "8 of 8 x 8 x 1, 4 a step, float32",
         "noise, learned in 400 outer steps",
         "softmax of learned logits",
         f"min {rates.min():.4g}, median {np.median(rates):.4g}, max {rates.max():.4g}",
@@ -64,7 +64,7 @@ def test_the_card_lies_in_the_file_and_says_what_must_be_said(saved):
         *("tiny0", "Purpose", "Cohort", "Method", "Results", "Privacy", "Licence", "How to load")
     ]
     for part in (
-        "schema version 2: 8 synthetic images",
+        "schema version 3: 8 synthetic images",
         "not a medical device".replace("not", "Nothing here is"),
         "To test \\<packages\\>.",
         "- train: 70 images of 35 patients: 40 negative, 30 positive",

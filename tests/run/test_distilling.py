@@ -165,6 +165,7 @@ def test_a_disk_that_fills_while_the_package_is_written_leaves_the_former_one(ru
         {"distill__rates": "order_free", "distill__augmentations": ("turn", "contrast")},
         {"distill__rates": "shared", "distill__synthesis": "tiles"},
         {"distill__synthesis": "bases", "distill__bases": 2, "distill__optimizer__ema_clip": 2.0},
+        {"distill__inner": "adam", "distill__start_lr": 1e-3},
         {"distill__label_rule": "clipped", "distill__window": "last", "distill__window_steps": 1},
     ],
     ids=lambda changes: "-".join(changes),

@@ -1,6 +1,11 @@
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from gxdistill.run import limits, method
+from gxdistill import package
+from gxdistill.distill.losses import inner_loss
+from gxdistill.run import distilling, limits, method, receiving
 from tests import jobs
 
 
@@ -17,6 +22,34 @@ def test_a_job_says_what_memory_its_gradient_takes(tmp_path):
     method.build(jobs.make(tmp_path, said.append, distill__memory="nested"))
     assert said[-1].startswith("memory of a gradient through 2 inner steps: store ")
     assert said[-1].endswith("MiB; taking nested")
+
+
+def test_a_job_names_its_optimiser_with_all_constants(tmp_path):
+    for name, constants in (
+        ("sgd", {}),
+        ("momentum", {"decay": 0.5}),
+        ("adam", {"b1": 0.9, "b2": 0.999, "eps": 1e-8}),
+    ):
+        job = jobs.make(tmp_path, distill__inner=name, distill__momentum=0.5)
+        assert method.optimiser(job) == {"name": name, **constants}
+
+
+@pytest.mark.slow
+def test_a_job_with_momentum_is_packaged_with_it_and_replays_as_it_was_learned(tmp_path):
+    job = jobs.make(tmp_path, distill__inner="momentum", distill__momentum=0.5)
+    path = distilling.distil(job)
+    content = package.load(path)
+    assert content.manifest["distillation"]["inner"] == {"name": "momentum", "decay": 0.5}
+    loss, data, params = inner_loss(job.network, "raw"), content.distilled, content.start
+    trace = jax.tree.map(jnp.zeros_like, params)
+    for t, log_lr in enumerate(data.log_lr):
+        batch = t % len(data.images)
+        grads = jax.grad(loss)(params, data.images[batch], data.labels[batch])
+        trace = jax.tree.map(lambda m, g: 0.5 * m + g, trace, grads)
+        lr = np.exp(log_lr)
+        params = jax.tree.map(lambda p, m, lr=lr: p - lr * m, params, trace)
+    trained = jax.tree.map(lambda leaf: leaf[0], receiving.train_networks(path).params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), trained, params)
 
 
 def test_a_shared_rate_is_packaged_as_a_rate_for_each_step(tmp_path):

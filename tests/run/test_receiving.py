@@ -26,19 +26,20 @@ def _leaves(params):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(params)]
 
 
-def _sgd(network, params, content):
+def _sgd(network, params, content, decay=0.0):
     """Trains step by step in Python: the definition of a replay."""
     data = content.distilled
 
     def loss(params, images, labels):
         return -(labels * jax.nn.log_softmax(network.apply(params, images))).sum(-1).mean()
 
-    gradient = jax.jit(jax.grad(loss))
+    gradient, trace = jax.jit(jax.grad(loss)), jax.tree.map(np.zeros_like, params)
     for step, log_lr in enumerate(np.asarray(data.log_lr, np.float64)):
         batch = step % len(data.images)
         grads = gradient(params, data.images[batch], data.labels[batch])
         rate = float(np.exp(log_lr))
-        params = jax.tree.map(lambda p, g, rate=rate: p - rate * g, params, grads)
+        trace = jax.tree.map(lambda m, g: decay * m + g, trace, grads)
+        params = jax.tree.map(lambda p, m, rate=rate: p - rate * m, params, trace)
     return params
 
 
@@ -53,6 +54,17 @@ def test_a_known_start_gives_its_one_network(sent):
         "seed": None,
     }
     expected = _sgd(trained.network, content.start, content)
+    for mine, theirs in zip(_leaves(trained.params), _leaves(expected), strict=True):
+        np.testing.assert_allclose(mine[0], theirs, atol=1e-5)
+
+
+def test_a_package_is_replayed_with_the_optimiser_that_it_names(sent):
+    content = package.load(sent)
+    loop = {**content.manifest["distillation"], "inner": {"name": "momentum", "decay": 0.5}}
+    manifest = {**content.manifest, "distillation": loop}
+    package.save(sent, dataclasses.replace(content, manifest=manifest))
+    trained = receiving.train_networks(sent)
+    expected = _sgd(trained.network, content.start, content, decay=0.5)
     for mine, theirs in zip(_leaves(trained.params), _leaves(expected), strict=True):
         np.testing.assert_allclose(mine[0], theirs, atol=1e-5)
 

@@ -1,0 +1,116 @@
+"""How the distilled images lie in a file: as float32, rounded, or as codes of 8 or 4 bits.
+
+A code c of an image stands for offset + scale * c, computed in float32, each operation rounded.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+LEVELS = {"uint8": 256, "uint4": 16}
+PRECISIONS = ("float32", "bfloat16", *LEVELS)
+
+
+class Grid(NamedTuple):
+    """The values that the pixels of each image may have: offset + scale * code.
+
+    Attributes:
+      scale: `[S, B]` float32, above 0.
+      offset: `[S, B]` float32.
+    """
+
+    scale: np.ndarray
+    offset: np.ndarray
+
+
+def spanning(images: np.ndarray, precision: str) -> Grid:
+    """Makes the grid that reaches from each image's lowest value to its highest.
+
+    Args:
+      images: `[S, B, H, W, C]` float32.
+      precision: one of `LEVELS`.
+    """
+    low, high = images.min((2, 3, 4)), images.max((2, 3, 4))
+    scale = (high - low) / np.float32(LEVELS[precision] - 1)
+    return Grid(np.where(scale > 0, scale, np.float32(1)), low)
+
+
+def _wide(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values, np.float32)[..., None, None, None]
+
+
+def _decoded(codes: np.ndarray, grid: Grid) -> np.ndarray:
+    with np.errstate(over="ignore", invalid="ignore"):  # a stranger's may have any scale
+        return _wide(grid.offset) + _wide(grid.scale) * codes.astype(np.float32)
+
+
+def _codes(images: np.ndarray, precision: str, grid: Grid) -> np.ndarray:
+    codes = np.rint((images - _wide(grid.offset)) / _wide(grid.scale))
+    return np.clip(codes, 0, LEVELS[precision] - 1).astype(np.uint8)
+
+
+def rounded(images: np.ndarray, precision: str, grid: Grid | None) -> np.ndarray:
+    """Rounds images to what `precision` can hold, of codes to the nearest on the grid."""
+    if grid is not None:
+        return _decoded(_codes(images, precision, grid), grid)
+    return np.asarray(images).astype(jnp.dtype(precision)).astype(np.float32)
+
+
+def forms(precision: str, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Tells shape and dtype of the arrays that hold images `[S, B, H, W, C]`."""
+    if precision not in LEVELS:
+        return {"images": (shape, precision)}
+    pixels = int(np.prod(shape[2:], dtype=np.int64))
+    codes = shape if precision == "uint8" else (*shape[:2], -(-pixels // 2))
+    return {
+        "images": (codes, "uint8"),
+        "scale": (shape[:2], "float32"),
+        "offset": (shape[:2], "float32"),
+    }
+
+
+def encode(images: np.ndarray, precision: str, grid: Grid | None) -> dict[str, np.ndarray]:
+    """Returns the arrays that hold images in a file.
+
+    Args:
+      images: `[S, B, H, W, C]` float32, from `rounded`.
+      precision: one of `PRECISIONS`.
+      grid: of codes, None without.
+
+    Raises:
+      ValueError: a grid is missing or one too many, or an image is not as `rounded` makes it.
+    """
+    if (grid is not None) != (precision in LEVELS):
+        raise ValueError(f"Images in {precision} and the grid {grid} do not fit each other.")
+    if not np.array_equal(rounded(images, precision, grid), images, equal_nan=True):
+        raise ValueError(f"The images are not such as {precision} can hold. Round them first.")
+    if grid is None:
+        return {"images": images.astype(jnp.dtype(precision))}
+    codes = _codes(images, precision, grid)
+    if precision == "uint4":
+        flat = codes.reshape(*codes.shape[:2], -1)
+        even = np.pad(flat, ((0, 0), (0, 0), (0, flat.shape[-1] % 2)))
+        codes = even[..., ::2] | even[..., 1::2] << 4
+    return {"images": codes, "scale": grid.scale, "offset": grid.offset}
+
+
+def decode(
+    arrays: Mapping[str, Any], precision: str, shape: tuple[int, ...]
+) -> tuple[np.ndarray, Grid | None]:
+    """Returns images and grid as `encode` was given them.
+
+    Args:
+      arrays: of the `forms` of this precision and shape.
+      precision: one of `PRECISIONS`.
+      shape: of the images.
+    """
+    images = np.asarray(arrays["images"])
+    if precision not in LEVELS:
+        return images.astype(np.float32), None
+    grid = Grid(arrays["scale"], arrays["offset"])
+    if precision == "uint4":
+        pairs = np.stack([images & 15, images >> 4], axis=-1).reshape(*shape[:2], -1)
+        images = pairs[..., : int(np.prod(shape[2:], dtype=np.int64))].reshape(shape)
+    return _decoded(images, grid), grid
