@@ -1,15 +1,54 @@
-"""Grey pixels of any origin: checks, levels of 8 bits, smaller images."""
+"""Grey pixels of any origin: checks, levels of 8 bits, other sizes."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
+
+Spacing = tuple[float, float]  # From row to row and from column to column, in millimetres.
+Rule = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a header that claims more is taken for a decompression bomb.
+_MAX_WIDE_PIXELS = 1 << 24  # Of values that no table of 16 bits holds: each takes eight bytes.
 _PERCENTILES = (0.5, 99.5)
+_LEVELS = 1 << 16
+_BLOCK = 1 << 20  # Pixels that are looked up at a time.
 
 
 class BadEntryError(Exception):
     """An entry of a cohort that cannot be used; the message is the reason, for people to read."""
+
+
+class Header(NamedTuple):
+    """What a file says of its image before a pixel is decoded.
+
+    Attributes:
+      size: height and width in pixels.
+      spacing: of the pixels; None where the file does not say.
+    """
+
+    size: tuple[int, int]
+    spacing: Spacing | None = None
+
+
+class Picture(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+      pixels: `[H, W]` uint8, black is 0.
+      bits: depth of the stored pixels.
+      window: how they became 8 bits: "as stored", "percentiles", "window" or "lookup table".
+      spacing: of the pixels; None where the file does not say.
+      says_text: whether the file says that text is burned in.
+    """
+
+    pixels: np.ndarray
+    bits: int = 8
+    window: str = "as stored"
+    spacing: Spacing | None = None
+    says_text: bool = False
 
 
 def check_finite(values: np.ndarray) -> None:
@@ -49,27 +88,104 @@ def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
 
-def to_uint8(values: np.ndarray) -> np.ndarray:
+def map_values(stored: np.ndarray, rule: Rule) -> np.ndarray:
+    """Maps each stored value to a level; integers through a table of at most 65,536 values.
+
+    Args:
+      stored: `[H, W]`, integer or float.
+      rule: from values `[n]`, and how many pixels have each or None for one each, to `[n]` uint8.
+
+    Returns:
+      Same shape, uint8.
+
+    Raises:
+      BadEntryError: there are too many pixels of a wider range.
+    """
+    flat = stored.reshape(-1)
+    first = flat.min() if stored.dtype.kind in "iu" else 0
+    if stored.dtype.kind not in "iu" or int(flat.max()) - int(first) >= _LEVELS:
+        if flat.size > _MAX_WIDE_PIXELS:
+            raise BadEntryError(f"more than {_MAX_WIDE_PIXELS} pixels of more than 16 bits")
+        return rule(flat, None).reshape(stored.shape)
+    values = np.arange(int(first), int(flat.max()) + 1)
+    # By blocks: NumPy makes eight bytes of every index.
+    indices = [slice(i, i + _BLOCK) for i in range(0, flat.size, _BLOCK)]
+    counts = np.zeros(len(values), np.int64)
+    for block in indices:
+        counts += np.bincount(flat[block].astype(np.int64) - values[0], minlength=len(values))
+    table = rule(values, counts)
+    levels = np.empty(flat.size, np.uint8)
+    for block in indices:
+        levels[block] = table[flat[block].astype(np.int64) - values[0]]
+    return levels.reshape(stored.shape)
+
+
+def to_uint8(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """Windows an image of more than 8 bits: its percentiles 0.5 and 99.5 become 0 and 255.
 
     Where the two percentiles are equal, the extremes take their place; equal extremes give zeros.
 
     Args:
-      values: `[H, W]`, integer or float, in any unit.
+      values: any shape, integer or float, in any unit.
+      counts: of a table `[n]`, how many pixels have each value; None for one each.
 
     Returns:
-      Pixels, `[H, W]` uint8.
+      Same shape, uint8.
 
     Raises:
       BadEntryError: a value is not finite.
     """
-    check_finite(values)
-    low, high = np.percentile(values, _PERCENTILES)
+    used = values if counts is None else values[counts > 0]
+    check_finite(used)
+    low, high = np.percentile(values, _PERCENTILES) if counts is None else _ranked(values, counts)
     if low == high:
-        low, high = float(values.min()), float(values.max())
+        low, high = float(used.min()), float(used.max())
     if low == high:
         return np.zeros(values.shape, np.uint8)
     return stretch(values, low, high)
+
+
+def _ranked(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """The two percentiles of a table, between ranks in a straight line, as `np.percentile`."""
+    order = np.argsort(values, kind="stable")
+    last = np.cumsum(counts[order])
+    ranks = np.array(_PERCENTILES) / 100 * (last[-1] - 1)
+    below, above = (
+        values[order[np.searchsorted(last, at, side="right")]].astype(np.float64)
+        for at in (np.floor(ranks), np.ceil(ranks))
+    )
+    low, high = (below + (ranks % 1) * (above - below)).tolist()
+    return low, high
+
+
+def of_labels(values: np.ndarray, organ: Sequence[int] = ()) -> np.ndarray:
+    """Returns where a label map shows the organ: one of its labels, or without any above 0."""
+    return np.isin(values, organ) if organ else values > 0
+
+
+def resample(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resamples to another size, each pixel the mean of what it covers; of a mask the majority.
+
+    Args:
+      pixels: `[H, W]` uint8 or bool.
+      size: height and width in pixels.
+
+    Returns:
+      `[*size]`, same dtype.
+    """
+    if pixels.shape == size:
+        return pixels
+    image = Image.fromarray(pixels * np.uint8(255) if pixels.dtype == bool else pixels)
+    resized = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+    return resized > 127 if pixels.dtype == bool else resized
+
+
+def pad(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Puts `[H, W]` in the middle of black, of a mask False, of the given height and width."""
+    before = [(whole - side) // 2 for whole, side in zip(size, pixels.shape, strict=True)]
+    padded = np.zeros(size, pixels.dtype)
+    padded[tuple(slice(b, b + n) for b, n in zip(before, pixels.shape, strict=True))] = pixels
+    return padded
 
 
 def shrink(pixels: np.ndarray, factor: int) -> np.ndarray:

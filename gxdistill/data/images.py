@@ -3,33 +3,42 @@
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
 
 from gxdistill.data import dicom
-from gxdistill.data.grey import MAX_PIXELS, BadEntryError, check_pixel_count, to_uint8
+from gxdistill.data.grey import (
+    MAX_PIXELS,
+    BadEntryError,
+    Header,
+    Picture,
+    check_pixel_count,
+    map_values,
+    of_labels,
+    to_uint8,
+)
 
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _DICOM_SUFFIXES = (".dcm", ".dicom")
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Reads the height and width of an image in pixels from its header.
+def read_header(path: Path) -> Header:
+    """Reads the size of an image, and the spacing of its pixels if it is DICOM.
 
     Raises:
       BadEntryError: there is no such file, or it is no image of a known kind and sane size.
       UserError: the file is DICOM and pydicom is not installed.
     """
     if _is_dicom(path):
-        return dicom.read_size(path)
+        return dicom.read_header(path)
     with _opened(path) as image:
-        return image.height, image.width
+        return Header((image.height, image.width))
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, window: str = "file") -> Picture:
     """Decodes a PNG, JPEG, TIFF or DICOM file to 8-bit grey.
 
     Eight bits are kept as they are. More are windowed linearly by `to_uint8`, DICOM by its own
@@ -37,9 +46,10 @@ def read_image(path: Path) -> np.ndarray:
 
     Args:
       path: of the file; its bytes tell its kind, not its name.
+      window: "file", or "percentiles" where a DICOM file's own window is to be passed over.
 
     Returns:
-      Pixels, `[H, W]` uint8, black is 0.
+      The picture.
 
     Raises:
       BadEntryError: the file is missing, empty, damaged, truncated, coloured, transparent, not a
@@ -47,39 +57,48 @@ def read_image(path: Path) -> np.ndarray:
       UserError: the file is DICOM and pydicom is not installed.
     """
     if _is_dicom(path):
-        return dicom.read_image(path)
+        return dicom.read_image(path, window)
     with _opened(path) as image:
         if image.mode in ("1", "L"):
-            return np.array(image.convert("L"))
+            return Picture(np.array(image.convert("L")))
         if image.mode == "F" or image.mode.startswith("I"):
-            pixels = to_uint8(np.asarray(image))
+            stored = np.asarray(image)
+            pixels = map_values(stored, to_uint8)
             # Pillow turns "white is zero" (TIFF tag 262) round for 8 bits, not for more.
             white_is_zero = (
                 isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0
             )
-            return 255 - pixels if white_is_zero else pixels
-        return _grey_of_colour(np.asarray(image.convert("RGBA")))
+            bits = 16 if ";16" in image.mode else 32
+            return Picture(255 - pixels if white_is_zero else pixels, bits, "percentiles")
+        return Picture(_grey_of_colour(image))
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """Decodes an organ mask: True where a pixel is above 0, in a JPEG above 127.
+def read_mask(path: Path, organ: Sequence[int] = ()) -> np.ndarray:
+    """Decodes an organ mask or label map: True where a pixel is above 0, in a JPEG above 127.
 
     Args:
-      path: of a PNG, JPEG or TIFF file: bits, numbers of labels, or colours on black.
+      path: of a PNG, JPEG, TIFF or DICOM file: bits, numbers of labels, or colours on black.
+      organ: the labels that are the organ, of a palette its indices; none stands for all above 0.
 
     Returns:
       The mask, `[H, W]` bool.
 
     Raises:
-      BadEntryError: the file is missing, empty, damaged, truncated or not a single image.
+      BadEntryError: the file is missing, empty, damaged, truncated or not a single image, or holds
+        no labels to choose from.
+      UserError: the file is DICOM and pydicom is not installed.
     """
     if _is_dicom(path):
-        raise BadEntryError("DICOM file; a PNG or TIFF is expected")
+        return dicom.read_mask(path, organ)
     with _opened(path) as image:
-        bands = image.convert("RGB") if image.mode == "P" or len(image.getbands()) > 1 else image
-        values = np.asarray(bands)
-        lossy = image.format not in ("PNG", "TIFF")  # Its edges ring: above 0 is not yet organ.
-    return (values if values.ndim == 2 else values.max(axis=-1)) > (127 if lossy else 0)
+        least = 128 if image.format == "JPEG" else 1  # Its edges ring: above 0 is not yet organ.
+        colours = len(image.getbands()) > 1
+        if organ and (colours or least > 1):
+            raise BadEntryError("colours or JPEG; labels to choose from need a grey PNG or TIFF")
+        if colours or (image.mode == "P" and not organ):
+            return np.asarray(image.convert("RGB")).max(axis=-1) >= least
+        values = np.asarray(image)
+        return of_labels(values, organ) if least == 1 else values >= least
 
 
 @contextlib.contextmanager
@@ -130,9 +149,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise BadEntryError(f"damaged or truncated ({type(error).__name__})") from error
 
 
-def _grey_of_colour(bands: np.ndarray) -> np.ndarray:
-    if (bands[..., 3] != 255).any():
+def _grey_of_colour(image: Image.Image) -> np.ndarray:
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    red, green, blue, *opacity = image.convert(mode).split()
+    if opacity and opacity[0].getextrema() != (255, 255):
         raise BadEntryError("transparent pixels; an opaque grey image is expected")
-    if (bands[..., :3] != bands[..., :1]).any():
+    if any(ImageChops.difference(red, other).getbbox() for other in (green, blue)):
         raise BadEntryError("colour image; a grey one is expected")
-    return bands[..., 0].copy()
+    return np.array(red)

@@ -3,6 +3,7 @@
 import csv
 import difflib
 import hashlib
+import math
 import os.path
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from gxdistill.data.grey import BadEntryError
 from gxdistill.errors import UserError
 
-FIELDS = ("image", "mask", "label", "patient", "site", "split")
+FIELDS = ("image", "mask", "label", "patient", "site", "split", "spacing")
 REQUIRED = ("image", "label", "patient")
 
 _PLACEHOLDER = re.compile(r"{([^{}]*)}")
@@ -25,11 +26,12 @@ class Entry(NamedTuple):
       line: of the manifest, from 1, the header being the first.
       name: the image's path as the manifest gives it.
       image: path of the image file.
-      mask: path of the mask file; None where the manifest has no masks.
+      mask: path of the mask file; None where the manifest names none.
       label: index of the image's class.
       patient: id of the patient.
       site: name of the site, "unknown" where none is given.
       split: as given, "" where none is.
+      spacing: of the image's pixels in millimetres; None where none is given.
     """
 
     line: int
@@ -40,6 +42,7 @@ class Entry(NamedTuple):
     patient: str
     site: str
     split: str
+    spacing: float | None = None
 
 
 class Quarantined(NamedTuple):
@@ -140,7 +143,7 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     except FileNotFoundError as error:
         raise UserError(
             f"There is no manifest {path}. Write a CSV with the columns {', '.join(FIELDS)} "
-            f"(mask, site and split may be left out), or name another."
+            f"(mask, site, split and spacing may be left out), or name another."
         ) from error
     except UnicodeDecodeError as error:
         raise UserError(f"Manifest {path} is not UTF-8 text. Save it as UTF-8.") from error
@@ -210,18 +213,16 @@ def _entry(row: _Row, folder: Path, label_names: Sequence[str]) -> Entry:
         raise BadEntryError("the row has more or fewer cells than the header")
     if not texts["patient"]:
         raise BadEntryError("patient empty")
-    has_masks = "mask" in texts
-    if has_masks and not texts["mask"]:
-        raise BadEntryError("mask missing")
     return Entry(
         line=row.line,
         name=texts["image"],
         image=_within(folder, texts["image"], "image"),
-        mask=_within(folder, texts["mask"], "mask") if has_masks else None,
+        mask=_within(folder, texts["mask"], "mask") if texts.get("mask") else None,
         label=_label(texts["label"], label_names),
         patient=texts["patient"],
         site=texts.get("site") or "unknown",
         split=texts.get("split", ""),
+        spacing=_spacing(texts.get("spacing", "")),
     )
 
 
@@ -232,6 +233,18 @@ def _within(folder: Path, name: str, what: str) -> Path:
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise BadEntryError(f"{what} path leaves the folder of the manifest")
     return folder / name
+
+
+def _spacing(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        spacing = float(text)
+    except ValueError:
+        spacing = math.nan
+    if not 0 < spacing < math.inf:
+        raise BadEntryError(f"spacing {text[:40]!r} is no number of millimetres")
+    return spacing
 
 
 def _label(text: str, label_names: Sequence[str]) -> int:

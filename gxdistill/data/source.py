@@ -2,8 +2,6 @@
 
 import csv
 import dataclasses
-import functools
-import hashlib
 import io
 import math
 import os
@@ -16,9 +14,10 @@ from typing import TypeVar
 import numpy as np
 
 from gxdistill import _check, storage
-from gxdistill.data import grey, images
+from gxdistill.data import images, reading
 from gxdistill.data.grey import BadEntryError
 from gxdistill.data.manifest import Entry, Quarantined, duplicates, few, read_manifest
+from gxdistill.data.reading import Facts, Recipe
 from gxdistill.data.splits import SPLITS, check_splits, draw_splits
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata
@@ -27,6 +26,7 @@ Progress = Callable[[int, int], None]  # (images done, images in all)
 
 _THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock.
 _T = TypeVar("_T")
+_AS_THEY_ARE = Recipe()
 
 
 class TooManyBadError(UserError):
@@ -49,15 +49,32 @@ class Source:
       cohort: the images that passed.
       quarantine: what did not, in the manifest's order.
       manifest: path of the manifest.
-      read_size: height and width of the image files in pixels.
-      downscale: factor by which they were shrunk.
+      recipe: how its files became images.
+      reading: how many were read in which way (`reading.counts`).
     """
 
     cohort: Cohort
     quarantine: tuple[Quarantined, ...]
     manifest: Path
-    read_size: tuple[int, int]
-    downscale: int
+    recipe: Recipe
+    reading: Metadata
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """What a manifest lists, checked as far as headers tell.
+
+    Attributes:
+      entries: those that may be read, each with its split.
+      bad: by line of the manifest, those that may not.
+      manifest: its path.
+      recipe: how to read them, with the size of the cohort.
+    """
+
+    entries: tuple[Entry, ...]
+    bad: dict[int, Quarantined]
+    manifest: Path
+    recipe: Recipe
 
 
 def read_cohort(
@@ -66,8 +83,7 @@ def read_cohort(
     *,
     columns: Mapping[str, str] | None = None,
     label_names: Sequence[str] = ("non-gastritis", "gastritis"),
-    image_size: tuple[int, int] | None = None,
-    downscale: int = 1,
+    recipe: Recipe = _AS_THEY_ARE,
     test_share: float = 0.25,
     seed: int = 0,
     max_bad_share: float = 0.05,
@@ -76,18 +92,12 @@ def read_cohort(
 ) -> Source:
     """Reads the images that a manifest lists, checks them, and divides them by patient.
 
-    The manifest is a CSV, UTF-8 with a header: `image, mask, label, patient, site, split`, the
-    last two and `mask` optional, paths relative to its folder. Images are PNG, JPEG, TIFF or DICOM
-    (`images.read_image` tells how more than 8 bits become 8). Given splits are kept; without them
-    `splits.draw_splits` draws.
-
     Args:
       root: folder of the data set.
-      manifest: path of the CSV in it.
+      manifest: path of the CSV in it, see `list_entries`.
       columns: field to another file's column, or to a template of columns (`read_manifest`).
       label_names: names of the image classes, by label.
-      image_size: height and width of the files in pixels; None takes the most common size.
-      downscale: averages blocks of this side; of masks, the majority.
+      recipe: how files become images.
       test_share: share of patients drawn for the test, where no split is given.
       seed: of the draw.
       max_bad_share: share of entries that may be quarantined before the job stops.
@@ -102,23 +112,21 @@ def read_cohort(
         training image, a patient is in both given splits, or `downscale` does not divide the size.
       ValueError: an argument is out of its range.
     """
-    _check.share(test_share=test_share, max_bad_share=max_bad_share)
-    _check.positive(downscale=downscale, **({} if limit is None else {"limit": limit}))
-    path = Path(root) / manifest
-    entries, bad = read_manifest(
-        path, columns=columns or {}, label_names=label_names, limit=limit, seed=seed
+    listing = list_entries(
+        root,
+        manifest,
+        columns=columns,
+        label_names=label_names,
+        recipe=recipe,
+        test_share=test_share,
+        seed=seed,
+        max_bad_share=max_bad_share,
+        limit=limit,
     )
-    check = functools.partial(_stop_if_too_bad, bad, len(entries) + len(bad), max_bad_share, path)
-    check()
-    given = any(entry.split for entry in entries)
-    if given:
-        check_splits([entry.split for entry in entries], [entry.patient for entry in entries])
-
-    size, entries = _of_one_size(entries, bad, image_size)
-    check()
-    _check_divides(downscale, size)
-    entries, pixels, masks = _decode(entries, bad, size, downscale, progress)
-    check()
+    path, bad = listing.manifest, dict(listing.bad)
+    total = len(listing.entries) + len(bad)
+    entries, pixels, masks, facts = _decode(listing.entries, bad, listing.recipe, progress)
+    stop_if_too_bad(bad, total, max_bad_share, path)
     cohort = Cohort(
         images=pixels,
         masks=masks,
@@ -129,13 +137,57 @@ def read_cohort(
         names=np.array([entry.name for entry in entries]),
         class_names=(*(() if masks is None else ("irrelevant",)), *label_names),
     )
+    check_classes(entries, label_names, path)
+    return Source(cohort, in_order(bad), path, listing.recipe, reading.counts(facts))
+
+
+def list_entries(
+    root: Path,
+    manifest: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    label_names: Sequence[str] = ("non-gastritis", "gastritis"),
+    recipe: Recipe = _AS_THEY_ARE,
+    test_share: float = 0.25,
+    seed: int = 0,
+    max_bad_share: float = 0.05,
+    limit: int | None = None,
+) -> Listing:
+    """Reads a manifest and the headers of its images; decodes no pixel.
+
+    The manifest is a CSV, UTF-8 with a header: `image, mask, label, patient, site, split, spacing`,
+    the last three and `mask` optional, paths relative to its folder. Images are PNG, JPEG, TIFF or
+    DICOM (`images.read_image` tells how more than 8 bits become 8), masks these or polygons
+    (`masks.read_mask`). Given splits are kept; without them `splits.draw_splits` draws.
+
+    Args and errors are those of `read_cohort`.
+    """
+    _check.share(test_share=test_share, max_bad_share=max_bad_share)
+    if limit is not None:
+        _check.positive(limit=limit)
+    path = Path(root) / manifest
+    entries, bad = read_manifest(
+        path, columns=columns or {}, label_names=label_names, limit=limit, seed=seed
+    )
+    total = len(entries) + len(bad)
+    if not recipe.segment and any(entry.mask for entry in entries):
+        bad |= {e.line: Quarantined(e.name, "mask missing") for e in entries if not e.mask}
+        entries = [entry for entry in entries if entry.mask]
+    stop_if_too_bad(bad, total, max_bad_share, path)
+    given = any(entry.split for entry in entries)
+    if given:
+        check_splits([entry.split for entry in entries], [entry.patient for entry in entries])
+    size, entries = _of_one_size(entries, bad, recipe)
+    stop_if_too_bad(bad, total, max_bad_share, path)
+    _check_divides(recipe.downscale, size)
     if not given:
-        splits = draw_splits(
-            cohort.labels, cohort.patients, cohort.sites, test_share=test_share, seed=seed
+        labels = np.array([entry.label for entry in entries], np.int32)
+        patients, sites = (
+            np.array([getattr(entry, field) for entry in entries]) for field in ("patient", "site")
         )
-        cohort = dataclasses.replace(cohort, splits=splits)
-    _check_classes(cohort, path)
-    return Source(cohort, _in_order(bad), path, size, downscale)
+        splits = draw_splits(labels, patients, sites, test_share=test_share, seed=seed)
+        entries = [e._replace(split=str(s)) for e, s in zip(entries, splits, strict=True)]
+    return Listing(tuple(entries), bad, path, dataclasses.replace(recipe, size=size))
 
 
 def write_quarantine(path: Path, quarantine: Sequence[Quarantined]) -> None:
@@ -178,8 +230,12 @@ def summary(source: Source) -> Metadata:
         "splits": {split: count(split) for split in SPLITS},
         "masks": cohort.masks is not None,
         "image_size": list(cohort.images.shape[1:3]),
-        "read_size": list(source.read_size),
-        "downscale": source.downscale,
+        "read_size": list(source.recipe.size or cohort.images.shape[1:3]),
+        "downscale": source.recipe.downscale,
+        "reading": {
+            **{name: getattr(source.recipe, name) for name in ("spacing", "fit", "window")},
+            **source.reading,
+        },
         "quarantine": {
             "count": len(source.quarantine),
             "reasons": dict(Counter(entry.reason for entry in source.quarantine).most_common()),
@@ -192,14 +248,26 @@ def _label_names(cohort: Cohort) -> tuple[str, ...]:
     return cohort.class_names[cohort.masks is not None :]
 
 
-def _in_order(bad: Mapping[int, Quarantined]) -> tuple[Quarantined, ...]:
+def in_order(bad: Mapping[int, Quarantined]) -> tuple[Quarantined, ...]:
+    """Returns what was left out in the order of the manifest's lines."""
     return tuple(bad[line] for line in sorted(bad))
 
 
-def _stop_if_too_bad(bad: Mapping[int, Quarantined], total: int, share: float, path: Path) -> None:
+def stop_if_too_bad(bad: Mapping[int, Quarantined], total: int, share: float, path: Path) -> None:
+    """Refuses a cohort of which too much was left out.
+
+    Args:
+      bad: what was left out, by line of the manifest.
+      total: number of entries that were to be read.
+      share: of them that may be bad.
+      path: of the manifest.
+
+    Raises:
+      TooManyBadError: more is bad, or all.
+    """
     if len(bad) <= share * total and len(bad) < total:
         return
-    quarantine = _in_order(bad)
+    quarantine = in_order(bad)
     shown = "; ".join(f"{entry.name!r}: {entry.reason}" for entry in quarantine[:3])
     more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
     raise TooManyBadError(
@@ -236,70 +304,63 @@ def _attempt(
 
 
 def _of_one_size(
-    entries: Sequence[Entry], bad: dict[int, Quarantined], wanted: tuple[int, int] | None
+    entries: Sequence[Entry], bad: dict[int, Quarantined], recipe: Recipe
 ) -> tuple[tuple[int, int], list[Entry]]:
-    """Returns the size of the cohort in pixels and the entries that have it."""
-    sizes = _attempt(lambda _, entry: images.read_size(entry.image), entries, bad)
-    counts = Counter(sizes.values())
-    size = wanted or max(counts, key=lambda size: (counts[size], size), default=(0, 0))
+    """Returns the size of the cohort in pixels and the entries that fit it."""
+    sizes = _attempt(lambda _, entry: reading.read_size(entry, recipe.spacing), entries, bad)
+    size = recipe.size or _common_size(list(sizes.values()), recipe)
+    fitting = []
     for slot, other in sizes.items():
-        if other != size:
-            reason = f"image is {_pixels(other)}, the cohort {_pixels(size)}"
-            bad[entries[slot].line] = Quarantined(entries[slot].name, reason)
-    return size, [entries[slot] for slot in sizes if sizes[slot] == size]
+        try:
+            reading.check_fits(other, size, recipe.fit)
+            fitting.append(entries[slot])
+        except BadEntryError as error:
+            bad[entries[slot].line] = Quarantined(entries[slot].name, str(error))
+    return size, fitting
+
+
+def _common_size(sizes: Sequence[tuple[int, int]], recipe: Recipe) -> tuple[int, int]:
+    if not sizes:
+        return 0, 0
+    if recipe.fit == "pad":
+        largest = np.max(sizes, axis=0)
+        height, width = (-(-largest // recipe.downscale) * recipe.downscale).tolist()
+        return height, width
+    counts = Counter(sizes)
+    return max(counts, key=lambda size: (counts[size], size))
 
 
 def _decode(
     entries: Sequence[Entry],
     bad: dict[int, Quarantined],
-    size: tuple[int, int],
-    downscale: int,
+    recipe: Recipe,
     progress: Progress | None,
-) -> tuple[list[Entry], np.ndarray, np.ndarray | None]:
-    """Returns the entries that could be decoded, their pixels `[N, H, W, 1]` and masks."""
-    shape = (len(entries), size[0] // downscale, size[1] // downscale)
+) -> tuple[list[Entry], np.ndarray, np.ndarray | None, list[Facts]]:
+    """Returns the entries that could be read, their pixels `[N, H, W, 1]`, masks and facts."""
+    assert recipe.size
+    shape = (len(entries), *(side // recipe.downscale for side in recipe.size))
     pixels = np.empty((*shape, 1), np.uint8)
-    masks = np.empty(shape, bool) if entries[0].mask else None
+    masks = np.empty(shape, bool) if recipe.segment or entries[0].mask else None
 
-    def decode(slot: int, entry: Entry) -> bytes:
-        image = images.read_image(entry.image)
-        if image.shape != size:
-            raise BadEntryError("header and pixels disagree on the size")
-        if image.min() == image.max():
-            raise BadEntryError("constant image: all pixels are equal")
-        pixels[slot, :, :, 0] = grey.shrink(image, downscale)
-        if masks is not None and entry.mask:
-            masks[slot] = _mask(entry.mask, size, downscale)
-        return hashlib.sha256(image.tobytes()).digest()
+    def decode(slot: int, entry: Entry) -> tuple[bytes, Facts]:
+        sample = reading.read_entry(entry, recipe)
+        pixels[slot, :, :, 0] = sample.image
+        if masks is not None and sample.mask is not None:
+            masks[slot] = sample.mask
+        return sample.digest, sample.facts
 
-    digests = _attempt(decode, entries, bad, progress)
-    twice = duplicates({entries[slot]: digest for slot, digest in digests.items()}, "pixels")
+    done = _attempt(decode, entries, bad, progress)
+    twice = duplicates({entries[slot]: digest for slot, (digest, _) in done.items()}, "pixels")
     bad |= twice
-    kept = [slot for slot in digests if entries[slot].line not in twice]
+    kept = [slot for slot in done if entries[slot].line not in twice]
     # Closes the gaps in place: a copy would need the memory of the cohort once more.
     for new, old in enumerate(kept):
         pixels[new] = pixels[old]
         if masks is not None:
             masks[new] = masks[old]
     n = len(kept)
-    return [entries[slot] for slot in kept], pixels[:n], None if masks is None else masks[:n]
-
-
-def _mask(path: Path, size: tuple[int, int], downscale: int) -> np.ndarray:
-    try:
-        mask = images.read_mask(path)
-    except BadEntryError as error:
-        raise BadEntryError(f"mask: {error}") from error
-    if mask.shape != size:
-        raise BadEntryError(f"mask is {_pixels(mask.shape)}, its image {_pixels(size)}")
-    mask = grey.shrink(mask, downscale)
-    if not mask.any():
-        raise BadEntryError("mask empty: no pixel of the organ")
-    return mask
-
-
-def _pixels(size: tuple[int, ...]) -> str:
-    return f"{size[0]}x{size[1]} px"
+    facts = [done[slot][1] for slot in kept]
+    return [entries[slot] for slot in kept], pixels[:n], None if masks is None else masks[:n], facts
 
 
 def _check_divides(downscale: int, size: tuple[int, int]) -> None:
@@ -307,14 +368,19 @@ def _check_divides(downscale: int, size: tuple[int, int]) -> None:
     if common % downscale:
         factors = [str(f) for f in range(1, common + 1) if common % f == 0]
         raise UserError(
-            f"`downscale` {downscale} does not divide images of {_pixels(size)}. "
+            f"`downscale` {downscale} does not divide images of {reading.in_pixels(size)}. "
             f"These do: {', '.join(factors)}."
         )
 
 
-def _check_classes(cohort: Cohort, path: Path) -> None:
-    trained = set(cohort.labels[cohort.splits == "train"].tolist())
-    empty = [name for i, name in enumerate(_label_names(cohort)) if i not in trained]
+def check_classes(entries: Sequence[Entry], label_names: Sequence[str], path: Path) -> None:
+    """Refuses a cohort in which an image class has no training image.
+
+    Raises:
+      UserError: naming the class; `path` is the manifest's.
+    """
+    trained = {entry.label for entry in entries if entry.split == "train"}
+    empty = [name for i, name in enumerate(label_names) if i not in trained]
     if empty:
         raise UserError(
             f"No training image of class {few(empty)} in {path}. Add some, correct the labels, "

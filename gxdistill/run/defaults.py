@@ -23,6 +23,12 @@ def default_config() -> ml_collections.ConfigDict:
         tuple
     )  # height, width; None: any
     config.data.downscale = 1  # averages blocks of this side
+    config.data.spacing = ml_collections.config_dict.placeholder(
+        float
+    )  # mm a pixel, to which images are resampled; None: as they are
+    config.data.fit = "same"  # all images are of one size; or "pad": smaller ones in black
+    config.data.window = "file"  # as a DICOM file says; or "percentiles"
+    config.data.organ = ()  # labels or names that are the organ; none: all of a mask
     config.data.test_share = 0.25  # of the patients, where the manifest has no split
     config.data.max_bad_share = 0.05  # the job stops when more is quarantined
     config.data.limit = ml_collections.config_dict.placeholder(int)  # reads only so many entries

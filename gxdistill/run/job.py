@@ -16,6 +16,7 @@ import numpy as np
 
 from gxdistill import evaluate, models, patching
 from gxdistill.data import batches, idx, phantom, source
+from gxdistill.data.reading import Recipe
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Cohort, Metadata, Network, PatchTable
 from gxdistill.run import limits
@@ -46,23 +47,35 @@ def load(config: ml_collections.ConfigDict, say: Say) -> source.Source:
     data = config.data
     if data.kind == "phantom":
         cohort = phantom.phantom_cohort(config.seed, patients=data.patients, size=data.size)
-        return source.Source(cohort, (), Path("phantom"), (data.size, data.size), 1)
+        return source.Source(cohort, (), Path("phantom"), Recipe((data.size, data.size)), {})
     if data.kind == "mnist":
         cohort = idx.mnist_cohort(Path(data.path), limit=data.limit)
-        return source.Source(cohort, (), Path(data.path), cohort.images.shape[1:3], 1)
+        return source.Source(cohort, (), Path(data.path), Recipe(cohort.images.shape[1:3]), {})
     clock = Progress(say, "reading images")
     return source.read_cohort(
         Path(data.path),
         data.manifest,
         columns=dict(data.columns),
         label_names=tuple(data.label_names),
-        image_size=None if data.image_size is None else tuple(data.image_size),
-        downscale=data.downscale,
+        recipe=recipe(config),
         test_share=data.test_share,
         seed=config.seed,
         max_bad_share=data.max_bad_share,
         limit=data.limit,
         progress=clock,
+    )
+
+
+def recipe(config: ml_collections.ConfigDict) -> Recipe:
+    """How a config wants files to become images."""
+    data = config.data
+    return Recipe(
+        None if data.image_size is None else tuple(data.image_size),
+        downscale=data.downscale,
+        spacing=data.spacing,
+        fit=data.fit,
+        window=data.window,
+        organ=tuple(data.organ),
     )
 
 
@@ -172,7 +185,7 @@ class Job:
             "image_height": height,
             "image_width": width,
             "channels": channels,
-            "downscale": self.source.downscale,
+            "downscale": self.source.recipe.downscale,
         }
 
     @cached_property

@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_collections
 
+from gxdistill.data import reading
 from gxdistill.decision import RULES
 from gxdistill.distill import memory
 from gxdistill.distill.augment import AUGMENTATIONS
@@ -24,6 +25,7 @@ _RATE = (1e-9, 1e9)
 RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "data.downscale": _COUNT,
+    "data.spacing": (1e-3, 1e2),
     "data.test_share": _SHARE,
     "data.max_bad_share": _SHARE,
     "data.limit": _COUNT,
@@ -65,7 +67,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.ceiling.lr": _RATE,
 }
 _CHOICES = {
+    "data.fit": reading.FITS,
     "data.kind": ("manifest", "phantom", "mnist"),
+    "data.window": reading.WINDOWS,
     "distill.init": ("known", "random"),
     "distill.inner": tuple(OPTIMIZERS),
     "distill.label_rule": LABEL_RULES,

@@ -49,14 +49,14 @@ def _read(path: Path, patch: Metadata) -> np.ndarray:
     """
     factor = patch["downscale"]
     wanted = (patch["image_height"] * factor, patch["image_width"] * factor)
-    size = images.read_size(path)
+    size = images.read_header(path).size
     if size != wanted:
         raise grey.BadEntryError(
             f"{size[0]} x {size[1]} pixels, but the package knows images of {wanted[0]} x "
             f"{wanted[1]} (height x width)"
         )
     with images.quiet():
-        return grey.shrink(images.read_image(path), factor)[..., None]
+        return grey.shrink(images.read_image(path).pixels, factor)[..., None]
 
 
 def _probabilities(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.ndarray:

@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gxdistill.data import grey
+from gxdistill.data import grey, images
 from gxdistill.data.grey import BadEntryError
-from gxdistill.data.images import read_image, read_mask, read_size
+from gxdistill.data.images import read_header, read_mask
+
+
+def read_image(path):
+    return images.read_image(path).pixels
 
 
 def _noise(shape=(20, 30), dtype=np.uint8, high=256):
@@ -40,7 +44,7 @@ def _windowed(values):
 def test_eight_bits_are_kept_as_they_are(tmp_path, name):
     kind = "TIFF" if name == "a.tif" else "PNG"
     path = _save(tmp_path / name, _noise(), format=kind)
-    assert read_size(path) == (20, 30)
+    assert read_header(path).size == (20, 30)
     np.testing.assert_array_equal(read_image(path), _noise())
 
 

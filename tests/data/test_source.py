@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gxdistill.data.reading import Recipe
 from gxdistill.data.source import (
     Quarantined,
     TooManyBadError,
@@ -97,7 +98,7 @@ def test_given_splits_are_kept(folder):
 
 def test_downscale_shrinks_images_and_masks(folder):
     full = folder.read().cohort
-    small = folder.read(downscale=4).cohort
+    small = folder.read(recipe=Recipe(downscale=4)).cohort
     blocks = full.images[..., 0].reshape(40, 3, 4, 4, 4)
     np.testing.assert_allclose(small.images[..., 0], blocks.mean((2, 4)), atol=0.5)
     organ = full.masks.reshape(40, 3, 4, 4, 4).mean((2, 4)) >= 0.5
@@ -234,13 +235,17 @@ def _name_a_third_split(folder):
 STOPS = {
     "too much is bad": (_spoil(3), {}, "3 of 40 entries of .* are bad, 5.0% are allowed: '00.png'"),
     "nothing is left": (_spoil(40), {"max_bad_share": 1.0}, "40 of 40 entries of .* are bad"),
-    "another size": (lambda _: None, {"image_size": (8, 8)}, "image is 12x16 px, the cohort 8x8"),
+    "another size": (
+        lambda _: None,
+        {"recipe": Recipe((8, 8))},
+        "image is 12x16 px, the cohort 8x8",
+    ),
     "an empty class": (_spoil(40, value=0), {}, "No training image of class 'gastritis'"),
     "a patient in both": (_split_a_patient, {}, "1 patients are in both splits: 'p00'"),
     "a third split": (_name_a_third_split, {}, "holds 'val'; it may hold only 'train' and 'test'"),
     "a factor that does not divide": (
         lambda _: None,
-        {"downscale": 3},
+        {"recipe": Recipe(downscale=3)},
         "`downscale` 3 does not divide images of 12x16 px. These do: 1, 2, 4.",
     ),
     "a column of no name": (lambda _: None, {"columns": {"site": "sit"}}, "Did you mean 'site'"),
@@ -284,7 +289,7 @@ def test_reading_twice_gives_the_same(folder):
 def test_the_summary_counts_and_is_json(folder):
     _spoil(1)(folder)
     folder.columns = FIELDS
-    told = json.loads(json.dumps(summary(folder.read(downscale=2))))
+    told = json.loads(json.dumps(summary(folder.read(recipe=Recipe(downscale=2)))))
     assert (told["images"], told["patients"]) == (39, 20)
     assert told["sites"] == {"a": 19, "b": 20}
     assert told["splits"]["train"] == {
@@ -321,7 +326,7 @@ def test_the_public_radiographs_are_read_by_mapping_their_columns(data_root):
         "labels.csv",
         columns={"image": "images/{id}.jpg", "mask": "masks/{id}.png"},
         label_names=("normal", "tuberculosis"),
-        downscale=4,
+        recipe=Recipe(downscale=4),
     )
     cohort = source.cohort
     assert source.quarantine == ()

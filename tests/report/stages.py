@@ -12,6 +12,7 @@ from PIL import Image
 from gxdistill import decision, metrics, package, storage
 from gxdistill.data import source
 from gxdistill.data.manifest import Quarantined
+from gxdistill.data.reading import Recipe
 from gxdistill.patching import patch_corners
 from gxdistill.pytrees import Cohort, Distilled
 
@@ -35,7 +36,9 @@ def make_cohort(class_names, masks=True):
 
 
 def write_cohort(workdir, cohort, bad):
-    read = source.Source(cohort, bad, Path("list.csv"), (2 * SIDE, 2 * SIDE), 2)
+    read = source.Source(
+        cohort, bad, Path("list.csv"), Recipe((2 * SIDE, 2 * SIDE), downscale=2), {}
+    )
     patches = {
         split: {name: 100 * base + i for i, name in enumerate(cohort.class_names)}
         for split, base in (("train", 12), ("test", 3))
