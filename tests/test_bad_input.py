@@ -259,7 +259,7 @@ def test_a_bad_cohort_stops_the_job(harm, reason, cohort, tmp_path, capsys):
         ("distill.label_rule=hard", "hard"),
         ("distill.start_lr=-1.0", "-1"),
         ("distill.batch=0", "batch"),
-        ("distill.optimizer.images_lr=0.0", "images_lr"),
+        ("distill.optimizer.images_lr=-1.0", "images_lr"),
         ("distill.networks=0", "networks"),
         ("data.kind=films", "films"),
         ("data.downscale=5", "downscale"),

@@ -106,7 +106,7 @@ def optimizer(
 
     Args:
       outer_steps: length of the schedule.
-      images_lr: peak rate of the images.
+      images_lr: peak rate of the images; 0 keeps them as they start.
       labels_lr: of the labels; 0 keeps them as they start.
       rates_lr: of the log learning rates; 0 keeps them as they start.
       clip: largest global norm of a meta-gradient, over what is learned.
@@ -121,12 +121,14 @@ def optimizer(
     Raises:
       ValueError: a number is out of range.
     """
-    _check.positive(outer_steps=outer_steps, images_lr=images_lr, clip=clip)
+    _check.positive(outer_steps=outer_steps, clip=clip)
     peaks = {"images": images_lr, "labels": labels_lr, "rates": rates_lr}
     for name, value in {**peaks, "ema_clip": ema_clip, "warmup": warmup}.items():
         if not value >= 0:
             name = f"{name}_lr" if name in peaks else name
             raise ValueError(f"`{name}` is {value}; it must not be negative.")
+    if not any(peaks.values()):
+        raise ValueError("All rates are 0: nothing would be learned. Raise one of them.")
     if warmup >= outer_steps:
         raise ValueError(
             f"`warmup` is {warmup}, which leaves none of the {outer_steps} outer steps. Lower it."

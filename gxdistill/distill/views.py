@@ -42,6 +42,25 @@ def order_free(data: Distilled, key: jax.Array) -> Distilled:
     return shared_rate(dataclasses.replace(data, images=images, labels=labels), key)
 
 
+def shuffled(data: Distilled, key: jax.Array) -> Distilled:
+    """Trains as ordinary mini-batch SGD would: one rate, all images in a new order each epoch.
+
+    Unlike `order_free`, which is learned with and keeps its order from one epoch to the next: it
+    tells how much of a set dies in a training that knows nothing of it. Gives T batches for S.
+    """
+    epochs = len(data.log_lr) // len(data.images)
+    orders = [order_free(data, jax.random.fold_in(key, epoch)) for epoch in range(epochs)]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *orders).replace(
+        log_lr=shared_rate(data, key).log_lr
+    )
+
+
+def hard_labels(data: Distilled, _: jax.Array) -> Distilled:
+    """Trains on one-hot labels, each of the class that the soft label prefers."""
+    labels = jax.nn.one_hot(data.labels.argmax(-1), data.labels.shape[-1])
+    return dataclasses.replace(data, labels=labels)
+
+
 def synthesised(synthesis: Synthesis, view: View = as_learned) -> View:
     """Makes the images of learned parameters, then views them by `view`."""
 

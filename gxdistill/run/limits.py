@@ -52,7 +52,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.evaluate_every": (1, 10**7),
     "distill.evaluate_networks": _COUNT,
     "distill.evaluate_patches": _COUNT,
-    "distill.optimizer.images_lr": _RATE,
+    "distill.optimizer.images_lr": (0.0, 1e9),
     "distill.optimizer.labels_lr": (0.0, 1e9),
     "distill.optimizer.rates_lr": (0.0, 1e9),
     "distill.optimizer.clip": _RATE,

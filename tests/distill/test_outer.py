@@ -238,7 +238,8 @@ def test_clipped_labels_stay_between_0_and_1():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images_lr": 0}, "`images_lr` is 0"),
+        ({"images_lr": -1}, "`images_lr` is -1; it must not be negative"),
+        ({"images_lr": 0, "labels_lr": 0, "rates_lr": 0}, "nothing would be learned"),
         ({"labels_lr": -0.1}, "`labels_lr` is -0.1; it must not be negative"),
         ({"rates_lr": float("nan")}, "`rates_lr` is nan"),
         ({"clip": 0}, "`clip` is 0"),

@@ -38,6 +38,22 @@ def test_an_order_free_view_mixes_the_batches_and_keeps_images_with_their_labels
     assert len(seen) == len(KEYS)  # of 720 orders
 
 
+def test_shuffled_epochs_hold_every_image_once_each_in_an_order_of_its_own():
+    data = views.shuffled(DATA, KEYS[0])  # two epochs of three batches of two
+    assert data.labels.shape == (6, 2, 1)
+    first, second = np.asarray(data.labels).reshape(2, 6)
+    np.testing.assert_array_equal(np.sort([first, second]), [range(6)] * 2)
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(np.ravel(data.images), np.ravel(data.labels))
+    np.testing.assert_array_equal(data.log_lr, views.shared_rate(DATA, KEYS[0]).log_lr)
+
+
+def test_hard_labels_are_those_that_the_soft_ones_prefer():
+    soft = jnp.array([[[0.2, 1.7, -0.3], [0.5, 0.1, 0.4]]])
+    data = views.hard_labels(DATA.replace(labels=soft), KEYS[0])
+    np.testing.assert_array_equal(data.labels, [[[0, 1, 0], [1, 0, 0]]])
+
+
 def test_images_are_made_before_they_are_viewed():
     made = synthesis.bases(2)
     learned = DATA.replace(images=made.init(DATA.images, KEYS[0]))
