@@ -11,6 +11,8 @@ _EVALUATE = "Run `gxdistill evaluate`, then `gxdistill report` again."
 _CONTENDERS = {
     "distilled": "Distilled images",
     "fresh_networks": "Distilled images, other initial weights",
+    "hard_labels": "Distilled images, hard labels",
+    "shuffled": "Distilled images, in random order at one rate",
     "random_real": "Random real patches",
     "class_means": "Class means",
     "kmeans_centres": "k-means centres",

@@ -12,13 +12,13 @@ import numpy as np
 
 from gxdistill import baselines, decision, evaluate, metrics, package, storage, train
 from gxdistill.data.batches import Normalisation
-from gxdistill.distill import inner
+from gxdistill.distill import inner, views
 from gxdistill.errors import UserError
 from gxdistill.evaluate import Grid
 from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
 from gxdistill.run import method
 from gxdistill.run.job import Job, Use
-from gxdistill.run.receiving import Trained
+from gxdistill.run.receiving import Trained, replayed
 
 Score = Callable[[np.ndarray, str], np.ndarray]  # From `evaluate`: joint or one by one.
 
@@ -150,9 +150,10 @@ def evaluate_package(
         tau = manifest["decision"]["tau"]
         figures["at_package_tau"] = evaluate.whole_images(scores, job.test, tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
-    if trained.record["init"] == "known":
-        job.say("evaluating the distilled set on fresh networks")
-        contenders["fresh_networks"] = _on_fresh_networks(job, content, trained.network, grid)
+    for name, (change, training) in _otherwise(job, trained).items():
+        job.say(f"evaluating the distilled set: {name}")
+        params = replayed(content, trained.network, {**trained.record, **change}, **training)
+        contenders[name] = _judged(job, trained.network, params, grid)[0]
     contenders |= {
         f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
     }
@@ -180,18 +181,20 @@ def _on(job: Job, trained: Trained, grid: Grid) -> dict[str, Any]:
     return {**figures, "networks": dict(trained.record)}
 
 
-def _on_fresh_networks(
-    job: Job, content: package.Package, network: Network, grid: Grid
-) -> dict[str, Any]:
-    """Shows what is lost where distilled data that is meant for one start meets another."""
-    loop = content.manifest["distillation"]
-    replayed = partial(
-        train.replay, network, rule=loop["label_rule"], inner=inner.create(**loop["inner"])
-    )
-    keys = jax.random.split(job.key(Use.FRESH), job.config.evaluate.networks)
-    # Diverged networks are not left out: they are what a receiver would get.
-    params = [replayed(network.init(key), content.distilled) for key in keys]
-    return _judged(job, network, _stacked(params), grid)[0]
+def _otherwise(job: Job, trained: Trained) -> dict[str, tuple[Metadata, dict[str, Any]]]:
+    """Lists what shows how much is lost where a package is not trained on as it says.
+
+    Returns:
+      By contender, what differs in the start, as `Trained.record` holds it, and in the training.
+    """
+    found: dict[str, tuple[Metadata, dict[str, Any]]] = {}
+    if trained.record["init"] == "known":
+        fresh = {"init": "fresh", "count": job.config.evaluate.networks, "seed": job.config.seed}
+        found["fresh_networks"] = fresh, {}
+    if job.config.evaluate.baselines:
+        found["hard_labels"] = {}, {"view": views.hard_labels, "rule": "raw"}
+        found["shuffled"] = {}, {"view": views.shuffled}
+    return found
 
 
 def _check_fits(job: Job, manifest: Metadata) -> None:

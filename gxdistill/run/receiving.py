@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gxdistill import package, storage, train
 from gxdistill.distill import inner
+from gxdistill.distill.views import View, as_learned
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata, Network, Params
-from gxdistill.run.job import create_network
+from gxdistill.run.job import Use, create_network
 from gxdistill.run.progress import Say
 
 _FRESH = 5  # Networks that are trained where no number is asked for.
@@ -74,25 +75,74 @@ def train_networks(
     Raises:
       UserError: the package cannot be read, or a network diverged.
     """
+    content = package.load(path)
+    return _trained(content, name, count=count, seed=seed, may_diverge=may_diverge)
+
+
+def _trained(
+    content: package.Package,
+    name: str | None,
+    *,
+    count: int | None,
+    seed: int | None,
+    may_diverge: bool,
+) -> Trained:
+    network, chosen = network_of(content.manifest, name)
+    start = _chosen_start(content, count, seed, own=name is None)
+    record = {"network": chosen, "package": content.sha256, **start}
+    return Trained(network, replayed(content, network, record, may_diverge=may_diverge), record)
+
+
+def _chosen_start(
+    content: package.Package, count: int | None, seed: int | None, *, own: bool
+) -> Metadata:
     if count is not None and count < 1:
         raise UserError(f"{count} networks cannot be trained; ask for 1 or more.")
-    content = package.load(path)
-    network, chosen = network_of(content.manifest, name)
-    record: dict[str, Any] = {"network": chosen, "package": content.sha256}
-    if content.start is not None and count is None and seed is None and name is None:
-        starts = [content.start]
-        record |= {"init": "known", "count": 1, "seed": None}
-    else:
-        seed, count = seed or 0, count or _FRESH
-        starts = [network.init(key) for key in jax.random.split(jax.random.key(seed), count)]
-        record |= {"init": "fresh", "count": count, "seed": seed}
-    distilled = jax.tree.map(jnp.asarray, content.distilled)
+    if content.start is not None and count is None and seed is None and own:
+        return {"init": "known", "count": 1, "seed": None}
+    return {"init": "fresh", "count": count or _FRESH, "seed": seed or 0}
+
+
+def replayed(
+    content: package.Package,
+    network: Network,
+    record: Metadata,
+    *,
+    view: View = as_learned,
+    rule: str | None = None,
+    may_diverge: bool = True,
+) -> Params:
+    """Trains networks as a package says, from the starts that a record names.
+
+    Args:
+      content: of the package.
+      network: what is trained.
+      record: `init` ("known" or "fresh"), `count` and `seed`, as `Trained` holds them.
+      view: what of the distilled data is trained on, see `distill.views`.
+      rule: how its labels are read, see `distill.init.start`; None is as the package says.
+      may_diverge: also returns weights that are not finite: what a receiver would get.
+
+    Returns:
+      Weights, each leaf with a leading axis R.
+
+    Raises:
+      UserError: a network diverged.
+    """
+    # Under a number of their own: `split(key, n)[i]` is `fold_in(key, i)`, which for the sender's
+    # seed would be the key of another use, as that of the known start.
+    root = jax.random.fold_in(jax.random.key(record["seed"] or 0), int(Use.FRESH))
+    keys = jax.random.split(root, record["count"])
+    starts = [content.start] if record["init"] == "known" else [network.init(key) for key in keys]
     loop = content.manifest["distillation"]
-    method = {"rule": loop["label_rule"], "inner": inner.create(**loop["inner"])}
-    trained = [train.replay(network, start, distilled, **method) for start in starts]
+    method = {"rule": rule or loop["label_rule"], "inner": inner.create(**loop["inner"])}
+    distilled = jax.tree.map(jnp.asarray, content.distilled)
+    trained = [
+        train.replay(network, start, view(distilled, key), **method)
+        for start, key in zip(starts, keys, strict=True)
+    ]
     if not may_diverge:
         train.check_finite(trained)
-    return Trained(network, jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained), record)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
 
 
 def train_each(
@@ -114,11 +164,10 @@ def train_each(
     Raises:
       UserError: the package cannot be read, or a network does not fit it.
     """
-    own = package.load(path).manifest["network"]["name"]
+    content = package.load(path)
+    own = content.manifest["network"]["name"]
     order = sorted(dict.fromkeys(names or [own]), key=lambda name: name != own)
-    return [
-        train_networks(path, count=count, seed=seed, name=name, may_diverge=True) for name in order
-    ]
+    return [_trained(content, name, count=count, seed=seed, may_diverge=True) for name in order]
 
 
 def save_networks(folder: Path, trained: Trained) -> None:

@@ -194,7 +194,7 @@ def test_pixels_are_normalised_as_the_package_says(run, tmp_path):
 def test_what_a_known_start_is_worth_elsewhere_is_that_of_fresh_networks(run, evaluation, job):
     figures = evaluation["contenders"]["fresh_networks"]["balanced_patch_accuracy"]
     content, count = package.load(run / "package.gxd"), job.config.evaluate.networks
-    keys = jax.random.split(job.key(Use.FRESH), count)
+    keys = jax.random.split(job.key(Use.FRESH), count)  # Of the job's own seed.
     params = train.replay_many(job.network, keys, content.distilled, rule="raw")
     table = job.tables["test"]
     patches = np.stack(
@@ -213,6 +213,19 @@ def test_what_a_known_start_is_worth_elsewhere_is_that_of_fresh_networks(run, ev
         accuracies.append(np.mean(recalls))
     assert figures["mean"] == pytest.approx(np.mean(accuracies))
     assert figures["n"] == count
+
+
+def test_hard_labels_are_judged_on_the_start_of_the_package(run, evaluation, job):
+    content = package.load(run / "package.gxd")
+    hard = np.eye(3, dtype=np.float32)[content.distilled.labels.argmax(-1)]
+    data = content.distilled.replace(labels=hard)
+    params = train.replay(job.network, content.start, data, rule="raw")
+    probabilities = evaluate.predict(
+        job.network, jax.tree.map(lambda leaf: leaf[None], params), job.test, job.grid
+    )
+    expected = assessing._patch_accuracy(job, probabilities)["balanced_patch_accuracy"]
+    figures = evaluation["contenders"]["hard_labels"]["balanced_patch_accuracy"]
+    assert figures["mean"] == pytest.approx(expected["mean"])
 
 
 def test_a_changed_package_is_not_evaluated(run, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from gxdistill import cli, package
 from gxdistill.errors import UserError
 from gxdistill.run import receiving
+from gxdistill.run.job import Use
 from tests import jobs
 
 
@@ -82,10 +83,21 @@ def test_fresh_networks_differ_by_seed_and_from_one_another(sent):
     assert len(different) == 4
 
 
+def test_no_fresh_network_starts_where_the_known_one_does(sent):
+    """Not even for the seed of the sender, which the known start is drawn from, too."""
+    known = package.load(sent).start
+    fresh = receiving.train_networks(sent, count=8, seed=0).network
+    root = jax.random.fold_in(jax.random.key(0), int(Use.FRESH))
+    for key in jax.random.split(root, 8):
+        for mine, theirs in zip(_leaves(fresh.init(key)), _leaves(known), strict=True):
+            assert mine.std() == 0 or (mine != theirs).any()
+
+
 def test_any_network_of_the_zoo_that_fits_is_trained(sent):
     trained = receiving.train_networks(sent, count=1, name="lenet")
     assert trained.record["network"] == {"name": "lenet", "options": {}}
-    start = trained.network.init(jax.random.split(jax.random.key(0), 1)[0])
+    root = jax.random.fold_in(jax.random.key(0), int(Use.FRESH))
+    start = trained.network.init(jax.random.split(root, 1)[0])
     for mine, before in zip(_leaves(trained.params), _leaves(start), strict=True):
         assert mine.shape == (1, *before.shape)
         assert np.isfinite(mine).all()
