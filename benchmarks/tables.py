@@ -37,9 +37,12 @@ TABLES = {
         ),
     ),
     "mnist": Table(
-        cases=("mnist_lenet_known_10",),
+        cases=("mnist_lenet_known_10", "mnist_lenet_known_5", "mnist_lenet_random_100"),
         metrics=(
             "accuracy",
+            "balanced_hard_labels",
+            "balanced_shuffled",
+            "balanced_fresh_networks",
             "balanced_random_real",
             "balanced_all_patches",
             "package_bytes",
