@@ -50,6 +50,15 @@ def test_an_undefined_figure_is_left_out(evaluation):
     assert {"auc", "balanced_class_means", "hm_random_real"} <= set(metrics)
 
 
+def test_figures_of_several_seeds_are_averaged_where_all_have_them():
+    runs = [[("hm", 0.5, 0.1, 5, "1"), ("wall_s", 10.0, None, 1, "s")], [("hm", 0.7, 0.2, 5, "1")]]
+    ((name, value, std, count, unit),) = main_job.over_seeds(runs)
+    assert (name, count, unit) == ("hm", 2, "1")
+    assert value == pytest.approx(0.6)
+    assert std == pytest.approx(0.02**0.5)
+    assert main_job.over_seeds(runs[:1]) == runs[0]
+
+
 @pytest.mark.slow
 def test_the_job_is_run_and_recorded_with_its_own_command(run, tmp_path):
     flags = ["--config=configs/demo.py:smoke", f"--workdir={tmp_path / 'job'}"]
