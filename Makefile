@@ -49,5 +49,5 @@ $(DEMO): pyproject.toml constraints.txt | .venv/bin/python
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | .venv/bin/python
-	$(INSTALL) -e '.[dev,dicom,report,sign]'
+	$(INSTALL) -e '.[dev,dicom,report,sign,tfds]'
 	@touch $(DEMO) $@

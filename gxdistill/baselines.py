@@ -6,7 +6,7 @@ patches. The ceiling trains the same network on all real patches.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -138,7 +138,7 @@ def with_best_rate(
 def train_on_real(
     network: Network,
     draw: Draw,
-    feed: Feed,
+    feeds: Iterator[Feed],
     start: Params,
     key: jax.Array,
     *,
@@ -152,7 +152,7 @@ def train_on_real(
     Args:
       network: what is trained.
       draw: `(feed, key) -> Batch`.
-      feed: what `draw` draws from.
+      feeds: what `draw` draws from, at each step the next.
       start: the weights to start from.
       key: typed PRNG key of the batches.
       steps: number of updates.
@@ -163,6 +163,7 @@ def train_on_real(
     """
     carry = start, _adam(steps, lr).init(start)
     for step in range(steps):
+        feed = next(feeds)
         carry = _update(
             network, draw, carry, feed=feed, key=key, step=jnp.int32(step), steps=steps, lr=lr
         )

@@ -13,6 +13,7 @@ from gxdistill.patching import gather_patches, patch_corners
 from gxdistill.pytrees import Cohort, Metadata, Network, Params, PatchTable
 
 _CHUNK = 512  # Patches of one forward pass; bounds the memory whatever the images' size.
+_BLOCK_BYTES = 1 << 28  # Of images on the device at once.
 
 
 class Grid(NamedTuple):
@@ -65,11 +66,31 @@ def predict(
     Returns:
       Probabilities, `[R, n_images, n_patches, K]` float32.
     """
-    corners = grid.corners(cohort)
-    count = len(cohort.images) * len(corners)
-    image = np.repeat(np.arange(len(cohort.images), dtype=np.int32), len(corners))
-    row, col = np.tile(corners, (len(cohort.images), 1)).T
-    images = jnp.asarray(cohort.images)
+    images, n = cohort.images, len(cohort.images)
+    some = max(1, min(n, _BLOCK_BYTES * n // images.nbytes))
+    blocks = []
+    for begin in range(0, n, some):
+        first = min(begin, n - some)  # the last block overlaps: one program serves all
+        block = np.asarray(images[first : first + some])
+        corners = grid.corners(cohort)
+        found = _predict_block(network, params, block, corners, grid=grid, chunk=chunk)
+        blocks.append(found[:, begin - first :])
+    return np.concatenate(blocks, axis=1)
+
+
+def _predict_block(
+    network: Network,
+    params: Params,
+    block: np.ndarray,
+    corners: np.ndarray,
+    *,
+    grid: Grid,
+    chunk: int,
+) -> np.ndarray:
+    count = len(block) * len(corners)
+    image = np.repeat(np.arange(len(block), dtype=np.int32), len(corners))
+    row, col = np.tile(corners, (len(block), 1)).T
+    images = jnp.asarray(block)
     parts = []
     for begin in range(0, count, chunk):
         # The last chunk repeats the last patch, so that one program serves all chunks.
@@ -78,7 +99,7 @@ def predict(
         part = _forward(network, params, images, where, size=grid.size, normalise=grid.normalise)
         parts.append(np.asarray(part))
     flat = np.concatenate(parts, axis=1)[:, :count]
-    return flat.reshape(len(flat), len(cohort.images), len(corners), -1)
+    return flat.reshape(len(flat), len(block), len(corners), -1)
 
 
 def table_predictions(

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,7 @@ def test_training_on_all_real_patches_learns_the_toy_problem(start):
     rng = np.random.default_rng(5)
     real, held_out = toy.batch(rng, 300), toy.batch(rng, 300)
     train_one = lambda key: baselines.train_on_real(
-        NETWORK, toy.draw, real, start, key, steps=60, lr=0.03
+        NETWORK, toy.draw, itertools.repeat(real), start, key, steps=60, lr=0.03
     )
     params = train_one(KEY)
     assert toy.accuracy(NETWORK, start, held_out) < 0.7

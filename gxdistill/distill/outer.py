@@ -202,6 +202,11 @@ def clip_by_running_norm(multiple: float, decay: float = 0.9) -> optax.GradientT
     return optax.GradientTransformation(lambda _: jnp.zeros(()), update)
 
 
+def draws_key(key: jax.Array) -> jax.Array:
+    """Derives from a run's key the one of its draws, of which each step folds its own."""
+    return jax.random.fold_in(key, _DRAWS)
+
+
 def several_steps(
     loop: Distiller, draw: Callable[[Feed, jax.Array], Batch], count: int
 ) -> Callable[[DistillState, Feed], tuple[DistillState, jax.Array]]:
@@ -218,7 +223,7 @@ def several_steps(
 
     def call(state: DistillState, feed: Feed) -> tuple[DistillState, jax.Array]:
         def one(state: DistillState, _: None) -> tuple[DistillState, jax.Array]:
-            key = jax.random.fold_in(jax.random.fold_in(state.key, _DRAWS), state.step)
+            key = jax.random.fold_in(draws_key(state.key), state.step)
             return loop.update(state, draw(feed, key))
 
         return jax.lax.scan(one, state, None, length=count)

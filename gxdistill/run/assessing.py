@@ -158,7 +158,7 @@ def evaluate_package(
         f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
     }
     if job.config.evaluate.baselines:
-        pool = jax.jit(job.draw(_POOL_PER_CLASS * job.classes))(job.feed, job.key(Use.POOL))
+        pool = job.sample("train", _POOL_PER_CLASS * job.classes, job.key(Use.POOL))
         for name, choose in _BASELINES.items():
             job.say(f"evaluating the baseline {name}")
             contenders[name] = _baseline(job, partial(choose, pool, content.distilled), pool)
@@ -256,13 +256,13 @@ def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -
 
 def _ceiling(job: Job) -> dict[str, Any]:
     settings = job.config.evaluate.ceiling
-    draw = job.draw(settings.batch)
+    draw, given, _ = job.feed(settings.batch)
     train_one = partial(
-        baselines.train_on_real, job.network, draw, job.feed, steps=settings.steps, lr=settings.lr
+        baselines.train_on_real, job.network, draw, steps=settings.steps, lr=settings.lr
     )
     params = []
     for key in jax.random.split(job.key(Use.CEILING), settings.networks):
-        params.append(train_one(_start_params(job, key), key))
+        params.append(train_one(given(key, 0), _start_params(job, key), key))
     return _judged(job, job.network, _stacked(params), job.grid)[0]
 
 
@@ -290,7 +290,7 @@ def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
     part = job.test.select(chosen)
     storage.write_arrays(
         job.workdir / "heatmaps.npz",
-        images=part.images[..., 0],
+        images=np.asarray(part.images)[..., 0],
         probabilities=probabilities[chosen],
         corners=job.grid.corners(job.test),
         size=np.array(job.grid.size),

@@ -34,6 +34,14 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.limit = ml_collections.config_dict.placeholder(int)  # reads only so many entries
     config.data.patients = 200  # of the phantom
     config.data.size = 256  # side of the phantom's images in pixels
+    config.data.feed = "auto"  # or "resident", "streaming": where training images are kept
+    config.data.resident_mb = 2048  # most that "auto" keeps on a CPU; of others half their memory
+    config.data.cache_mb = 128  # of images in memory while streaming
+
+    config.sampling = ml_collections.ConfigDict()  # of real patches
+    config.sampling.classes = ()  # weight of each class; none: all the same
+    config.sampling.sites = ml_collections.ConfigDict()  # weight of each site; none: as it comes
+    config.sampling.patients = "equal"  # within class and site; or "patches": each of these alike
 
     config.patch = ml_collections.ConfigDict()
     config.patch.size = 299

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import checkpoint, models, package, storage, train
-from gxdistill.data import batches, source
+from gxdistill.data import source
 from gxdistill.distill import inner, outer
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Distilled, Metadata, Params
@@ -95,13 +95,19 @@ def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> oute
         job.say(f"resuming at outer step {step}")
     history.cut(int(state.step))
     measure = _monitor(job)
-    several = outer.several_steps(loop, job.draw(settings.batch), settings.steps_per_call)
+    feed = job.feed(settings.batch)
+    at_once = settings.steps_per_call if feed.lasting else 1
+    several = outer.several_steps(loop, feed.draw, at_once)
     call = jax.jit(several, compiler_options=models.compiler_options())
+    given = feed.given(outer.draws_key(state.key), int(state.step))
     clock = Progress(job.say, "distilling", int(state.step))
     while (done := int(state.step)) < settings.outer_steps:
-        state, losses = call(state, job.feed)
+        parts = []
+        for _ in range(settings.steps_per_call // at_once):
+            state, part = call(state, next(given))
+            parts.append(part)
         done += settings.steps_per_call
-        losses = np.asarray(losses)
+        losses = np.concatenate(parts)
         if np.isfinite(losses).any():
             history.add(step=done, loss=float(losses[np.isfinite(losses)].mean()))
         clock(done, settings.outer_steps, f", loss {losses[-1]:.4f}")
@@ -158,8 +164,7 @@ def _monitor(job: Job) -> Callable[[Distilled], float | None]:
 
     @cache
     def pool() -> Batch:
-        feed = batches.resident(job.test, job.tables["test"])
-        return jax.jit(job.draw(settings.evaluate_patches))(feed, job.key(Use.POOL))
+        return job.sample("test", settings.evaluate_patches, job.key(Use.POOL))
 
     @jax.jit
     def accuracy(networks: Params, pool: Batch) -> jax.Array:

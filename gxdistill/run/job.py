@@ -5,17 +5,19 @@ import enum
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from gxdistill import evaluate, models, patching
-from gxdistill.data import batches, idx, phantom, source
+from gxdistill.data import batches, idx, phantom, sampling, source, streaming
 from gxdistill.data.reading import Recipe
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Cohort, Metadata, Network, PatchTable
@@ -23,7 +25,7 @@ from gxdistill.run import limits
 from gxdistill.run.progress import Progress, Say
 
 # What a run's result depends on; a checkpoint of other settings is not resumed.
-_IDENTITY = ("seed", "data", "patch", "network", "distill")
+_IDENTITY = ("seed", "data", "sampling", "patch", "network", "distill")
 
 
 class Use(enum.IntEnum):
@@ -77,6 +79,21 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
         window=data.window,
         organ=tuple(data.organ),
     )
+
+
+class Feed(NamedTuple):
+    """Where the real batches of a loop of steps come from.
+
+    Attributes:
+      draw: `(given, key) -> Batch`, jit-able.
+      given: `(key, first) -> iterator` of what `draw` takes from step `first` on; `key` is the one
+        of which each step folds its own.
+      lasting: whether one that is given serves any number of steps, or just one.
+    """
+
+    draw: Callable[[Any, jax.Array], Batch]
+    given: Callable[[jax.Array, int], Iterator[Any]]
+    lasting: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,9 +168,61 @@ class Job:
         return table
 
     @cached_property
-    def feed(self) -> batches.Resident:
-        """The training patches on the device, ready to draw from."""
-        return batches.resident(self.training, self.tables["train"])
+    def sampler(self) -> sampling.Sampler:
+        """How often each training patch is drawn."""
+        settings = self.config.sampling
+        try:
+            return sampling.sampler(
+                self.training,
+                self.tables["train"],
+                classes=tuple(settings.classes),
+                sites=dict(settings.sites),
+                patients=settings.patients,
+            )
+        except ValueError as error:
+            raise UserError(f"sampling: {error}") from error
+
+    @cached_property
+    def streams(self) -> bool:
+        """Whether training images are read as they are needed, and not kept on the device."""
+        data = self.config.data
+        if data.feed != "auto":
+            return data.feed == "streaming"
+        memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # none of a CPU
+        most = memory // 2 if memory else data.resident_mb << 20
+        return self.training.images.nbytes > most
+
+    def feed(self, batch: int) -> Feed:
+        """Makes the feed of batches of `batch` real patches."""
+        if self.streams:
+            stream = self._streaming(self.training, self.sampler, batch)
+            return Feed(partial(batches.of_pixels, self.normalise), stream.batches, lasting=False)
+        return Feed(self._draw(batch), lambda *_: repeat(self._resident), lasting=True)
+
+    @cached_property
+    def _resident(self) -> batches.Resident:
+        return batches.resident(self.training, self.sampler)
+
+    def _draw(self, batch: int) -> Callable[[batches.Resident, jax.Array], Batch]:
+        size, normalise = self.config.patch.size, self.normalise
+        return partial(batches.draw_batch, size=size, batch=batch, normalise=normalise)
+
+    def _streaming(
+        self, cohort: Cohort, sampler: sampling.Sampler, batch: int
+    ) -> streaming.Streaming:
+        size, cache_mb = self.config.patch.size, self.config.data.cache_mb
+        return streaming.Streaming(cohort, sampler, size=size, batch=batch, cache_mb=cache_mb)
+
+    def sample(self, split: str, count: int, key: jax.Array) -> Batch:
+        """Draws `count` patches of a split, each class as often, whatever the loop's sampling."""
+        cohort = self.training if split == "train" else self.test
+        sampler = sampling.sampler(cohort, self.tables[split])
+        if not self.streams:
+            images = self._resident.images if split == "train" else jnp.asarray(cohort.images)
+            return jax.jit(self._draw(count))(batches.Resident(images, sampler), key)
+        rows = np.asarray(sampling.draw_rows(sampler, key, count))
+        pixels = self._streaming(cohort, sampler, count).read(rows)
+        return batches.of_pixels(self.normalise, pixels, key)
 
     @cached_property
     def normalise(self) -> batches.Normalisation:
@@ -195,11 +264,6 @@ class Job:
         net = self.config.network
         return create_network(net.name, net.options, self.shape, self.classes)
 
-    def draw(self, batch: int) -> Callable[[batches.Resident, jax.Array], Batch]:
-        """Builds the sampler of class-balanced real batches."""
-        size, normalise = self.config.patch.size, self.normalise
-        return partial(batches.draw_balanced, size=size, batch=batch, normalise=normalise)
-
     def key(self, use: Use) -> jax.Array:
         """Derives the typed PRNG key of one use of randomness."""
         return jax.random.fold_in(jax.random.key(self.config.seed), int(use))
@@ -217,6 +281,9 @@ class Job:
         """All that the result depends on, as JSON can hold it: settings, a digest of the cohort."""
         chosen = {name: self.config[name] for name in _IDENTITY}
         settings = json.loads(ml_collections.ConfigDict(chosen).to_json_best_effort())
+        # The feed that was taken, not the rule: another machine may choose otherwise.
+        settings["data"] |= {"feed": "streaming" if self.streams else "resident"}
+        del settings["data"]["resident_mb"]
         return {**settings, "cohort": self._cohort_digest}
 
 

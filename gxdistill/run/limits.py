@@ -8,6 +8,7 @@ from typing import Any
 import ml_collections
 
 from gxdistill.data import reading
+from gxdistill.data.sampling import PATIENTS
 from gxdistill.decision import RULES
 from gxdistill.distill import memory
 from gxdistill.distill.augment import AUGMENTATIONS
@@ -31,6 +32,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "data.limit": _COUNT,
     "data.patients": (4, 10**6),
     "data.size": (16, 2**13),
+    "data.resident_mb": _COUNT,
+    "data.cache_mb": _COUNT,
     "patch.size": _COUNT,
     "patch.stride": _COUNT,
     "patch.irrelevant_below": _SHARE,
@@ -70,6 +73,8 @@ _CHOICES = {
     "data.fit": reading.FITS,
     "data.kind": ("manifest", "phantom", "mnist"),
     "data.window": reading.WINDOWS,
+    "data.feed": ("auto", "resident", "streaming"),
+    "sampling.patients": PATIENTS,
     "distill.init": ("known", "random"),
     "distill.inner": tuple(OPTIMIZERS),
     "distill.label_rule": LABEL_RULES,
@@ -80,7 +85,7 @@ _CHOICES = {
     "distill.started_from": ("noise", "real"),
     "decision.rule": RULES,
 }
-_OPEN = ("data.columns", "network.options")  # Tables whose keys are the user's.
+_OPEN = ("data.columns", "network.options", "sampling.sites")  # Tables whose keys are the user's.
 _BALANCED = ("distill.batch", "distill.evaluate_patches", "evaluate.ceiling.batch")
 _MAX_BYTES = 1 << 30  # Of distilled images: what a receiver loads at most.
 

@@ -118,6 +118,6 @@ def start(job: Job) -> Distilled:
             **common,
         )
     # A balanced batch takes the classes in turn, as `label_classes` does.
-    real = job.draw(steps * per_step)(job.feed, job.key(Use.START))
+    real = job.sample("train", steps * per_step, job.key(Use.START))
     images = real.images.reshape(steps, per_step, *job.shape)
     return init.start(images, real.labels.reshape(steps, per_step), job.classes, **common)

@@ -7,14 +7,12 @@ import pytest
 import scipy.stats
 
 from gxdistill import patching
-from gxdistill.data import batches
+from gxdistill.data import batches, sampling
 from gxdistill.pytrees import Cohort
 
 SIZE, COUNT = 4, 60
 NORMALISE = batches.Normalisation((0.4, 0.5), (0.2, 0.25))
-DRAW = jax.jit(
-    functools.partial(batches.draw_balanced, size=SIZE, batch=COUNT, normalise=NORMALISE)
-)
+DRAW = jax.jit(functools.partial(batches.draw_batch, size=SIZE, batch=COUNT, normalise=NORMALISE))
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +37,10 @@ def table(cohort):
     return patching.patch_table(cohort, SIZE, 3)
 
 
+def _resident(cohort, table, **settings):
+    return batches.resident(cohort, sampling.sampler(cohort, table, **settings))
+
+
 def _patch(cohort, table, row):
     image, top, left = table.image[row], table.row[row], table.col[row]
     return cohort.images[image, top : top + SIZE, left : left + SIZE]
@@ -53,7 +55,7 @@ def _rows(batch, cohort, table):
 
 
 def test_patches_match_a_loop_over_numpy_slices(cohort, table):
-    batch = DRAW(batches.resident(cohort, table), jax.random.key(0))
+    batch = DRAW(_resident(cohort, table), jax.random.key(0))
     assert batch.images.shape == (COUNT, SIZE, SIZE, 2)
     assert batch.images.dtype == np.float32
     rows = _rows(batch, cohort, table)
@@ -65,21 +67,21 @@ def test_patches_match_a_loop_over_numpy_slices(cohort, table):
 
 
 def test_each_class_is_drawn_equally_often(cohort, table):
-    feed = batches.resident(cohort, table)
+    feed = _resident(cohort, table)
     for seed in range(3):
         labels = DRAW(feed, jax.random.key(seed)).labels
         np.testing.assert_array_equal(np.bincount(labels), [20, 20, 20])
 
 
 def test_an_uneven_batch_is_even_but_for_one_patch(cohort, table):
-    feed = batches.resident(cohort, table)
-    draw = functools.partial(batches.draw_balanced, size=SIZE, batch=7, normalise=NORMALISE)
+    feed = _resident(cohort, table)
+    draw = functools.partial(batches.draw_batch, size=SIZE, batch=7, normalise=NORMALISE)
     labels = jax.jit(draw)(feed, jax.random.key(0)).labels
     assert sorted(np.bincount(labels)) == [2, 2, 3]
 
 
 def test_each_patch_of_a_class_is_as_likely_as_the_next(cohort, table):
-    feed = batches.resident(cohort, table)
+    feed = _resident(cohort, table, patients="patches")
     keys = jax.random.split(jax.random.key(0), 60)
     drawn = [_rows(DRAW(feed, key), cohort, table) for key in keys]
     counts = np.bincount(np.ravel(drawn), minlength=len(table.label))
@@ -91,7 +93,7 @@ def test_each_patch_of_a_class_is_as_likely_as_the_next(cohort, table):
 
 def test_only_the_given_rows_are_drawn(cohort, table):
     rows = np.flatnonzero(table.label != 1)[::7]
-    feed = batches.resident(cohort, table.select(rows))
+    feed = _resident(cohort, table.select(rows))
     drawn = [DRAW(feed, jax.random.key(seed)) for seed in range(5)]
     assert set(np.ravel([_rows(batch, cohort, table) for batch in drawn])) == set(rows)
     for batch in drawn:  # A class without rows leaves its turns to the others.
@@ -99,7 +101,7 @@ def test_only_the_given_rows_are_drawn(cohort, table):
 
 
 def test_a_batch_is_a_function_of_its_key(cohort, table):
-    feed = batches.resident(cohort, table)
+    feed = _resident(cohort, table)
     one, same, other = (DRAW(feed, jax.random.key(seed)) for seed in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert not np.array_equal(one.images, other.images)
