@@ -197,7 +197,8 @@ class Job:
         if self.streams:
             stream = self._streaming(self.training, self.sampler, batch)
             return Feed(partial(batches.of_pixels, self.normalise), stream.batches, lasting=False)
-        return Feed(self._draw(batch), lambda *_: repeat(self._resident), lasting=True)
+        resident = self._resident
+        return Feed(self._draw(batch), lambda *_: repeat(resident), lasting=True)
 
     @cached_property
     def _resident(self) -> batches.Resident:

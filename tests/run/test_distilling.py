@@ -1,9 +1,11 @@
+import functools
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -38,6 +40,28 @@ def test_a_run_interrupted_after_each_checkpoint_ends_as_an_uninterrupted_one(
     assert (tmp_path / "package.gxd").read_bytes() == (run / "package.gxd").read_bytes()
     for name in ("history.jsonl", "cohort.json", "settings.json", "quarantine.csv"):
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_stream_that_is_interrupted_goes_on_as_an_uninterrupted_one(tmp_path, monkeypatch):
+    make = functools.partial(jobs.make, data__feed="streaming")
+    whole = distilling._outer_loop(make(tmp_path / "whole"))
+    save = checkpoint.save
+
+    def save_and_interrupt(folder, step, *args, **options):
+        save(folder, step, *args, **options)
+        raise KeyboardInterrupt
+
+    job = make(tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_interrupt)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                distilling._outer_loop(job)
+    parts = distilling._outer_loop(job)
+    assert int(parts.step) == 8
+    jax.tree.map(np.testing.assert_array_equal, whole.distilled, parts.distilled)
+    resident = distilling._outer_loop(jobs.make(tmp_path / "resident"))
+    assert not np.array_equal(resident.distilled.images, whole.distilled.images)  # another order
 
 
 def test_the_history_holds_each_call_and_each_evaluation(run):

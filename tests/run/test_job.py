@@ -79,8 +79,11 @@ def test_tables_follow_the_area_rule_in_each_split(job):
         np.testing.assert_array_equal(np.transpose(job.tables[split][:4]), expected)
 
 
-def test_the_feed_draws_normalised_training_patches_of_all_classes(job):
-    batch = jax.jit(job.draw(30))(job.feed, job.key(Use.POOL))
+@pytest.mark.parametrize("feed", ["resident", "streaming"])
+def test_the_feed_draws_normalised_training_patches_of_all_classes(feed, tmp_path):
+    job = jobs.make(tmp_path, data__feed=feed)
+    draw, given, _ = job.feed(30)
+    batch = jax.jit(draw)(next(given(job.key(Use.LOOP), 0)), job.key(Use.POOL))
     assert np.bincount(batch.labels).tolist() == [10, 10, 10]
     mean, std = job.training.images.mean() / 255, job.training.images.std() / 255
     assert job.normalise.mean == pytest.approx((mean,))
@@ -90,6 +93,45 @@ def test_the_feed_draws_normalised_training_patches_of_all_classes(job):
     views = np.lib.stride_tricks.sliding_window_view(job.training.images[..., 0], (16, 16), (1, 2))
     known = {view.tobytes() for view in views[:, ::8, ::8].reshape(-1, 16, 16)}
     assert {patch.round().astype(np.uint8).tobytes() for patch in pixels[..., 0]} <= known
+
+
+def test_the_same_seed_gives_both_feeds_the_same_patches_an_epoch(tmp_path):
+    def epoch(feed):
+        job = jobs.make(tmp_path, data__feed=feed, patch__stride=16)
+        assert job.streams == (feed == "streaming")
+        assert job.identity()["data"]["feed"] == feed
+        count = -(-len(job.tables["train"].image) // 30)
+        draw, given, _ = job.feed(30)
+        run = jax.jit(lambda one, key: draw(one, key).images.astype(np.float16))
+        keys = [jax.random.fold_in(job.key(Use.LOOP), step) for step in range(count)]
+        parts = [run(*pair) for pair in zip(given(job.key(Use.LOOP), 0), keys, strict=False)]
+        return sorted(patch.tobytes() for part in map(np.asarray, parts) for patch in part)
+
+    assert epoch("resident") == epoch("streaming")
+
+
+def test_auto_streams_what_is_larger_than_the_budget(tmp_path):
+    jobs.write_cohort(tmp_path, ["train"] * 4 + ["test"], masks=False, side=512)
+    for most, streams in ((1, True), (2, False)):
+        given = {"data__kind": "manifest", "data__path": str(tmp_path)}
+        job = jobs.make(tmp_path, **given, data__resident_mb=most)
+        assert job.training.images.nbytes == 2 << 20
+        assert job.streams == streams
+
+
+def test_samples_are_the_same_whatever_the_feed(tmp_path):
+    for split in ("train", "test"):
+        one, other = (
+            jobs.make(tmp_path, data__feed=feed).sample(split, 30, jax.random.key(0))
+            for feed in ("resident", "streaming")
+        )
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_weights_of_sampling_that_fit_no_cohort_are_named(tmp_path):
+    job = jobs.make(tmp_path, sampling__classes=(1, 2))
+    with pytest.raises(UserError, match=r"sampling: `classes` has no weight for each of irrel"):
+        job.feed(30)
 
 
 def test_a_class_without_patches_is_named_with_its_split(tmp_path):

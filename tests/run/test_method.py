@@ -55,7 +55,7 @@ def test_a_job_with_momentum_is_packaged_with_it_and_replays_as_it_was_learned(t
 def test_a_shared_rate_is_packaged_as_a_rate_for_each_step(tmp_path):
     job = jobs.make(tmp_path, distill__rates="shared")
     loop, state = method.build(job)
-    batch = job.draw(12)(job.feed, job.key(method.Use.POOL))
+    batch = job.sample("train", 12, job.key(method.Use.POOL))
     for _ in range(2):
         state, _ = loop.update(state, batch)
     rates = np.asarray(method.finished(job, state.distilled).log_lr)
