@@ -80,9 +80,9 @@ def _say(line: str) -> None:
 
 
 def _prepare(flags: _Flags) -> None:
-    from gxdistill.run import distilling
+    from gxdistill.run import preparing
 
-    distilling.prepare(flags.job)
+    preparing.prepare(flags.job)
 
 
 def _distill(flags: _Flags) -> None:
@@ -184,7 +184,7 @@ def _migrate(folder: Path, *, out: str | None) -> None:
 
 _JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
     "demo": (_demo, "run the whole job on a built-in cohort of phantoms"),
-    "prepare": (_prepare, "check a cohort: counts, patch classes, quarantine"),
+    "prepare": (_prepare, "check a cohort and write it as a set that is quickly read; resumes"),
     "distill": (_distill, "learn the distilled images and package them; resumes"),
     "train": (_train, "rebuild classifiers from a package alone"),
     "evaluate": (_evaluate, "measure classifiers on the test patients, beside baselines"),

@@ -82,8 +82,8 @@ class Cohort:
     """Images that passed the checks, with what is known of them.
 
     Attributes:
-      images: `[N, H, W, C]` uint8.
-      masks: `[N, H, W]` bool, True inside the organ; None where the set has no masks.
+      images: `[N, H, W, C]` uint8; of a prepared set a `data.stack.Stack`, read when it is used.
+      masks: `[N, H, W]` bool, True inside the organ, or a stack; None where the set has no masks.
       labels: `[N]` int32 image labels; 0 is negative, 1 positive where there are two.
       patients: `[N]` str ids.
       sites: `[N]` str.

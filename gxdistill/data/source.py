@@ -17,6 +17,7 @@ from gxdistill import _check, storage
 from gxdistill.data import images, reading
 from gxdistill.data.grey import BadEntryError
 from gxdistill.data.manifest import Entry, Quarantined, duplicates, few, read_manifest
+from gxdistill.data.prepared import Prepared
 from gxdistill.data.reading import Facts, Recipe
 from gxdistill.data.splits import SPLITS, check_splits, draw_splits
 from gxdistill.errors import UserError
@@ -51,6 +52,7 @@ class Source:
       manifest: path of the manifest.
       recipe: how its files became images.
       reading: how many were read in which way (`reading.counts`).
+      prepared: the set that it was read from; None where that was none.
     """
 
     cohort: Cohort
@@ -58,6 +60,7 @@ class Source:
     manifest: Path
     recipe: Recipe
     reading: Metadata
+    prepared: Prepared | None = None
 
 
 @dataclasses.dataclass(frozen=True)

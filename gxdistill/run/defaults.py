@@ -14,7 +14,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.about.licence = "Not stated: ask the sender."
 
     config.data = ml_collections.ConfigDict()
-    config.data.kind = "manifest"  # or "phantom", "mnist"
+    config.data.kind = "manifest"  # or "prepared", "phantom", "mnist"
     config.data.path = "."  # folder of the data set
     config.data.manifest = "manifest.csv"  # in that folder
     config.data.columns = ml_collections.ConfigDict()  # field: another column, or a template
@@ -34,6 +34,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.limit = ml_collections.config_dict.placeholder(int)  # reads only so many entries
     config.data.patients = 200  # of the phantom
     config.data.size = 256  # side of the phantom's images in pixels
+    config.data.leaks = ml_collections.ConfigDict()  # what `prepare` does if both splits have it
+    config.data.leaks.duplicate = "warn"  # or "refuse", "allow": images that are nearly equal
+    config.data.leaks.site = "allow"
     config.data.feed = "auto"  # or "resident", "streaming": where training images are kept
     config.data.resident_mb = 2048  # most that "auto" keeps on a CPU; of others half their memory
     config.data.cache_mb = 128  # of images in memory while streaming

@@ -28,17 +28,17 @@ PRIVACY = (
 )
 
 
-def prepare(job: Job) -> Metadata:
-    """Checks the cohort and writes what is known of it: `cohort.json`, `quarantine.csv`.
+def describe(job: Job, found: source.Source) -> Metadata:
+    """Writes what is known of the cohort of a job: `cohort.json`, `quarantine.csv`.
+
+    Args:
+      job: whose patches are counted.
+      found: what is told of its images.
 
     Returns:
       The summary.
     """
-    try:
-        summary = dict(source.summary(job.source))
-    except source.TooManyBadError as error:
-        source.write_quarantine(job.workdir / "quarantine.csv", error.quarantine)
-        raise
+    summary = dict(source.summary(found))
     summary["patch"] = dict(job.config.patch)
     summary["patches"] = {
         split: dict(zip(job.source.cohort.class_names, counts.tolist(), strict=True))
@@ -47,11 +47,11 @@ def prepare(job: Job) -> Metadata:
             for split, table in job.tables.items()
         )
     }
-    source.write_quarantine(job.workdir / "quarantine.csv", job.source.quarantine)
+    source.write_quarantine(job.workdir / "quarantine.csv", found.quarantine)
     storage.write_json(job.workdir / "cohort.json", summary)
     job.say(
         f"cohort: {summary['images']} images of {summary['patients']} patients, "
-        f"{len(job.source.quarantine)} quarantined; patches {summary['patches']}"
+        f"{len(found.quarantine)} quarantined; patches {summary['patches']}"
     )
     return summary
 
@@ -63,7 +63,11 @@ def distil(job: Job) -> Path:
       The package's file.
     """
     _check_same(job)
-    prepare(job)
+    try:
+        describe(job, job.source)
+    except source.TooManyBadError as error:
+        source.write_quarantine(job.workdir / "quarantine.csv", error.quarantine)
+        raise
     state = _outer_loop(job)
     path = job.workdir / "package.gxd"
     package.save(path, _packaged(job, state))

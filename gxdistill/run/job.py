@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 
 from gxdistill import evaluate, models, patching
-from gxdistill.data import batches, idx, phantom, sampling, source, streaming
+from gxdistill.data import batches, idx, phantom, prepared, sampling, source, streaming
 from gxdistill.data.reading import Recipe
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Cohort, Metadata, Network, PatchTable
@@ -53,19 +53,35 @@ def load(config: ml_collections.ConfigDict, say: Say) -> source.Source:
     if data.kind == "mnist":
         cohort = idx.mnist_cohort(Path(data.path), limit=data.limit)
         return source.Source(cohort, (), Path(data.path), Recipe(cohort.images.shape[1:3]), {})
+    if data.kind == "prepared":
+        found = prepared.read_prepared(Path(data.path))
+        about = found.metadata
+        how = Recipe(tuple(about["read_size"]), downscale=about["downscale"])
+        return source.Source(found.cohort, (), Path(data.path), how, about["reading"], found)
     clock = Progress(say, "reading images")
-    return source.read_cohort(
-        Path(data.path),
-        data.manifest,
-        columns=dict(data.columns),
-        label_names=tuple(data.label_names),
-        recipe=recipe(config),
-        test_share=data.test_share,
-        seed=config.seed,
-        max_bad_share=data.max_bad_share,
-        limit=data.limit,
-        progress=clock,
-    )
+    return source.read_cohort(Path(data.path), data.manifest, **_listed(config), progress=clock)
+
+
+def listing(config: ml_collections.ConfigDict) -> source.Listing:
+    """Lists what a config's manifest names; decodes no pixel.
+
+    Raises:
+      UserError: it cannot be used, or too much of it is bad.
+    """
+    return source.list_entries(Path(config.data.path), config.data.manifest, **_listed(config))
+
+
+def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    data = config.data
+    return {
+        "columns": dict(data.columns),
+        "label_names": tuple(data.label_names),
+        "recipe": recipe(config),
+        "test_share": data.test_share,
+        "seed": config.seed,
+        "max_bad_share": data.max_bad_share,
+        "limit": data.limit,
+    }
 
 
 def recipe(config: ml_collections.ConfigDict) -> Recipe:
@@ -228,6 +244,8 @@ class Job:
     @cached_property
     def normalise(self) -> batches.Normalisation:
         """How pixels become input: measured on the training images."""
+        if self.source.prepared:
+            return batches.from_levels(self.source.prepared.levels["train"])
         return batches.normalisation(self.training)
 
     @cached_property
@@ -276,6 +294,8 @@ class Job:
 
     @cached_property
     def _cohort_digest(self) -> str:
+        if self.source.prepared:
+            return str(self.source.prepared.metadata["sha256"])
         return _digest(self.source.cohort)  # may be of a gigabyte, and is asked for several times
 
     def identity(self) -> Metadata:

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from gxdistill.data import reading
+from gxdistill.data import leaks, reading
 from gxdistill.data.sampling import PATIENTS
 from gxdistill.decision import RULES
 from gxdistill.distill import memory
@@ -71,8 +71,10 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 _CHOICES = {
     "data.fit": reading.FITS,
-    "data.kind": ("manifest", "phantom", "mnist"),
+    "data.kind": ("manifest", "prepared", "phantom", "mnist"),
     "data.window": reading.WINDOWS,
+    "data.leaks.duplicate": leaks.RULES,
+    "data.leaks.site": leaks.RULES,
     "data.feed": ("auto", "resident", "streaming"),
     "sampling.patients": PATIENTS,
     "distill.init": ("known", "random"),
