@@ -216,6 +216,10 @@ def summary(source: Source) -> Metadata:
     """
     cohort = source.cohort
     names = _label_names(cohort)
+    # Names of files do not pass into a prepared set; how many were left out does.
+    left_out = (
+        source.prepared.metadata["quarantined"] if source.prepared else len(source.quarantine)
+    )
 
     def count(split: str) -> Metadata:
         chosen = cohort.select(cohort.splits == split)
@@ -240,7 +244,7 @@ def summary(source: Source) -> Metadata:
             **source.reading,
         },
         "quarantine": {
-            "count": len(source.quarantine),
+            "count": left_out,
             "reasons": dict(Counter(entry.reason for entry in source.quarantine).most_common()),
             "entries": [entry._asdict() for entry in source.quarantine],
         },

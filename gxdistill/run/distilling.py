@@ -47,11 +47,12 @@ def describe(job: Job, found: source.Source) -> Metadata:
             for split, table in job.tables.items()
         )
     }
-    source.write_quarantine(job.workdir / "quarantine.csv", found.quarantine)
+    if found.quarantine or not found.prepared:  # which kept no names
+        source.write_quarantine(job.workdir / "quarantine.csv", found.quarantine)
     storage.write_json(job.workdir / "cohort.json", summary)
     job.say(
         f"cohort: {summary['images']} images of {summary['patients']} patients, "
-        f"{len(found.quarantine)} quarantined; patches {summary['patches']}"
+        f"{summary['quarantine']['count']} quarantined; patches {summary['patches']}"
     )
     return summary
 
