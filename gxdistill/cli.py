@@ -32,11 +32,12 @@ Flags:
   --seeds=N                 train, evaluate: number of fresh networks of each kind (default 5)
   --seed=N                  train, evaluate: draws their initial weights (default 0). A package with
                             known initial weights gives its one network unless one of these is given
+  --max-loss=POINTS         compress: balanced accuracy over training patches that may be given up
   --nocompile_cache         compiles everything anew; else what was compiled is kept for the next
                             start, in ~/.cache/gxdistill
 """
 _NO_CONFIG = "--config is missing. Name a file, for example --config=configs/demo.py."
-_GIVEN = ("seeds", "seed", "compile_cache")  # Flags taken as they are.
+_GIVEN = ("seeds", "seed", "max-loss", "compile_cache")  # Flags taken as they are.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +48,7 @@ class _Flags:
     networks: tuple[str, ...]
     seeds: int | None
     seed: int | None
+    max_loss: float | None
     compile_cache: bool
 
     @functools.cached_property
@@ -89,6 +91,16 @@ def _distill(flags: _Flags) -> None:
     from gxdistill.run import distilling
 
     distilling.distil(flags.job)
+
+
+def _compress(flags: _Flags) -> None:
+    from gxdistill.run import compressing
+
+    if flags.max_loss is None:
+        raise UserError(
+            "--max-loss is missing. Say how many points may be lost, as --max-loss=0.2."
+        )
+    compressing.compress(flags.job, flags.max_loss)
 
 
 def _train(flags: _Flags) -> None:
@@ -187,6 +199,7 @@ _JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
     "prepare": (_prepare, "check a cohort and write it as a set that is quickly read; resumes"),
     "distill": (_distill, "learn the distilled images and package them; resumes"),
     "train": (_train, "rebuild classifiers from a package alone"),
+    "compress": (_compress, "write compressed.gxd: the package in fewer bits, see --max-loss"),
     "evaluate": (_evaluate, "measure classifiers on the test patients, beside baselines"),
     "report": (_report, "write one HTML page with pictures"),
 }
@@ -305,6 +318,7 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     flags.DEFINE_list("networks", [], "", flag_values=values)
     flags.DEFINE_integer("seeds", None, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", None, "", lower_bound=0, upper_bound=2**32 - 1, flag_values=values)
+    flags.DEFINE_float("max-loss", None, "", flag_values=values)
     flags.DEFINE_boolean("compile_cache", True, "", flag_values=values)
     try:
         rest = values([command, *(a for a in arguments if a not in mine)])[1:]
@@ -315,7 +329,7 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     name = config.get("name", "unnamed") if config else "package"
     workdir = Path(values["workdir"].value or f"runs/{name}").absolute()
     path = Path(values["package"].value or workdir / "package.gxd").absolute()
-    given: Any = {name: values[name].value for name in _GIVEN}
+    given: Any = {name.replace("-", "_"): values[name].value for name in _GIVEN}
     networks: Any = values["networks"].value
     return _Flags(config, workdir, path, tuple(networks), **given)
 

@@ -187,7 +187,7 @@ def digest(params: Params) -> str:
     return whole.hexdigest()
 
 
-def probes(shape: tuple[int, int, int]) -> np.ndarray:
+def probes(shape: tuple[int, ...]) -> np.ndarray:
     """Makes the images that every replay is proven on: `[8, H, W, C]` float32 from -1 to 1."""
     size = _PROBES * math.prod(shape)
     content = hashlib.shake_256(b"gxdistill probe").digest(size)
@@ -195,6 +195,6 @@ def probes(shape: tuple[int, int, int]) -> np.ndarray:
     return (values - np.float32(1)).reshape(_PROBES, *shape)
 
 
-def probe_logits(network: Network, params: Params, shape: tuple[int, int, int]) -> np.ndarray:
+def probe_logits(network: Network, params: Params, shape: tuple[int, ...]) -> np.ndarray:
     """Returns the logits of the probe images, `[8, K]` float32."""
     return np.asarray(jax.jit(network.apply)(params, jnp.asarray(probes(shape))))

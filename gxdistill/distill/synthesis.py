@@ -62,6 +62,30 @@ def tiles(shape: tuple[int, int], factor: int = 2) -> Synthesis:
     return Synthesis(init, lambda tiles: resize(tiles, *shape))
 
 
+def levels(count: int) -> Synthesis:
+    """Learns pixels that are rounded to levels, and the lowest and the highest level of each image.
+
+    The gradient passes the rounding as if it was not there, and that of the range is then the one
+    of Esser et al. 2020, https://arxiv.org/abs/1902.08153.
+
+    Args:
+      count: number of levels of an image, at equal distances.
+    """
+
+    def init(images: jax.Array, _: jax.Array) -> dict[str, jax.Array]:
+        axes = (2, 3, 4)
+        return {"values": images, "low": images.min(axes), "high": images.max(axes)}
+
+    def synthesise(parameters: dict[str, jax.Array]) -> jax.Array:
+        low, high = (parameters[name][..., None, None, None] for name in ("low", "high"))
+        step = jnp.maximum(high - low, 1e-6) / (count - 1)
+        place = jnp.clip((parameters["values"] - low) / step, 0, count - 1)
+        near = place + jax.lax.stop_gradient(jnp.rint(place) - place)
+        return low + step * near
+
+    return Synthesis(init, synthesise)
+
+
 def bases(count: int) -> Synthesis:
     """Learns images that all distilled images share, and each one's mixture of them.
 

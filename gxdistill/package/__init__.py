@@ -4,13 +4,16 @@ from gxdistill.package.content import Package, digest, load, size_bytes
 from gxdistill.package.differing import diff
 from gxdistill.package.exporting import FORMATS, export
 from gxdistill.package.manifest import SCHEMA_VERSION, schema
+from gxdistill.package.precision import PRECISIONS, Grid
 from gxdistill.package.saving import convert, save
 from gxdistill.package.signing import sign, verify
 from gxdistill.package.words import card, describe
 
 __all__ = [
     "FORMATS",
+    "PRECISIONS",
     "SCHEMA_VERSION",
+    "Grid",
     "Package",
     "card",
     "convert",

@@ -103,10 +103,14 @@ def _facts(manifest: Metadata) -> Iterator[tuple[str, str]]:
     made, patch, start = manifest["distillation"], manifest["patch"], manifest["init"]
     options = "".join(f", {name} {value}" for name, value in manifest["network"]["options"].items())
     yield "Network", manifest["network"]["name"] + options
-    known = f"known: those of seed {start['seed']}, which the package holds"
-    yield "Initial weights", known if start["rule"] == "known" else "random, of any seed"
+    held = "which the package holds" if start["rule"] == "known" else "drawn anew from it"
+    known = f"known: those of seed {start['seed']}, {held}"
+    yield "Initial weights", "random, of any seed" if start["rule"] == "random" else known
     images, epochs = count(made["images_per_step"], "image"), count(made["epochs"], "time")
-    yield "Training on it", f"{count(made['steps'], 'step')} of {images}, {epochs} over, plain SGD"
+    yield (
+        "Training on it",
+        f"{count(made['steps'], 'step')} of {images}, {epochs} over, {made['inner']['name']}",
+    )
     yield "Loss", made["loss"].replace("_", " ")
     origin = {"noise": "noise", "real": "real images of patients"}[made["started_from"]]
     yield "Distilling", f"{count(made['outer_steps'], 'outer step')}, from {origin}"

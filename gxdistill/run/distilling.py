@@ -14,7 +14,7 @@ from gxdistill.data import source
 from gxdistill.distill import inner, outer
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Distilled, Metadata, Params
-from gxdistill.run import method
+from gxdistill.run import method, proving
 from gxdistill.run.assessing import for_package
 from gxdistill.run.job import Job, Use
 from gxdistill.run.progress import History, Progress
@@ -63,7 +63,7 @@ def distil(job: Job) -> Path:
     Returns:
       The package's file.
     """
-    _check_same(job)
+    check_same(job)
     try:
         describe(job, job.source)
     except source.TooManyBadError as error:
@@ -71,7 +71,7 @@ def distil(job: Job) -> Path:
         raise
     state = _outer_loop(job)
     path = job.workdir / "package.gxd"
-    package.save(path, _packaged(job, state))
+    package.save(path, packaged(job, method.finished(job, state.distilled)))
     job.say(f"package: {path}, {package.size_bytes(path)} bytes")
     return path
 
@@ -137,7 +137,7 @@ def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> oute
     return state
 
 
-def _check_same(job: Job) -> None:
+def check_same(job: Job) -> None:
     """Refuses to go on with, or to replace, a run of other settings."""
     path = job.workdir / _SETTINGS
     if not path.exists():
@@ -190,8 +190,12 @@ def _monitor(job: Job) -> Callable[[Distilled], float | None]:
 def replayed(job: Job, distilled: Distilled, count: int, key: jax.Array) -> Params:
     """Trains networks as the package means it: the known one, or `count` fresh ones."""
     keys = job.key(Use.KNOWN)[None] if job.known else jax.random.split(key, count)
-    rule, optimiser = job.config.distill.label_rule, inner.create(**method.optimiser(job))
-    return train.replay_many(job.network, keys, distilled, rule=rule, inner=optimiser)
+    return train.replay_many(job.network, keys, distilled, **_replay_settings(job))
+
+
+def _replay_settings(job: Job) -> dict[str, Any]:
+    optimiser = inner.create(**method.optimiser(job))
+    return {"rule": job.config.distill.label_rule, "inner": optimiser}
 
 
 def _counts(summary: Metadata) -> Metadata:
@@ -201,9 +205,24 @@ def _counts(summary: Metadata) -> Metadata:
     return {**counts, "sites": len(summary["sites"]), "quarantined": quarantined}
 
 
-def _packaged(job: Job, state: outer.DistillState) -> package.Package:
-    config, distilled = job.config, method.finished(job, state.distilled)
-    start = jax.tree.map(np.asarray, job.network.init(job.key(Use.KNOWN))) if job.known else None
+def packaged(
+    job: Job,
+    distilled: Distilled,
+    *,
+    kind: str = "float32",
+    grid: package.Grid | None = None,
+    seeded: bool = False,
+) -> package.Package:
+    """Makes the package of a job: its networks are trained and measured for that.
+
+    Args:
+      job: whose method and cohort.
+      distilled: what it learned, of the precision `kind`.
+      kind: one of `package.PRECISIONS`.
+      grid: of the images, where they are codes.
+      seeded: leaves known initial weights to their seed.
+    """
+    config = job.config
     networks = replayed(job, distilled, config.evaluate.networks, job.key(Use.FRESH))
     decided, results = for_package(job, networks)
     settings = config.distill
@@ -213,7 +232,10 @@ def _packaged(job: Job, state: outer.DistillState) -> package.Package:
         "licence": config.about.licence,
         "cohort": _counts(source.summary(job.source)),
         "network": {"name": config.network.name, "options": dict(config.network.options)},
-        "init": {"rule": settings.init, "seed": config.seed if job.known else None},
+        "init": {
+            "rule": "seeded" if seeded else settings.init,
+            "seed": config.seed if job.known else None,
+        },
         "distillation": {
             "steps": settings.steps,
             "epochs": settings.epochs,
@@ -226,13 +248,22 @@ def _packaged(job: Job, state: outer.DistillState) -> package.Package:
             "outer_steps": settings.outer_steps,
             "settings": job.identity()["distill"],
         },
-        "precision": "float32",
+        "precision": kind,
         "patch": job.geometry,
         "normalisation": {k: list(v) for k, v in job.normalise._asdict().items()},
         "class_names": list(job.source.cohort.class_names),
         "decision": decided,
-        "proof": None,
+        "proof": _proof(job, distilled) if job.known else None,
         "results": results,
         "privacy": PRIVACY,
     }
-    return package.Package(distilled, manifest, start)
+    kept = job.known and not seeded
+    start = jax.tree.map(np.asarray, job.network.init(job.key(Use.KNOWN))) if kept else None
+    return package.Package(distilled, manifest, start, grid=grid)
+
+
+def _proof(job: Job, distilled: Distilled) -> Metadata:
+    def replay(start: Params) -> Params:
+        return train.replay(job.network, start, distilled, **_replay_settings(job))
+
+    return proving.prove(job.network, replay, job.network.init(job.key(Use.KNOWN)), job.shape)

@@ -38,6 +38,12 @@ class Use(enum.IntEnum):
     POOL = 4
     BASELINE = 5
     CEILING = 6
+    COMPRESS = 7
+
+
+def key(seed: int, use: Use) -> jax.Array:
+    """Derives the typed PRNG key of one use of a job's seed."""
+    return jax.random.fold_in(jax.random.key(seed), int(use))
 
 
 def load(config: ml_collections.ConfigDict, say: Say) -> source.Source:
@@ -285,7 +291,7 @@ class Job:
 
     def key(self, use: Use) -> jax.Array:
         """Derives the typed PRNG key of one use of randomness."""
-        return jax.random.fold_in(jax.random.key(self.config.seed), int(use))
+        return key(self.config.seed, use)
 
     @property
     def known(self) -> bool:

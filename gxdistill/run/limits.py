@@ -61,6 +61,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.optimizer.clip": _RATE,
     "distill.optimizer.ema_clip": (0.0, 1e9),
     "distill.optimizer.warmup": (0, 10**7),
+    "compress.outer_steps": _COUNT,
+    "compress.rate": (1e-9, 1.0),
+    "compress.patches": _COUNT,
     "evaluate.networks": _COUNT,
     "evaluate.threshold_images": _COUNT,
     "evaluate.baseline_networks": _COUNT,
@@ -88,7 +91,12 @@ _CHOICES = {
     "decision.rule": RULES,
 }
 _OPEN = ("data.columns", "network.options", "sampling.sites")  # Tables whose keys are the user's.
-_BALANCED = ("distill.batch", "distill.evaluate_patches", "evaluate.ceiling.batch")
+_BALANCED = (
+    "distill.batch",
+    "distill.evaluate_patches",
+    "evaluate.ceiling.batch",
+    "compress.patches",
+)
 _MAX_BYTES = 1 << 30  # Of distilled images: what a receiver loads at most.
 
 

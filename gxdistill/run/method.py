@@ -1,8 +1,9 @@
 """The method of a job: from its settings to the outer loop and what it starts from."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 
@@ -34,12 +35,39 @@ def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
       UserError: settings do not fit each other.
     """
     settings = job.config.distill
-    data = start(job)
+    return learning(
+        job,
+        start(job),
+        partial(_synthesis, job),
+        outer_steps=settings.outer_steps,
+        rates=settings.optimizer,
+    )
+
+
+def learning(
+    job: Job,
+    data: Distilled,
+    make: Callable[[], synthesis.Synthesis],
+    *,
+    outer_steps: int,
+    rates: Mapping[str, Any],
+) -> tuple[outer.Distiller, outer.DistillState]:
+    """Builds an outer loop of a job's method, and its first state.
+
+    Args:
+      job: whose cohort, network and method.
+      data: what to start from.
+      make: makes what is learned of the images.
+      outer_steps: length of the schedule.
+      rates: the settings `distill.optimizer`.
+
+    Raises:
+      UserError: settings do not fit each other.
+    """
+    settings = job.config.distill
     try:
-        made = _synthesis(job)
-        optimizer = outer.optimizer(
-            settings.outer_steps, rule=settings.label_rule, **settings.optimizer
-        )
+        made = make()
+        optimizer = outer.optimizer(outer_steps, rule=settings.label_rule, **rates)
         training = Training(inner.create(**optimiser(job)), _memory(job, data))
         step = meta_gradient.after_training(
             job.network,

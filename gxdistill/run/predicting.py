@@ -167,7 +167,7 @@ def predict(path: Path, paths: Sequence[Path], out: Path, say: Say) -> list[dict
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
     files = _found(paths)
-    known = manifest["init"]["rule"] == "known"
+    known = manifest["init"]["rule"] != "random"
     trained = train_networks(path, count=None if known else decided["networks"])
     with storage.fresh_folder(out) as folder:
         rows = list(_predictions(trained, manifest, files, folder, say))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ from gxdistill.distill import inner
 from gxdistill.distill.views import View, as_learned
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata, Network, Params
+from gxdistill.run import proving
 from gxdistill.run.job import Use, create_network
+from gxdistill.run.job import key as job_key
 from gxdistill.run.progress import Say
 
 _FRESH = 5  # Networks that are trained where no number is asked for.
@@ -89,8 +91,12 @@ def _trained(
 ) -> Trained:
     network, chosen = network_of(content.manifest, name)
     start = _chosen_start(content, count, seed, own=name is None)
-    record = {"network": chosen, "package": content.sha256, **start}
-    return Trained(network, replayed(content, network, record, may_diverge=may_diverge), record)
+    record: dict[str, Any] = {"network": chosen, "package": content.sha256, **start}
+    params = replayed(content, network, record, may_diverge=may_diverge)
+    if record["init"] == "known" and content.manifest["proof"] is not None:
+        one, shape = jax.tree.map(lambda leaf: leaf[0], params), content.distilled.images.shape[2:]
+        record["proof"] = proving.judge(content.manifest["proof"], network, one, shape)
+    return Trained(network, params, record)
 
 
 def _chosen_start(
@@ -98,7 +104,8 @@ def _chosen_start(
 ) -> Metadata:
     if count is not None and count < 1:
         raise UserError(f"{count} networks cannot be trained; ask for 1 or more.")
-    if content.start is not None and count is None and seed is None and own:
+    known = content.manifest["init"]["rule"] != "random"
+    if known and count is None and seed is None and own:
         return {"init": "known", "count": 1, "seed": None}
     return {"init": "fresh", "count": count or _FRESH, "seed": seed or 0}
 
@@ -132,7 +139,10 @@ def replayed(
     # seed would be the key of another use, as that of the known start.
     root = jax.random.fold_in(jax.random.key(record["seed"] or 0), int(Use.FRESH))
     keys = jax.random.split(root, record["count"])
-    starts = [content.start] if record["init"] == "known" else [network.init(key) for key in keys]
+    if record["init"] == "known":
+        starts = [known_start(content, network)]
+    else:
+        starts = [network.init(key) for key in keys]
     loop = content.manifest["distillation"]
     method = {"rule": rule or loop["label_rule"], "inner": inner.create(**loop["inner"])}
     distilled = jax.tree.map(jnp.asarray, content.distilled)
@@ -143,6 +153,13 @@ def replayed(
     if not may_diverge:
         train.check_finite(trained)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
+
+
+def known_start(content: package.Package, network: Network) -> Params:
+    """Returns the initial weights of a known or seeded init: out of the package, or drawn anew."""
+    if content.start is not None:
+        return content.start
+    return network.init(job_key(content.manifest["init"]["seed"], Use.KNOWN))
 
 
 def train_each(
@@ -207,3 +224,5 @@ def say_networks(trained: Trained, say: Say) -> None:
     record = trained.record
     start = "the known start" if record["init"] == "known" else f"seed {record['seed']}"
     say(f"trained {record['count']} {record['network']['name']} network(s) from {start}")
+    if "proof" in record:
+        say(proving.words(record["proof"]))
