@@ -52,6 +52,7 @@ def test_a_seeded_package_gives_the_senders_network_bit_for_bit(workdir):
     assert said[-1] == "the sender's network, bit for bit"
 
 
+@pytest.mark.slow
 def test_fine_tuning_through_the_rounding_learns(workdir):
     """With 16 levels, a few outer steps find better images than rounding alone."""
     job = jobs.make(workdir, compress__outer_steps=40, compress__patches=60, compress__rate=1.0)
