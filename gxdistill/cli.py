@@ -33,11 +33,13 @@ Flags:
   --seed=N                  train, evaluate: draws their initial weights (default 0). A package with
                             known initial weights gives its one network unless one of these is given
   --max-loss=POINTS         compress: balanced accuracy over training patches that may be given up
+  --weights                 compress: not the package, but a network trained on all real patches,
+                            as weights.gxw, which `predict` takes as it takes a package
   --nocompile_cache         compiles everything anew; else what was compiled is kept for the next
                             start, in ~/.cache/gxdistill
 """
 _NO_CONFIG = "--config is missing. Name a file, for example --config=configs/demo.py."
-_GIVEN = ("seeds", "seed", "max-loss", "compile_cache")  # Flags taken as they are.
+_GIVEN = ("seeds", "seed", "max-loss", "weights", "compile_cache")  # Flags taken as they are.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,7 @@ class _Flags:
     seeds: int | None
     seed: int | None
     max_loss: float | None
+    weights: bool
     compile_cache: bool
 
     @functools.cached_property
@@ -319,6 +322,7 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     flags.DEFINE_integer("seeds", None, "", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", None, "", lower_bound=0, upper_bound=2**32 - 1, flag_values=values)
     flags.DEFINE_float("max-loss", None, "", flag_values=values)
+    flags.DEFINE_boolean("weights", False, "", flag_values=values)
     flags.DEFINE_boolean("compile_cache", True, "", flag_values=values)
     try:
         rest = values([command, *(a for a in arguments if a not in mine)])[1:]

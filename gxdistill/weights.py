@@ -23,7 +23,7 @@ _PROBES = 8
 _BIASES = 127  # Multiples of a step that the largest value of a bias or a scale takes.
 _LARGEST = 2**15  # Multiple of a step.
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20, "lc": 0, "lp": 0, "pb": 0}]
-_HEAD = struct.Struct("<4L")  # Numbers of leaves and codes, bytes of both packed streams.
+_HEAD = struct.Struct("<5L")  # Numbers of leaves, weights and codes; bytes of both streams.
 
 
 class Codes(NamedTuple):
@@ -123,7 +123,7 @@ def pack(coded: Codes) -> bytes:
     streams = [
         lzma.compress(_to_bytes(part), lzma.FORMAT_RAW, filters=_FILTERS) for part in (gaps, folded)
     ]
-    head = _HEAD.pack(len(coded.steps), len(places), *map(len, streams))
+    head = _HEAD.pack(len(coded.steps), len(flat), len(places), *map(len, streams))
     return head + coded.steps.astype("<f4").tobytes() + b"".join(streams)
 
 
@@ -148,9 +148,10 @@ def unpack(content: bytes, like: Params) -> Codes:
     shapes = [leaf.shape for leaf in jax.tree.leaves(like)]
     total = sum(map(math.prod, shapes))
     try:
-        leaves, count, *sizes = _HEAD.unpack_from(content)
+        leaves, weights, count, *sizes = _HEAD.unpack_from(content)
         start = _HEAD.size + 4 * leaves
-        if leaves != len(shapes) or count > total or start + sum(sizes) != len(content):
+        sound = (leaves, weights) == (len(shapes), total) and count <= total
+        if not sound or start + sum(sizes) != len(content):
             raise ValueError("the codes are not of this network")
         steps = np.frombuffer(content[_HEAD.size : start], "<f4").astype(np.float32)
         most = count + total // 255, count * (1 + 2 * _LARGEST // 255)

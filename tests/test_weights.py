@@ -85,11 +85,11 @@ def test_harmed_codes_are_refused_or_are_codes_of_the_network():
 
 def test_a_stream_that_grows_without_end_is_refused_before_it_is_unpacked():
     bomb = lzma.compress(bytes(1 << 24), lzma.FORMAT_RAW, filters=weights._FILTERS)
-    head = weights._HEAD.pack(3, 10, len(bomb), 0) + np.ones(3, "<f4").tobytes()
+    head = weights._HEAD.pack(3, 248, 10, len(bomb), 0) + np.ones(3, "<f4").tobytes()
     with pytest.raises(ValueError, match="longer or shorter than its codes"):
         weights.unpack(head + bomb, START)
     with pytest.raises(ValueError, match="not of this network"):
-        weights.unpack(weights._HEAD.pack(3, 10**9, len(bomb), 0) + bytes(12) + bomb, START)
+        weights.unpack(weights._HEAD.pack(3, 248, 249, len(bomb), 0) + bytes(12) + bomb, START)
 
 
 def test_the_digest_is_that_of_the_leaves_in_order_of_their_names():

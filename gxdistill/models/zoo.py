@@ -15,6 +15,8 @@ from gxdistill.pytrees import Network, Params
 _MODULES: dict[str, type[nn.Module]] = {"lenet": LeNet, "convnet": ConvNet, "resnet18": ResNet}
 _SMALLEST = {"lenet": 12, "resnet18": 8}
 NAMES = tuple(_MODULES)
+# A stranger's package may ask for any network: too large a one is neither traced nor allocated.
+_MAX_OPTION, _MAX_BLOCKS, _MAX_BYTES = 2**16, 256, 2**30
 
 
 def create(
@@ -39,8 +41,8 @@ def create(
       The network as pure functions.
 
     Raises:
-      ValueError: a name is unknown, an option is not the module's or has no meaning, or the image
-        is too small.
+      ValueError: a name is unknown, an option is not the module's or has no meaning, the image is
+        too small, or the weights would take over 1 GiB.
     """
     _check.one_of("network", name, NAMES)
     _check.one_of("dtype", dtype, ("float32", "bfloat16"))
@@ -48,8 +50,7 @@ def create(
     known = [f for f in module_type.__dataclass_fields__ if f not in ("parent", "name")]
     for option, value in options.items():
         _check.one_of(f"option of {name}", option, known)
-        if isinstance(value, int):
-            _check.positive(**{option: value})
+        _check_size(option, value)
     if "stages" in options:
         options["stages"] = tuple(options["stages"])  # type: ignore[arg-type]
     smallest = 2 ** int(options.get("depth", 3)) if name == "convnet" else _SMALLEST[name]  # type: ignore[arg-type]
@@ -67,5 +68,23 @@ def create(
         logits: jax.Array = module.apply({"params": params}, images)  # type: ignore[assignment]
         return logits
 
-    jax.eval_shape(lambda: init(jax.random.key(0)))  # The modules check their settings here.
+    # The modules check their settings here.
+    params = jax.eval_shape(lambda: init(jax.random.key(0)))
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    if size > _MAX_BYTES:
+        raise ValueError(
+            f"The weights of this {name} would take {size / 2**30:.3g} GiB, over 1 GiB. Choose "
+            f"smaller options or patches."
+        )
     return Network(init, apply)
+
+
+def _check_size(option: str, value: int | str | Sequence[int]) -> None:
+    """Refuses numbers that no network has."""
+    if isinstance(value, str):
+        return
+    numbers = [value] if isinstance(value, int) else [*value]
+    for number in numbers:
+        _check.positive(**{option: number})
+    if sum(numbers) > (_MAX_OPTION if isinstance(value, int) else _MAX_BLOCKS):
+        raise ValueError(f"`{option}` is {value}: no network here is as large. Lower it.")

@@ -2,6 +2,12 @@
 
 from gxdistill.package.content import Package, digest, load, size_bytes
 from gxdistill.package.differing import diff
+from gxdistill.package.essential import (
+    EssentialWeights,
+    is_weights,
+    load_weights,
+    save_weights,
+)
 from gxdistill.package.exporting import FORMATS, export
 from gxdistill.package.manifest import SCHEMA_VERSION, schema
 from gxdistill.package.precision import PRECISIONS, Grid
@@ -13,6 +19,7 @@ __all__ = [
     "FORMATS",
     "PRECISIONS",
     "SCHEMA_VERSION",
+    "EssentialWeights",
     "Grid",
     "Package",
     "card",
@@ -21,8 +28,11 @@ __all__ = [
     "diff",
     "digest",
     "export",
+    "is_weights",
     "load",
+    "load_weights",
     "save",
+    "save_weights",
     "schema",
     "sign",
     "size_bytes",

@@ -9,7 +9,7 @@ import functools
 import json
 import re
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,18 @@ def check(manifest: Mapping[str, Any], where: Path) -> None:
     Raises:
       UserError: naming the field; `where` names the package.
     """
+    _check(schema(), manifest, where)
+
+
+def check_part(manifest: Mapping[str, Any], fields: Sequence[str], where: Path) -> None:
+    """Refuses a table that is not just those fields of a manifest, as `check` does."""
+    properties = {name: schema()["properties"][name] for name in fields}
+    _check({"properties": properties}, manifest, where)
+
+
+def _check(rule: Mapping[str, Any], manifest: Mapping[str, Any], where: Path) -> None:
     try:
-        for fault in _faults(schema(), manifest, ""):
+        for fault in _faults(rule, manifest, ""):
             raise UserError(f"{where}: the manifest{fault}. {WAY_OUT}")
     except RecursionError as error:
         raise UserError(f"{where}: the manifest nests too deeply. {WAY_OUT}") from error

@@ -10,7 +10,6 @@ import numpy as np
 
 from gxdistill import metrics, models, package
 from gxdistill.distill import outer, synthesis
-from gxdistill.errors import UserError
 from gxdistill.package import precision
 from gxdistill.pytrees import Distilled, Params
 from gxdistill.run import distilling, method
@@ -35,8 +34,6 @@ def compress(job: Job, max_loss: float) -> Path:
     Raises:
       UserError: there is no package, or it is of other settings.
     """
-    if not max_loss >= 0:
-        raise UserError(f"--max-loss is {max_loss}; it must be 0 or more points.")
     distilling.check_same(job)
     content = package.load(job.workdir / "package.gxd")
     whole = accuracy(job, content.distilled)
@@ -93,11 +90,11 @@ def _fine_tuned(job: Job, data: Distilled, made: synthesis.Synthesis) -> Distill
     rates = dict(distill.optimizer)
     rates |= {name: rates[name] * settings.rate for name in ("images_lr", "labels_lr", "rates_lr")}
     loop, state = method.learning(
-        job, data, lambda: made, outer_steps=settings.outer_steps, rates={**rates, "warmup": 0}
+        job, data, lambda: made, outer_steps=settings.steps, rates={**rates, "warmup": 0}
     )
-    per_call = math.gcd(settings.outer_steps, distill.steps_per_call)
+    per_call = math.gcd(settings.steps, distill.steps_per_call)
     several = outer.several_steps(loop, job.draw(distill.batch), per_call)
     call = jax.jit(several, compiler_options=models.compiler_options())
-    for _ in range(settings.outer_steps // per_call):
+    for _ in range(settings.steps // per_call):
         state, _ = call(state, job.feed)
     return state.distilled

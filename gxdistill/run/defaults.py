@@ -93,7 +93,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.optimizer.warmup = 0  # outer steps
 
     config.compress = ml_collections.ConfigDict()
-    config.compress.outer_steps = 100  # that fine-tune images through their rounding
+    config.compress.steps = 100  # that fine-tune images, or weights, through their rounding
     config.compress.rate = 0.1  # of the rates of distill.optimizer
     config.compress.patches = 3000  # training patches that a loss is measured on
 

@@ -205,6 +205,21 @@ def _counts(summary: Metadata) -> Metadata:
     return {**counts, "sites": len(summary["sites"]), "quarantined": quarantined}
 
 
+def about(job: Job) -> dict[str, Any]:
+    """The fields of a manifest that tell of the cohort and the network, whatever was learned."""
+    config = job.config
+    return {
+        "name": config.name,
+        "purpose": config.about.purpose,
+        "licence": config.about.licence,
+        "cohort": _counts(source.summary(job.source)),
+        "network": {"name": config.network.name, "options": dict(config.network.options)},
+        "patch": job.geometry,
+        "normalisation": {k: list(v) for k, v in job.normalise._asdict().items()},
+        "class_names": list(job.source.cohort.class_names),
+    }
+
+
 def packaged(
     job: Job,
     distilled: Distilled,
@@ -227,11 +242,7 @@ def packaged(
     decided, results = for_package(job, networks)
     settings = config.distill
     manifest = {
-        "name": config.name,
-        "purpose": config.about.purpose,
-        "licence": config.about.licence,
-        "cohort": _counts(source.summary(job.source)),
-        "network": {"name": config.network.name, "options": dict(config.network.options)},
+        **about(job),
         "init": {
             "rule": "seeded" if seeded else settings.init,
             "seed": config.seed if job.known else None,
@@ -249,9 +260,6 @@ def packaged(
             "settings": job.identity()["distill"],
         },
         "precision": kind,
-        "patch": job.geometry,
-        "normalisation": {k: list(v) for k, v in job.normalise._asdict().items()},
-        "class_names": list(job.source.cohort.class_names),
         "decision": decided,
         "proof": _proof(job, distilled) if job.known else None,
         "results": results,

@@ -61,7 +61,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.optimizer.clip": _RATE,
     "distill.optimizer.ema_clip": (0.0, 1e9),
     "distill.optimizer.warmup": (0, 10**7),
-    "compress.outer_steps": _COUNT,
+    "compress.steps": _COUNT,
     "compress.rate": (1e-9, 1.0),
     "compress.patches": _COUNT,
     "evaluate.networks": _COUNT,

@@ -20,7 +20,7 @@ from gxdistill.data.batches import Normalisation
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata
 from gxdistill.run.progress import Progress, Say
-from gxdistill.run.receiving import Trained, train_networks
+from gxdistill.run.receiving import Trained, from_weights, train_networks
 
 NOTE = "For research only: this is not a medical device."
 
@@ -140,13 +140,25 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def _manifest(path: Path) -> Metadata:
+    weights = package.is_weights(path)
+    return package.load_weights(path).manifest if weights else package.load(path).manifest
+
+
+def _network(path: Path, manifest: Metadata) -> Trained:
+    if package.is_weights(path):
+        return from_weights(path)
+    known = manifest["init"]["rule"] != "random"
+    return train_networks(path, count=None if known else manifest["decision"]["networks"])
+
+
 def predict(path: Path, paths: Sequence[Path], out: Path, say: Say) -> list[dict[str, Any]]:
-    """Decides whole images with networks that are trained on a package.
+    """Decides whole images with networks that are trained on a package, or by essential weights.
 
     Writes `predictions.csv`, `predictions.json` and a heat map of each image.
 
     Args:
-      path: file of the package.
+      path: file of the package, or of essential weights.
       paths: images, PNG, JPEG, TIFF or DICOM, and folders of them.
       out: folder to write, which must not exist.
       say: is told the progress.
@@ -159,21 +171,19 @@ def predict(path: Path, paths: Sequence[Path], out: Path, say: Say) -> list[dict
       UserError: the package cannot be read or decides no images, `out` exists, or there is no image
         that fits the package.
     """
-    content = package.load(path)
-    manifest = content.manifest
+    manifest = _manifest(path)
     decided = manifest["decision"]
     if decided is None or manifest["patch"]["channels"] != 1 or len(manifest["class_names"]) > 3:
         raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
     files = _found(paths)
-    known = manifest["init"]["rule"] != "random"
-    trained = train_networks(path, count=None if known else decided["networks"])
+    trained = _network(path, manifest)
     with storage.fresh_folder(out) as folder:
         rows = list(_predictions(trained, manifest, files, folder, say))
         if all("refused" in row for row in rows):
             raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
-        whole = {"note": NOTE, "package": content.sha256, "images": rows}
+        whole = {"note": NOTE, "package": trained.record["package"], "images": rows}
         (folder / "predictions.json").write_text(storage.json_text(whole))
         (folder / "predictions.csv").write_text(_table(rows))
     return rows

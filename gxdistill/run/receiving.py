@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gxdistill import package, storage, train
+from gxdistill import package, storage, train, weights
 from gxdistill.distill import inner
 from gxdistill.distill.views import View, as_learned
 from gxdistill.errors import UserError
@@ -153,6 +153,30 @@ def replayed(
     if not may_diverge:
         train.check_finite(trained)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
+
+
+def from_weights(path: Path) -> Trained:
+    """Restores the one network of a file of essential weights.
+
+    Raises:
+      UserError: the file cannot be read, or is not of the network that it names.
+    """
+    manifest, codes, digest = package.load_weights(path)
+    network, chosen = network_of(manifest)
+    key = job_key(manifest["init"]["seed"], Use.KNOWN)
+    try:
+        coded = weights.unpack(codes, jax.eval_shape(network.init, key))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}. Get a fresh copy.") from error
+    params = weights.restored(network.init(key), coded)
+    train.check_finite([params])
+    patch = manifest["patch"]
+    shape = (patch["size"], patch["size"], patch["channels"])
+    record: dict[str, Any] = {"network": chosen, "package": digest, "init": "weights", "count": 1}
+    record["seed"] = manifest["init"]["seed"]
+    if manifest["proof"] is not None:
+        record["proof"] = proving.judge(manifest["proof"], network, params, shape)
+    return Trained(network, jax.tree.map(lambda leaf: leaf[None], params), record)
 
 
 def known_start(content: package.Package, network: Network) -> Params:

@@ -144,6 +144,12 @@ def test_parameter_counts(name, options, shape, classes, count):
         ("convnet", {"width": 0}, "`width` is 0; it must be greater than 0"),
         ("convnet", {"depth": 4}, "11x30 pixels are too small for convnet, which needs 16"),
         ("lenet", {}, "11x30 pixels are too small for lenet, which needs 12"),
+        ("convnet", {"width": 8000}, "this convnet would take 4.29 GiB, over 1 GiB"),
+        ("convnet", {"width": 10**12}, "`width` is 1000000000000: no network here is as large"),
+        ("convnet", {"depth": 10**9}, "`depth` is 1000000000: no network here is as large"),
+        ("resnet18", {"stages": (257,)}, r"`stages` is \(257,\): no network here is as large"),
+        ("resnet18", {"stages": [2] * 200}, "no network here is as large"),
+        ("resnet18", {"stages": [2, -1]}, "`stages` is -1; it must be greater than 0"),
     ],
 )
 def test_a_bad_choice_is_refused_when_the_network_is_created(name, options, message):

@@ -17,7 +17,7 @@ def workdir(run, tmp_path):
 
 
 def _job(workdir, said=print):
-    return jobs.make(workdir, said, compress__outer_steps=4, compress__patches=60)
+    return jobs.make(workdir, said, compress__steps=4, compress__patches=60)
 
 
 @pytest.mark.parametrize("max_loss", [100.0, 0.0])
@@ -55,7 +55,7 @@ def test_a_seeded_package_gives_the_senders_network_bit_for_bit(workdir):
 @pytest.mark.slow
 def test_fine_tuning_through_the_rounding_learns(workdir):
     """With 16 levels, a few outer steps find better images than rounding alone."""
-    job = jobs.make(workdir, compress__outer_steps=40, compress__patches=60, compress__rate=1.0)
+    job = jobs.make(workdir, compress__steps=40, compress__patches=60, compress__rate=1.0)
     data = package.load(workdir / "package.gxd").distilled
     batch = job.draw(600)(job.feed, job.key(compressing.Use.POOL))
 
@@ -73,9 +73,9 @@ def test_fine_tuning_through_the_rounding_learns(workdir):
 def test_the_command_wants_a_bound_and_a_package(workdir, tmp_path):
     config = f"--config={jobs.ROOT}/configs/demo.py:smoke"
     for arguments, reason in (
-        ([], "--max-loss is missing"),
-        (["--max-loss=-1"], "--max-loss is -1.0; it must be 0 or more points"),
-        (["--max-loss=nan"], "it must be 0 or more points"),
+        ([], "--max-loss must say how many points"),
+        (["--max-loss=-1"], "--max-loss must say how many"),
+        (["--max-loss=nan"], "--max-loss must say how many"),
         (["--max-loss=x"], "max-loss"),
         (["--max-loss=1", "--config.seed=9"], "holds a run with other settings"),
     ):

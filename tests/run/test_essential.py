@@ -1,0 +1,109 @@
+import shutil
+import struct
+import zlib
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from gxdistill import package, weights
+from gxdistill.errors import UserError
+from gxdistill.package import essential as files
+from gxdistill.run import essential, predicting, receiving
+from tests import jobs
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A job's essential weights, and what it said."""
+    said = []
+    job = jobs.make(
+        tmp_path_factory.mktemp("job"), said.append, compress__steps=4, compress__patches=60
+    )
+    return job, essential.compress(job, 100.0), said
+
+
+def test_essential_weights_are_small_and_give_the_network_bit_for_bit(written):
+    job, path, said = written
+    start = job.network.init(job.key(essential.Use.KNOWN))
+    assert "0.3% of the kernels kept" in said[-2]
+    assert said[-1].startswith(f"essential weights: {path}, {package.size_bytes(path)} bytes")
+    trained = receiving.from_weights(path)
+    assert trained.record["proof"]["equal"]
+    found = jax.tree.map(lambda leaf: leaf[0], trained.params)
+    coded = weights.unpack(package.load_weights(path).codes, start)
+    for one, before, step, value in zip(
+        jax.tree.leaves(found), jax.tree.leaves(start), coded.steps, coded.values, strict=True
+    ):
+        np.testing.assert_array_equal(one, np.asarray(before) + step * value.astype(np.float32))
+
+
+def test_what_is_kept_of_a_network_is_what_it_learned(written):
+    """With all kernels kept, the restored network is the trained one, up to the rounding."""
+    job, _, _ = written
+    start, delta = essential.trained(job)
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(delta))
+    steps = weights.steps_of(delta, 1e-4)
+    found = weights.restored(start, weights.codes(delta, steps))
+    gap = jax.tree.map(lambda f, s, d: float(np.abs(f - (s + d)).max()), found, start, delta)
+    assert max(jax.tree.leaves(gap)) < 1e-3
+
+
+def test_essential_weights_decide_images(written, tmp_path):
+    job, path, _ = written
+    image = np.random.default_rng(0).integers(0, 256, job.test.images.shape[1:3], np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    (row,) = predicting.predict(path, [tmp_path / "a.png"], tmp_path / "out", print)
+    assert row["decision"] in (*job.test.class_names, "undecidable")
+
+
+def test_a_loss_that_cannot_be_kept_to_is_told(written, monkeypatch):
+    job, _, _ = written
+    monkeypatch.setattr(essential, "SHARES", (0.003,))
+    with pytest.raises(UserError, match=r"loses .* points\. Raise --max-loss, or compress\.steps"):
+        essential.compress(job, -100.0)
+
+
+def _resealed(path, change):
+    """Changes header and codes as one who knows how to make the sums anew."""
+    rest = path.read_bytes()[len(files.MAGIC) + 32 :]
+    size = int.from_bytes(rest[:4], "little")
+    header, codes = change(zlib.decompress(rest[4 : 4 + size]), rest[4 + size :])
+    packed = zlib.compress(header)
+    rest = struct.pack("<L", len(packed)) + packed + codes
+    path.write_bytes(files.MAGIC + files.hashlib.sha256(rest).digest() + rest)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda h, c: (h, c[:-3]), "the codes are not of this network"),
+        (lambda h, c: (h, c + b"x"), "the codes are not of this network"),
+        (lambda h, c: (h.replace(b'"seeded"', b'"known"'), c), "without the seed of their start"),
+        (lambda h, c: (h.replace(b'"seed": 0', b'"seed": null'), c), "without the seed"),
+        (lambda h, c: (h.replace(b'"width": 4', b'"width": 5'), c), "not of this network"),
+        (lambda h, c: (h.replace(b'"width": 4', b'"width": 60000'), c), "not of this network"),
+        (lambda h, c: (h.replace(b'"depth": 1', b'"depth": 9'), c), "too small"),
+        (lambda h, c: (h.replace(b'"purpose"', b'"porpoise"'), c), "unknown field porpoise"),
+        (lambda h, c: (b" " * (2 << 20) + h, c), "its header is cut short, or of over 1 MiB"),
+        (lambda _, c: (b"[]", c), "holds no JSON object"),
+    ],
+)
+def test_a_forged_file_is_refused(written, tmp_path, change, reason):
+    path = tmp_path / "w.gxw"
+    shutil.copy(written[1], path)
+    _resealed(path, change)
+    with pytest.raises(UserError, match=reason):
+        receiving.from_weights(path)
+
+
+def test_a_harmed_file_is_refused(written, tmp_path):
+    path, sound = tmp_path / "w.gxw", written[1].read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        harmed = bytearray(sound)
+        harmed[rng.integers(len(harmed))] ^= 1 << rng.integers(8)
+        path.write_bytes(harmed if rng.random() < 0.7 else harmed[: rng.integers(len(harmed))])
+        with pytest.raises(UserError, match="holds no essential weights, or was damaged"):
+            package.load_weights(path)
