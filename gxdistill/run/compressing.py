@@ -1,7 +1,6 @@
 """Fewer bytes for the same network: packages of rounded images, and essential weights."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import jax
@@ -58,7 +57,7 @@ def accuracy(job: Job, distilled: Distilled) -> float:
 
 def balanced(job: Job, networks: Params) -> list[float]:
     """Balanced accuracy of each of R networks over one draw of training patches."""
-    pool = jax.jit(job.draw(job.config.compress.patches))(job.feed, job.key(Use.COMPRESS))
+    pool = job.sample("train", job.config.compress.patches, job.key(Use.COMPRESS))
     apply = jax.jit(
         lambda networks: jax.lax.map(
             lambda p: job.network.apply(p, pool.images).argmax(-1), networks
@@ -92,9 +91,10 @@ def _fine_tuned(job: Job, data: Distilled, made: synthesis.Synthesis) -> Distill
     loop, state = method.learning(
         job, data, lambda: made, outer_steps=settings.steps, rates={**rates, "warmup": 0}
     )
-    per_call = math.gcd(settings.steps, distill.steps_per_call)
-    several = outer.several_steps(loop, job.draw(distill.batch), per_call)
+    feed = job.feed(distill.batch)
+    several = outer.several_steps(loop, feed.draw, 1)
     call = jax.jit(several, compiler_options=models.compiler_options())
-    for _ in range(settings.steps // per_call):
-        state, _ = call(state, job.feed)
+    given = feed.given(outer.draws_key(state.key), 0)
+    for _ in range(settings.steps):
+        state, _ = call(state, next(given))
     return state.distilled

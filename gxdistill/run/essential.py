@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import baselines, metrics, package, weights
-from gxdistill.data import batches
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Network, Params
 from gxdistill.run import distilling, proving
 from gxdistill.run.assessing import for_package
-from gxdistill.run.job import Job, Use
+from gxdistill.run.job import Feed, Job, Use
 
 PRIVACY = (
     "No guarantee. These are weights of a network that was trained on patients' images, and no "
@@ -36,20 +35,25 @@ def _through(network: Network) -> Network:
     return Network(network.init, apply)
 
 
-def _learned(job: Job, params: Params, *, steps: int, use: Use) -> Params:
-    settings = job.config.evaluate.ceiling
+def _learned(job: Job, feed: Feed, params: Params, *, steps: int, use: Use) -> Params:
+    key = job.key(use)
     return baselines.train_on_real(
         _through(job.network),
-        job.ceiling_draw,
-        job.feed,
+        feed.draw,
+        feed.given(key, 0),
         params,
-        job.key(use),
+        key,
         steps=steps,
-        lr=settings.lr,
+        lr=job.config.evaluate.ceiling.lr,
     )
 
 
-def trained(job: Job) -> tuple[Params, Params]:
+def feed_of(job: Job) -> Feed:
+    """Makes what `trained` and `coded` draw real patches from; one object, compiled for once."""
+    return job.feed(job.config.evaluate.ceiling.batch)
+
+
+def trained(job: Job, feed: Feed) -> tuple[Params, Params]:
     """Trains the network on all real patches, from the start that the job's seed tells.
 
     Returns:
@@ -59,22 +63,23 @@ def trained(job: Job) -> tuple[Params, Params]:
     zeros = jax.tree.map(jnp.zeros_like, start)
     steps = jnp.full(len(jax.tree.leaves(start)), _FINE, jnp.float32)
     params = {"start": start, "delta": zeros, "steps": steps}
-    learned = _learned(job, params, steps=job.config.evaluate.ceiling.steps, use=Use.CEILING)
+    learned = _learned(job, feed, params, steps=job.config.evaluate.ceiling.steps, use=Use.CEILING)
     return start, learned["delta"]
 
 
-def coded(job: Job, start: Params, delta: Params, share: float) -> weights.Codes:
+def coded(job: Job, feed: Feed, start: Params, delta: Params, share: float) -> weights.Codes:
     """Rounds a difference such that a share of its kernels is left, and learns on through that.
 
     Args:
-      job: whose patches.
+      job: whose patches and settings.
+      feed: from `feed_of`.
       start: from `trained`.
       delta: likewise.
       share: of the kernels' values, from 0 to 1.
     """
     steps = weights.steps_of(delta, weights.threshold(delta, share))
     params = {"start": start, "delta": delta, "steps": jnp.asarray(steps)}
-    learned = _learned(job, params, steps=job.config.compress.steps, use=Use.COMPRESS)
+    learned = _learned(job, feed, params, steps=job.config.compress.steps, use=Use.COMPRESS)
     return weights.codes(learned["delta"], steps)
 
 
@@ -91,10 +96,11 @@ def compress(job: Job, max_loss: float) -> Path:
     Raises:
       UserError: no share of the weights loses so little.
     """
-    start, delta = trained(job)
+    feed = feed_of(job)
+    start, delta = trained(job, feed)
     whole = balanced(job, jax.tree.map(jnp.add, start, delta), "train")
     for share in SHARES:
-        codes = coded(job, start, delta, share)
+        codes = coded(job, feed, start, delta, share)
         loss = 100 * (whole - balanced(job, weights.restored(start, codes), "train"))
         job.say(f"{share:.1%} of the kernels kept: {loss:.2f} points of balanced accuracy lost")
         if loss <= max_loss:
@@ -129,9 +135,7 @@ def _manifest(job: Job, start: Params, codes: weights.Codes) -> dict[str, Any]:
 
 def balanced(job: Job, params: Params, split: str) -> float:
     """Measures balanced accuracy over a balanced draw of a split's patches."""
-    cohort = job.training if split == "train" else job.test
-    feed = job.feed if split == "train" else batches.resident(cohort, job.tables[split])
-    pool = jax.jit(job.draw(job.config.compress.patches))(feed, job.key(Use.COMPRESS))
+    pool = job.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
     apply = _applied(job.network)
     parts = np.array_split(np.asarray(pool.images), -(-len(pool.labels) // 300))
     found = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])

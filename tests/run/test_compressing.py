@@ -57,7 +57,7 @@ def test_fine_tuning_through_the_rounding_learns(workdir):
     """With 16 levels, a few outer steps find better images than rounding alone."""
     job = jobs.make(workdir, compress__steps=40, compress__patches=60, compress__rate=1.0)
     data = package.load(workdir / "package.gxd").distilled
-    batch = job.draw(600)(job.feed, job.key(compressing.Use.POOL))
+    batch = job.sample("train", 600, job.key(compressing.Use.POOL))
 
     def loss(data):
         params = jax.tree.map(lambda leaf: leaf[0], distilling.replayed(job, data, 1, None))

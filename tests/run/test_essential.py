@@ -42,7 +42,7 @@ def test_essential_weights_are_small_and_give_the_network_bit_for_bit(written):
 def test_what_is_kept_of_a_network_is_what_it_learned(written):
     """With all kernels kept, the restored network is the trained one, up to the rounding."""
     job, _, _ = written
-    start, delta = essential.trained(job)
+    start, delta = essential.trained(job, essential.feed_of(job))
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(delta))
     steps = weights.steps_of(delta, 1e-4)
     found = weights.restored(start, weights.codes(delta, steps))
