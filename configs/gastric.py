@@ -24,7 +24,14 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.data.image_size = (2048, 2048)
     config.network.name = "resnet18"
     config.network.options = {"dtype": "bfloat16"}
-    config.distill.update(steps=1, epochs=30, networks=4, outer_steps=10_000, start_lr=0.01)
+    config.distill.update(
+        steps=1,
+        epochs=30,
+        networks=4,
+        networks_at_once=1,  # A large network fills an accelerator by itself.
+        outer_steps=10_000,
+        start_lr=0.01,
+    )
     config.evaluate.ceiling.steps = 20_000
     if variant == "smoke":
         config.name = "gastric_smoke"

@@ -3,11 +3,13 @@
 import dataclasses
 import difflib
 import functools
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from gxdistill import package_commands
 from gxdistill.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,11 +37,19 @@ Flags:
   --max-loss=POINTS         compress: balanced accuracy over training patches that may be given up
   --weights                 compress: not the package, but a network trained on all real patches,
                             as weights.gxw, which `predict` takes as it takes a package
+  --coordinator=HOST:PORT --processes=N --process=I
+                            distill: runs as number I of N processes, of which number 0 is at HOST;
+                            --coordinator=auto on a TPU pod or under Slurm (docs/hosts.md)
+  --target=NAME             plan: cpu, h100, a100, tpu-v5e-8 or tpu-v5p-8
+  --price=X --images=N      plan: of a device for an hour; number of training images, not read
   --nocompile_cache         compiles everything anew; else what was compiled is kept for the next
                             start, in ~/.cache/gxdistill
 """
 _NO_CONFIG = "--config is missing. Name a file, for example --config=configs/demo.py."
-_GIVEN = ("seeds", "seed", "max-loss", "weights", "compile_cache")  # Flags taken as they are.
+# Flags taken as they are, by kind; numbers with the lowest they may be.
+_TEXTS = ("coordinator", "target")
+_NUMBERS = {"seeds": 1, "seed": 0, "processes": 1, "process": 0, "images": 1}
+_REALS = ("max-loss", "price")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +63,12 @@ class _Flags:
     max_loss: float | None
     weights: bool
     compile_cache: bool
+    coordinator: str | None
+    processes: int | None
+    process: int | None
+    target: str | None
+    images: int | None
+    price: float | None
 
     @functools.cached_property
     def job(self) -> "Job":
@@ -64,24 +80,12 @@ class _Flags:
         return Job(self.config, self.workdir, _say)
 
 
-class _OnPackages(NamedTuple):
-    """A command on packages alone.
-
-    Attributes:
-      run: takes a path for each word of `takes`, or more for one with dots, and the flags by name.
-      takes: its arguments, in words.
-      flags: names of its flags, all texts.
-      text: what it does.
-    """
-
-    run: Callable[..., None]
-    takes: str
-    flags: tuple[str, ...]
-    text: str
-
-
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def _hush(_: str) -> None:
+    pass
 
 
 def _prepare(flags: _Flags) -> None:
@@ -91,9 +95,13 @@ def _prepare(flags: _Flags) -> None:
 
 
 def _distill(flags: _Flags) -> None:
-    from gxdistill.run import distilling
+    from gxdistill.run import distilling, hosts
 
-    distilling.distil(flags.job)
+    place = hosts.Place(flags.coordinator, flags.processes, flags.process)
+    with hosts.together(place, flags.workdir) as workdir:
+        first = workdir == flags.workdir
+        job = flags.job if first else dataclasses.replace(flags.job, workdir=workdir, say=_hush)
+        distilling.distil(job)
 
 
 def _compress(flags: _Flags) -> None:
@@ -136,6 +144,17 @@ def _evaluate(flags: _Flags) -> None:
     print(assessing.as_text(assessing.evaluate_package(job, flags.package, trained, others)))
 
 
+def _plan(flags: _Flags) -> None:
+    from gxdistill import plan
+
+    if flags.target is None:
+        raise UserError(f"--target is missing. Choose one of {', '.join(plan.NAMES)}.")
+    if flags.config is None:
+        raise UserError(_NO_CONFIG)
+    made = plan.make(flags.config, flags.target, say=_say, images=flags.images)
+    print(plan.as_text(made, flags.price))
+
+
 def _report(flags: _Flags) -> None:
     from gxdistill import report
 
@@ -147,56 +166,6 @@ def _demo(flags: _Flags) -> None:
         stage(flags)
 
 
-def _inspect(path: Path) -> None:
-    from gxdistill import package
-
-    print(package.describe(package.load(path), path))
-
-
-def _verify(path: Path, *, key: str | None) -> None:
-    from gxdistill import package
-
-    signer = package.verify(path, None if key is None else Path(key))
-    signed = f"; signed with the key {signer}" if signer else ""
-    print(f"{path}: whole and unchanged{signed}.")
-
-
-def _sign(path: Path, *, key: str | None) -> None:
-    from gxdistill import package
-
-    if key is None:
-        raise UserError(
-            "--key is missing. Name your private key, as --key=private.pem; "
-            "`openssl genpkey -algorithm ed25519 -out private.pem` makes one."
-        )
-    print(f"{path}: signed with the key {package.sign(path, Path(key))}.")
-
-
-def _export(path: Path, *, to: str | None, out: str | None) -> None:
-    from gxdistill import package
-
-    if to is None:
-        raise UserError(f"--to is missing. Choose one of {', '.join(package.FORMATS)}.")
-    whole = package.load(path)
-    target = Path(out).absolute() if out else path.with_name(f"{path.stem}.{to}")
-    package.export(whole, target, to)
-    print(target)
-
-
-def _diff(first: Path, second: Path) -> None:
-    from gxdistill import package
-
-    print(package.diff(package.load(first), package.load(second)))
-
-
-def _migrate(folder: Path, *, out: str | None) -> None:
-    from gxdistill import package
-
-    target = Path(out).absolute() if out else folder.with_name(f"{folder.name}.gxd")
-    package.convert(folder, target)
-    print(target)
-
-
 _JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
     "demo": (_demo, "run the whole job on a built-in cohort of phantoms"),
     "prepare": (_prepare, "check a cohort and write it as a set that is quickly read; resumes"),
@@ -204,52 +173,14 @@ _JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
     "train": (_train, "rebuild classifiers from a package alone"),
     "compress": (_compress, "write compressed.gxd: the package in fewer bits, see --max-loss"),
     "evaluate": (_evaluate, "measure classifiers on the test patients, beside baselines"),
+    "plan": (_plan, "say what the job would take on --target, which need not be there"),
     "report": (_report, "write one HTML page with pictures"),
-}
-
-
-def _predict(path: Path, *images: Path, out: str | None) -> None:
-    from gxdistill.run import predicting
-
-    target = Path(out or "predictions").absolute()
-    rows = predicting.predict(path, images, target, _say)
-    for row in rows:
-        refused = f"refused: {row['refused']}" if "refused" in row else None
-        score = "" if row.get("score") is None else f", score {row['score']:.3f}"
-        print(f"{row['image']}: {refused or row['decision'] + score}")
-    print(f"{target}\n{predicting.NOTE}")
-    if any("refused" in row for row in rows):
-        raise UserError("some images were refused, as said above; all others are predicted.")
-
-
-_ON_PACKAGES = {
-    "inspect": _OnPackages(_inspect, "PACKAGE", (), "say what is in it"),
-    "verify": _OnPackages(
-        _verify, "PACKAGE", ("key",), "check that it is whole, and --key=PUBLIC.pem who signed it"
-    ),
-    "sign": _OnPackages(_sign, "PACKAGE", ("key",), "sign it with --key=PRIVATE.pem"),
-    "diff": _OnPackages(_diff, "PACKAGE PACKAGE", (), "say what they differ in"),
-    "export": _OnPackages(
-        _export,
-        "PACKAGE",
-        ("to", "out"),
-        "write it, to --out=PATH, --to=npz, safetensors, png, pytorch-folder or tfds",
-    ),
-    "predict": _OnPackages(
-        _predict,
-        "PACKAGE IMAGE...",
-        ("out",),
-        "decide whole images, or folders of them; writes --out=DIR",
-    ),
-    "migrate": _OnPackages(
-        _migrate, "FOLDER", ("out",), "write a package of schema version 1 as one of today"
-    ),
 }
 
 
 def _usage() -> str:
     texts = {name: text for name, (_, text) in _JOBS.items()}
-    texts |= {name: f"{of.takes}: {of.text}" for name, of in _ON_PACKAGES.items()}
+    texts |= {name: f"{of.takes}: {of.text}" for name, of in package_commands.COMMANDS.items()}
     return _USAGE.format(commands="\n".join(f"  {name:<9} {text}" for name, text in texts.items()))
 
 
@@ -316,12 +247,13 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     mine = [a for a in arguments if a.partition("=")[0] == "--config" or a.startswith("--config.")]
     config = _config(mine, _demo_config() if command == "demo" else None)
     values = flags.FlagValues()
-    for name in ("workdir", "package"):
+    for name in ("workdir", "package", *_TEXTS):
         flags.DEFINE_string(name, None, "", flag_values=values)
     flags.DEFINE_list("networks", [], "", flag_values=values)
-    flags.DEFINE_integer("seeds", None, "", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", None, "", lower_bound=0, upper_bound=2**32 - 1, flag_values=values)
-    flags.DEFINE_float("max-loss", None, "", flag_values=values)
+    for name, low in _NUMBERS.items():
+        flags.DEFINE_integer(name, None, "", low, 2**32 - 1, flag_values=values)
+    for name in _REALS:
+        flags.DEFINE_float(name, None, "", lower_bound=0, flag_values=values)
     flags.DEFINE_boolean("weights", False, "", flag_values=values)
     flags.DEFINE_boolean("compile_cache", True, "", flag_values=values)
     try:
@@ -333,33 +265,21 @@ def _parse(command: str, arguments: list[str]) -> _Flags:
     name = config.get("name", "unnamed") if config else "package"
     workdir = Path(values["workdir"].value or f"runs/{name}").absolute()
     path = Path(values["package"].value or workdir / "package.gxd").absolute()
-    given: Any = {name.replace("-", "_"): values[name].value for name in _GIVEN}
+    taken = (*_TEXTS, *_NUMBERS, *_REALS, "weights", "compile_cache")
+    given: Any = {name.replace("-", "_"): values[name].value for name in taken}
     networks: Any = values["networks"].value
     return _Flags(config, workdir, path, tuple(networks), **given)
 
 
-def _run_on_packages(command: str, arguments: list[str]) -> None:
-    run, takes, names, _ = _ON_PACKAGES[command]
-    paths = [Path(argument).absolute() for argument in arguments if argument[:1] != "-"]
-    flags: dict[str, str | None] = dict.fromkeys(names)
-    for flag in (argument for argument in arguments if argument[:1] == "-"):
-        name, _, value = flag.removeprefix("--").partition("=")
-        if name not in flags or not value:
-            known = " ".join(f"--{name}=..." for name in names) or "none"
-            raise UserError(f"unexpected {flag!r}; flags of this command: {known}.")
-        flags[name] = value
-    least = len(takes.split())
-    if len(paths) < least or (len(paths) > least and not takes.endswith("...")):
-        raise UserError(f"name just {takes}, as: gxdistill {command} runs/demo/package.gxd")
-    run(*paths, **flags)
-
-
 def _run(command: str, arguments: list[str]) -> None:
-    if command in _ON_PACKAGES:
-        _run_on_packages(command, arguments)
+    if command in package_commands.COMMANDS:
+        package_commands.run(command, arguments)
         return
     flags = _parse(command, arguments)
     from gxdistill.run import compile_cache
+
+    if command == "plan":  # Devices are not there, or not to be held.
+        os.environ["JAX_PLATFORMS"] = "cpu"
 
     if flags.compile_cache:
         compile_cache.enable(_say)
@@ -375,7 +295,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(_usage())
         return
     command, *rest = arguments
-    commands = [*_JOBS, *_ON_PACKAGES]
+    commands = [*_JOBS, *package_commands.COMMANDS]
     if command not in commands:
         nearest = difflib.get_close_matches(command, commands, 1, 0)
         sys.exit(f"gxdistill: unknown command {command!r}. Did you mean {nearest[0]!r}?")

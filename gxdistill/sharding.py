@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -51,6 +52,11 @@ def make_mesh(
 def replicated(mesh: Mesh) -> NamedSharding:
     """Lies on every device as a whole."""
     return NamedSharding(mesh, P())
+
+
+def place(array: np.ndarray, mesh: Mesh) -> jax.Array:
+    """Puts an array on every device as a whole; each process feeds its own devices."""
+    return jax.make_array_from_callback(array.shape, replicated(mesh), lambda at: array[at])
 
 
 def averaged(

@@ -75,6 +75,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.window = "all"  # differentiated inner steps, or "last", "random", "adaptive"
     config.distill.window_steps = 20  # their number
     config.distill.networks = 1  # initial weights of one outer step
+    config.distill.networks_at_once = 0  # on a device, side by side; 0: all, on a CPU one
     config.distill.batch = 256  # real patches of one outer step
     config.distill.memory = "auto"  # or "store", "recompute", "nested": what the gradient keeps
     config.distill.memory_budget_mb = 256  # of one network's gradient, for "auto"

@@ -1,5 +1,8 @@
 """The sending side: check the cohort, learn the distilled data, package it."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -9,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gxdistill import checkpoint, models, package, storage, train
+from gxdistill import checkpoint, package, storage, train
 from gxdistill.data import source
 from gxdistill.distill import inner, outer
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Distilled, Metadata, Params
-from gxdistill.run import method, proving
+from gxdistill.run import hosts, method, placing, proving
 from gxdistill.run.assessing import for_package
 from gxdistill.run.job import Job, Use
 from gxdistill.run.progress import History, Progress
@@ -61,7 +64,7 @@ def distil(job: Job) -> Path:
     """Learns the distilled data, resuming where it was interrupted, and packages it.
 
     Returns:
-      The package's file.
+      The package's file, which the first of several processes writes.
     """
     check_same(job)
     try:
@@ -71,6 +74,8 @@ def distil(job: Job) -> Path:
         raise
     state = _outer_loop(job)
     path = job.workdir / "package.gxd"
+    if not hosts.leads():
+        return path
     package.save(path, packaged(job, method.finished(job, state.distilled)))
     job.say(f"package: {path}, {package.size_bytes(path)} bytes")
     return path
@@ -85,6 +90,8 @@ def _outer_loop(job: Job) -> outer.DistillState:
                 f"distill.{name} is {settings[name]}, not a multiple of "
                 f"distill.steps_per_call, {per_call}. Change one of them."
             )
+    identity = json.dumps(job.identity(), sort_keys=True).encode()
+    hosts.check_same(hashlib.sha256(identity).digest(), "config or cohort")
     loop, state = method.build(job)
     return _iterate(job, loop, state)
 
@@ -92,21 +99,15 @@ def _outer_loop(job: Job) -> outer.DistillState:
 def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> outer.DistillState:
     settings = job.config.distill
     folder, history = job.workdir / "checkpoints", History(job.workdir / "history.jsonl")
-    restored = checkpoint.restore(folder, state)
-    if restored is None:
-        storage.write_json(job.workdir / _SETTINGS, job.identity())
-    else:
-        step, state, _ = restored
-        job.say(f"resuming at outer step {step}")
+    state = placing.copied(job, _resumed(job, folder, state))
     history.cut(int(state.step))
     measure = _monitor(job)
-    feed = job.feed(settings.batch)
-    at_once = settings.steps_per_call if feed.lasting else 1
-    several = outer.several_steps(loop, feed.draw, at_once)
-    call = jax.jit(several, compiler_options=models.compiler_options())
-    given = feed.given(outer.draws_key(state.key), int(state.step))
+    feed = placing.feed(job)
+    call, at_once = placing.program(job, loop, feed)
+    given = feed.given(outer.draws_key(job.key(Use.LOOP)), int(state.step))
     clock = Progress(job.say, "distilling", int(state.step))
     while (done := int(state.step)) < settings.outer_steps:
+        hosts.wait(f"outer step {done}")
         parts = []
         for _ in range(settings.steps_per_call // at_once):
             state, part = call(state, next(given))
@@ -124,17 +125,32 @@ def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> oute
                 f"set distill.optimizer.ema_clip, and start in another --workdir."
             )
         if done % settings.evaluate_every == 0 or done == settings.outer_steps:
-            accuracy = measure(method.finished(job, state.distilled))
+            accuracy = measure(method.finished(job, placing.fetch(state.distilled)))
             if accuracy is not None:
                 history.add(step=done, accuracy=accuracy)
         if done % settings.checkpoint_every == 0 or done == settings.outer_steps:
-            checkpoint.save(folder, done, state, metadata={})
+            kept = placing.fetch(state)
+            if hosts.leads():
+                checkpoint.save(folder, done, kept, metadata={})
     if int(state.skipped) == settings.outer_steps:
         raise UserError(
             f"Each of the {settings.outer_steps} outer steps diverged. Lower distill.start_lr "
             f"(now {settings.start_lr})."
         )
-    return state
+    return placing.fetch(state)
+
+
+def _resumed(job: Job, folder: Path, state: outer.DistillState) -> outer.DistillState:
+    """Returns the state of the first process's newest checkpoint, or the given first state."""
+    restored = checkpoint.restore(folder, state)
+    if restored is None:
+        storage.write_json(job.workdir / _SETTINGS, job.identity())
+    else:
+        step, state, _ = restored
+        job.say(f"resuming at outer step {step}")
+    key = jax.random.key_data(state.key)
+    state = hosts.from_first(dataclasses.replace(state, key=key))
+    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
 
 
 def check_same(job: Job) -> None:

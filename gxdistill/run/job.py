@@ -5,7 +5,7 @@ import enum
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import repeat
 from pathlib import Path
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from gxdistill import evaluate, models, patching
+from gxdistill import evaluate, models, patching, sharding
 from gxdistill.data import batches, idx, phantom, prepared, sampling, source, streaming
 from gxdistill.data.reading import Recipe
 from gxdistill.errors import UserError
@@ -246,6 +246,28 @@ class Job:
         rows = np.asarray(sampling.draw_rows(sampler, key, count))
         pixels = self._streaming(cohort, sampler, count).read(rows)
         return batches.of_pixels(self.normalise, pixels, key)
+
+    @cached_property
+    def mesh(self) -> jax.sharding.Mesh | None:
+        """The devices of all processes; None where there is but one."""
+        return None if jax.device_count() == 1 else self.shared_out(jax.devices())
+
+    def shared_out(self, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+        """Arranges devices for this job's networks and batch.
+
+        Raises:
+          UserError: they cannot share the batch evenly.
+        """
+        settings = self.config.distill
+        mesh = sharding.make_mesh(settings.networks, devices)
+        rows = mesh.devices.shape[1]
+        if settings.batch % rows:
+            raise UserError(
+                f"distill.batch is {settings.batch}, which {rows} devices cannot share evenly. "
+                f"Choose a multiple of {rows}, or more distill.networks (now {settings.networks}), "
+                f"which are shared out first among the {len(devices)} devices."
+            )
+        return mesh
 
     @cached_property
     def normalise(self) -> batches.Normalisation:

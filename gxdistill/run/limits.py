@@ -44,6 +44,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.momentum": _SHARE,
     "distill.start_lr": _RATE,
     "distill.networks": _COUNT,
+    "distill.networks_at_once": (0, 10**6),
     "distill.batch": _COUNT,
     "distill.memory_budget_mb": _COUNT,
     "distill.tile_factor": _COUNT,

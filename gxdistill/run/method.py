@@ -77,6 +77,8 @@ def learning(
             augmentations=tuple(settings.augmentations),
             known_key=job.key(Use.KNOWN) if job.known else None,
             networks=settings.networks,
+            at_once=settings.networks_at_once or None,
+            mesh=job.mesh,
         )
         key = jax.random.fold_in(job.key(Use.START), 1)
         learned = dataclasses.replace(data, images=made.init(data.images, key))
@@ -113,22 +115,34 @@ def _synthesis(job: Job) -> synthesis.Synthesis:
 
 def _memory(job: Job, data: Distilled) -> Memory:
     """Chooses the memory strategy, and says what it and the others would take."""
-    settings, count = job.config.distill, len(data.log_lr)
-    if settings.window != "all":
-        if settings.window_steps > count:
-            raise ValueError(
-                f"`window_steps` is {settings.window_steps}, more than the {count} inner steps. "
-                f"Lower it."
-            )
-        count = settings.window_steps
+    taken, sizes = memory_sizes(job, data)
+    each = ", ".join(f"{name} {size / 2**20:.3g} MiB" for name, size in sizes.items())
+    job.say(f"memory of a gradient through {unrolled(job)} inner steps: {each}; taking {taken}")
+    return Memory(taken)
+
+
+def memory_sizes(job: Job, data: Distilled) -> tuple[str, dict[str, int]]:
+    """Tells which memory strategy a job takes, and the bytes of one network's gradient by each."""
+    settings = job.config.distill
     params = jax.eval_shape(job.network.init, job.key(Use.KNOWN))
     memory = Memory(settings.memory, settings.memory_budget_mb << 20)
     loss = inner_loss(job.network, settings.label_rule)
     training = Training(inner.create(**optimiser(job)), memory)
-    taken, sizes = plan(loss, params, data, training, count)
-    each = ", ".join(f"{name} {size / 2**20:.3g} MiB" for name, size in sizes.items())
-    job.say(f"memory of a gradient through {count} inner steps: {each}; taking {taken}")
-    return Memory(taken)
+    return plan(loss, params, data, training, unrolled(job))
+
+
+def unrolled(job: Job) -> int:
+    """Counts the inner steps that are differentiated."""
+    settings = job.config.distill
+    count = settings.steps * settings.epochs
+    if settings.window == "all":
+        return count
+    if settings.window_steps > count:
+        raise ValueError(
+            f"`window_steps` is {settings.window_steps}, more than the {count} inner steps. "
+            f"Lower it."
+        )
+    return settings.window_steps
 
 
 def start(job: Job) -> Distilled:

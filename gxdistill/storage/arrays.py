@@ -4,17 +4,15 @@ Any JAX program opens them by `ocp.load(folder)`. Two promises come on top that 
 equal arrays give equal bytes, and a changed bit is found.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
-import logging
 import math
 import os
 import re
 import reprlib
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import numpy as np
 
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Params
+from gxdistill.storage import orbax
 from gxdistill.storage.files import fresh_name, parse_json, read_json, reading
 
 Digests = dict[str, dict[str, Any]]  # Leaf name -> {"shape": [int], "dtype": str, "sha256": str}.
@@ -100,21 +99,6 @@ def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(header + array.tobytes()).hexdigest()
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what Orbax logs: warnings about its other formats, and every error it raises anyway."""
-
-    def ours(record: logging.LogRecord) -> bool:
-        return "orbax" not in record.pathname
-
-    logger = logging.getLogger("absl")
-    logger.addFilter(ours)
-    try:
-        yield
-    finally:
-        logger.removeFilter(ours)
-
-
 def _reserve(folder: Path, size: int) -> None:
     # Orbax meets a full disk in its threads, which print pages and die late: so find out before.
     probe = fresh_name(folder)
@@ -127,14 +111,18 @@ def _reserve(folder: Path, size: int) -> None:
 def _orbax_save(folder: Path, tree: dict[str, Any]) -> None:
     from orbax.checkpoint import v1 as ocp
 
+    # Of several processes, each saves what it is told to, without waiting for the others.
+    mine = jax.process_index()
     context = ocp.Context()
+    context.multiprocessing.primary_host = mine
+    context.multiprocessing.active_processes = {mine}
     # Plain Zarr 2: one file a leaf of exactly its bytes. OCDBT gives its files random names; and
     # without a codec the size of what is read is known before it is read.
     context.array.saving.use_ocdbt = False
     context.array.saving.use_zarr3 = False
     context.array.saving.use_compression = False
     try:
-        with _quiet(), context:
+        with orbax.quiet(), context, orbax.alone():
             ocp.save(folder, tree)
     except ValueError as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say it
@@ -165,10 +153,7 @@ def save_arrays(folder: Path, tree: Params) -> Digests:
     Raises:
       OSError: the disk is full or the place not writable; `fresh_folder` words it for users.
       ValueError: a dtype that is no number, or an array without a name.
-      NotImplementedError: several processes; Orbax would wait for the others for ever.
     """
-    if jax.process_count() > 1:
-        raise NotImplementedError("Arrays are saved by a single process.")
     leaves = {name: _to_numpy(name, leaf) for name, leaf in _named(tree).items()}
     folder = folder.absolute()  # Orbax refuses relative paths
     stored = {name: array for name, array in leaves.items() if array.size}  # and empty arrays
@@ -341,7 +326,7 @@ def load_arrays(
     if stored:
         _check_files(folder, stored)
         try:
-            with _quiet():
+            with orbax.quiet():
                 loaded = ocp.load(folder, _nest(stored))
             leaves |= {name: np.asarray(_at(loaded, name)) for name in stored}
         except Exception as error:  # whatever Orbax's parsers stumble upon in damaged files

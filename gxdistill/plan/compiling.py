@@ -1,0 +1,128 @@
+"""Compiles for devices that are not there, shows that it lives, and keeps what it learned."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from gxdistill import storage
+from gxdistill.errors import UserError
+from gxdistill.plan import counting
+from gxdistill.plan.program import Program
+from gxdistill.plan.targets import Target
+from gxdistill.run import compile_cache
+
+_EVERY = 10.0  # Seconds between two signs of life.
+_COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda12-pjrt")
+
+Say = Callable[[str], None]
+
+
+class Compiled(NamedTuple):
+    """What a compiler tells of a program, on one device.
+
+    Attributes:
+      arguments: bytes of images and state.
+      temporaries: bytes of all else at once.
+      outputs: bytes of results that take no argument's place.
+      moved: bytes between device and memory.
+      sent: bytes handed to other devices.
+      compile_s: seconds that compiling took, by the clock.
+    """
+
+    arguments: int
+    temporaries: int
+    outputs: int
+    moved: float
+    sent: float
+    compile_s: float
+
+    @property
+    def peak(self) -> int:
+        """Bytes of a device's memory."""
+        return self.arguments + self.temporaries + self.outputs
+
+
+def compiled(program: Program, target: Target, *, say: Say, folder: Path) -> Compiled:
+    """Compiles a program, or remembers what was found when it was compiled before.
+
+    Args:
+      program: to be compiled.
+      target: what for.
+      say: told now and then that the compiler is at work.
+      folder: where findings are kept by program, target and versions.
+
+    Raises:
+      UserError: the compiler refuses the program: it does not fit.
+    """
+    with _signs_of_life(f"tracing for {target.name}", say):
+        lowered = program.jitted.lower(*program.arguments)
+    kept = folder / f"{_digest(lowered, program, target)}.json"
+    if kept.exists():
+        with contextlib.suppress(UserError, TypeError):  # Half a file of a killed plan.
+            return Compiled(**storage.read_json(kept))
+    began = time.monotonic()
+    try:
+        with _signs_of_life(f"compiling for {target.name}", say):
+            executable = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"the compiler for {target.name} refuses the program: {str(error).splitlines()[0]} "
+            f"Lower distill.batch, distill.networks_at_once or distill.images_per_step, or choose "
+            f"--config.distill.memory=nested."
+        ) from error
+    found = _read(executable, program, time.monotonic() - began)
+    folder.mkdir(parents=True, exist_ok=True)
+    storage.write_json(kept, found._asdict())
+    return found
+
+
+def default_folder() -> Path:
+    """Where findings are kept: beside the user's compiled programs."""
+    return compile_cache.default_folder().parents[1] / "plans"
+
+
+def _read(executable: jax.stages.Compiled, program: Program, seconds: float) -> Compiled:
+    memory: Any = executable.memory_analysis()
+    traffic = counting.traffic(executable.as_text() or "", program.unknown)
+    return Compiled(
+        arguments=memory.argument_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        moved=traffic.moved,
+        sent=traffic.sent,
+        compile_s=round(seconds, 1),
+    )
+
+
+def _digest(lowered: jax.stages.Lowered, program: Program, target: Target) -> str:
+    digest = hashlib.sha256(lowered.as_text().encode())
+    for name in _COMPILERS:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
+    digest.update(f"{target.platform} {target.topology} {target.compiler}".encode())
+    digest.update(f"{program.unknown} {Path(counting.__file__).read_text()}".encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _signs_of_life(what: str, say: Say) -> Iterator[None]:
+    done, began = threading.Event(), time.monotonic()
+
+    def speak() -> None:
+        while not done.wait(_EVERY):
+            say(f"{what}: {time.monotonic() - began:.0f} s so far")
+
+    thread = threading.Thread(target=speak, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,0 +1,201 @@
+"""What a program computes, moves and sends: loops counted as often as they run.
+
+A compiler's own cost analysis counts a loop's body once, or is missing. Products are counted in the
+traced program, whatever the compiler makes of them; bytes in the compiled one, after fusion.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+# Of one value, in bits.
+_BITS = {"pred": 8, "bf16": 16, **{f"{kind}{n}": n for kind in "fsu" for n in (4, 8, 16, 32, 64)}}
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\](?:\{([^}]*)\})?")
+_LINE = re.compile(r"^\s+(ROOT )?%?([\w.-]+) = (.*)$")
+_HEAD = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
+_OPERATION = re.compile(r"(?:^|[\s)}])([a-z][\w-]*)\(")
+# Name what lies somewhere, and move nothing.
+_FREE = {
+    *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"),
+    *("opt-barrier", "partition-id", "replica-id", "iota"),
+}
+_SENDING = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+def products(jaxpr: Jaxpr, unknown: float = 1.0) -> float:
+    """Counts the floating-point operations of matrix products and convolutions.
+
+    Args:
+      jaxpr: of the program of one device.
+      unknown: how often a loop runs whose number of turns is drawn at run time.
+    """
+    total = 0.0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        if name == "dot_general":
+            total += 2 * _size(equation.outvars[0]) * _contracted(equation)
+        elif name == "conv_general_dilated":
+            total += 2 * _size(equation.outvars[0]) * _window(equation)
+        elif name == "cond":
+            total += max(products(branch.jaxpr, unknown) for branch in params["branches"])
+        else:
+            turns = {"scan": params.get("length", 1), "while": unknown}.get(name, 1)
+            total += turns * sum(products(inner, unknown) for inner in _inner(params))
+    return total
+
+
+def _size(variable: Any) -> int:
+    return math.prod(variable.aval.shape)
+
+
+def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    for value in params.values():
+        if isinstance(value, ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, Jaxpr):
+            yield value
+
+
+def _contracted(equation: Any) -> int:
+    shape = equation.invars[0].aval.shape
+    (left, _), _ = equation.params["dimension_numbers"]
+    return math.prod(shape[axis] for axis in left)
+
+
+def _window(equation: Any) -> float:
+    """Products of one output; zeros that dilate the input are none."""
+    kernel = equation.invars[1].aval.shape
+    out_axis = equation.params["dimension_numbers"].rhs_spec[0]
+    return math.prod(kernel) / kernel[out_axis] / math.prod(equation.params["lhs_dilation"])
+
+
+class Traffic(NamedTuple):
+    """Bytes of one run of a program on one device.
+
+    Attributes:
+      moved: between the device and its memory.
+      sent: to add up or hand over to other devices, the size of what is handed.
+    """
+
+    moved: float
+    sent: float
+
+
+class _Operation(NamedTuple):
+    name: str
+    kind: str
+    result: str
+    operands: tuple[str, ...]
+    inside: str
+    rest: str
+    root: bool
+
+
+def traffic(text: str, unknown: float = 1.0) -> Traffic:
+    """Counts the bytes that a compiled program moves and sends.
+
+    Args:
+      text: of the optimised program, as XLA prints it.
+      unknown: as for `products`.
+    """
+    computations, entry = _parse(text)
+
+    def of(name: str) -> Traffic:
+        moved = sent = 0.0
+        by_name = {operation.name: operation for operation in computations[name]}
+        for operation in computations[name]:
+            kind = operation.kind
+            if kind in ("while", "call", "conditional", "async-start"):
+                called = _called(operation, "body|to_apply|calls|true_computation")
+                inner = [of(other) for other in called if other in computations]
+                turns = _turns(operation, unknown) if kind == "while" else 1
+                moved += turns * sum(one.moved for one in inner)
+                sent += turns * sum(one.sent for one in inner)
+            elif kind not in _FREE and not kind.endswith("-done"):
+                moved += _moved(operation, by_name, computations)
+                if kind.removesuffix("-start") in _SENDING:
+                    sent += sum(_bytes(by_name[o].result) for o in operation.operands)
+        return Traffic(moved, sent)
+
+    return of(entry)
+
+
+def _parse(text: str) -> tuple[dict[str, list[_Operation]], str]:
+    computations: dict[str, list[_Operation]] = {}
+    name = entry = ""
+    for line in text.splitlines():
+        if head := _HEAD.match(line):
+            name = head[2]
+            computations[name] = []
+            entry = name if head[1] else entry
+        elif name and (match := _LINE.match(line)):
+            computations[name].append(_operation(match))
+    return computations, entry
+
+
+def _operation(match: re.Match) -> _Operation:
+    found = _OPERATION.search(match[3])
+    if found is None:
+        return _Operation(match[2], "constant", "", (), "", "", bool(match[1]))
+    depth, end = 1, found.end()
+    while depth and end < len(match[3]):
+        depth += {"(": 1, ")": -1}.get(match[3][end], 0)
+        end += 1
+    inside, rest = match[3][found.end() : end - 1], match[3][end:]
+    operands = tuple(re.findall(r"%([\w.-]+)", inside))
+    result = match[3][: found.start(1)]
+    return _Operation(match[2], found[1], result, operands, inside, rest, bool(match[1]))
+
+
+def _called(operation: _Operation, role: str) -> list[str]:
+    return re.findall(rf"\b(?:{role})=%?([\w.-]+)", operation.rest)
+
+
+def _turns(operation: _Operation, unknown: float) -> float:
+    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
+    return int(known[1]) if known else unknown
+
+
+def _bytes(result: str) -> float:
+    """Adds up the arrays of a type; those in a chip's own fast memory, S(1), count nothing."""
+    total = 0.0
+    for dtype, shape, layout in _ARRAY.findall(result):
+        if "S(1)" not in layout:
+            total += math.prod(map(int, filter(None, shape.split(",")))) * _BITS.get(dtype, 0) / 8
+    return total
+
+
+def _moved(
+    operation: _Operation,
+    by_name: dict[str, _Operation],
+    computations: dict[str, list[_Operation]],
+) -> float:
+    inputs = [_bytes(by_name[o].result) if o in by_name else 0.0 for o in operation.operands]
+    result = _bytes(operation.result)
+    if operation.kind in ("dynamic-slice", "gather"):
+        return 2 * result
+    if operation.kind == "dynamic-update-slice":
+        return 2 * inputs[1]
+    fused = _called(operation, "calls")
+    if operation.kind != "fusion" or not fused or fused[0] not in computations:
+        return result + sum(inputs)
+    body = computations[fused[0]]
+    slots = {o.name: int(o.inside) for o in body if o.kind == "parameter"}
+    for name, slot in slots.items():
+        users = [o for o in body if name in o.operands]
+        if users and all(_reads_a_part(user, name) for user in users):
+            parts = [_bytes(u.result) for u in users if u.kind in ("dynamic-slice", "gather")]
+            inputs[slot] = min(inputs[slot], sum(parts))
+    within = {o.name: o for o in body}
+    written = [within[o.operands[1]] for o in body if o.kind == "dynamic-update-slice"]
+    if written:
+        result = min(result, sum(_bytes(o.result) for o in written))
+    return result + sum(inputs)
+
+
+def _reads_a_part(user: _Operation, name: str) -> bool:
+    first = user.operands[:1] == (name,)
+    return first and user.kind in ("dynamic-slice", "gather", "dynamic-update-slice")

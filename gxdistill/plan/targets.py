@@ -1,0 +1,143 @@
+"""What programs are planned for: one data file each, and the compiler that comes as a package."""
+
+import difflib
+import importlib
+import importlib.util
+import logging
+import math
+import os
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from gxdistill.errors import UserError
+
+_FOLDER = Path(__file__).parent / "descriptions"
+NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+_PACKAGES = {"tpu": "libtpu", "gpu": "jax_plugins.xla_cuda12"}
+
+
+class Target(NamedTuple):
+    """A kind of device, and how many of them.
+
+    Attributes:
+      name: the file's.
+      device: in words.
+      platform: "cpu", "gpu" or "tpu".
+      topology: what the compiler calls it; for a TPU with the layout of its chips.
+      memory: bytes of one device.
+      flops: products a second at their peak, by the network's dtype.
+      bandwidth: bytes a second between a device and its memory.
+      link: bytes a second at which a device sends to the others.
+      source: where the figures are from.
+      compiler: what the compiler of a GPU is told of it, a GpuTargetConfig as text.
+    """
+
+    name: str
+    device: str
+    platform: str
+    topology: str
+    memory: int
+    flops: dict[str, float]
+    bandwidth: float
+    link: float
+    source: str
+    compiler: str = ""
+
+
+def load(name: str) -> Target:
+    """Reads a target's description; a CPU is this machine, and measured.
+
+    Raises:
+      UserError: there is none of that name; the known ones are named.
+    """
+    if name not in NAMES:
+        nearest = difflib.get_close_matches(name, NAMES, 1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise UserError(f"--target={name} is not known; known: {', '.join(NAMES)}.{hint}")
+    known = tomllib.loads((_FOLDER / f"{name}.toml").read_text("utf-8"))
+    return Target(name=name, **(_this_machine() if known["platform"] == "cpu" else {}) | known)
+
+
+def devices(target: Target) -> list[jax.Device]:
+    """Returns devices to compile for; they cannot compute, except a CPU.
+
+    Raises:
+      UserError: the compiler is not installed, or does not know the target.
+    """
+    if target.platform == "cpu":
+        return jax.devices("cpu")[:1]
+    package = _PACKAGES[target.platform]
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise UserError(
+            f"--target={target.name} needs its compiler, the package "
+            f"{package.replace('jax_plugins.xla_', 'jax-')}{'-plugin' * (target.platform == 'gpu')}"
+            f". Install it, best in an environment of its own: pip install 'gxdistill[plan]'."
+        )
+    return _gpu(target) if target.platform == "gpu" else _tpu(target)
+
+
+def _tpu(target: Target) -> list[jax.Device]:
+    from jax.experimental import topologies
+
+    # Without it the compiler looks for a machine with TPUs for minutes.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    return topologies.get_topology_desc(platform="tpu", topology_name=target.topology).devices
+
+
+def _gpu(target: Target) -> list[jax.Device]:
+    from jax.experimental import topologies
+
+    _ready_cuda()
+    return topologies.get_topology_desc(
+        platform="cuda",
+        topology_name=target.topology,
+        target_config=target.compiler,
+        topology="1x1x1",
+    ).devices
+
+
+def _ready_cuda() -> None:
+    """Loads the compiler; that there is no GPU is not worth a traceback."""
+    xla_cuda12 = importlib.import_module("jax_plugins.xla_cuda12")
+
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.CRITICAL)
+    try:
+        xla_cuda12.initialize()
+    except Exception as error:
+        # JAX itself loaded it, or tried to; the compiler works nevertheless.
+        logging.getLogger(__name__).debug("jax-cuda12-plugin: %s", error)
+
+
+def _this_machine() -> dict:
+    """Measures products and memory for a quarter of a second."""
+    a = np.ones((1024, 1024), np.float32)
+    product = _seconds(lambda: a @ a)
+    copied = np.ones(2**24, np.float32)
+    copy = _seconds(copied.copy)
+    pages: int = os.sysconf("SC_PHYS_PAGES")
+    return {
+        "memory": pages * os.sysconf("SC_PAGE_SIZE"),
+        "flops": {"float32": 2 * 1024**3 / product, "bfloat16": 2 * 1024**3 / product},
+        "bandwidth": 2 * copied.nbytes / copy,
+        "link": math.inf,
+    }
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    call()
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)

@@ -1,0 +1,41 @@
+"""How Orbax is to behave while `arrays` calls it."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import jax
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Drops what Orbax logs: warnings about its other formats, and every error it raises anyway."""
+
+    def ours(record: logging.LogRecord) -> bool:
+        return "orbax" not in record.pathname
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(ours)
+    try:
+        yield
+    finally:
+        logger.removeFilter(ours)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Has Orbax, in one of several processes, save without asking the others for the same path.
+
+    It asks them even where its `active_processes` names but one.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    from orbax.checkpoint.experimental.v1._src.saving import execution
+
+    asking = execution._check_directory_consistency
+    execution._check_directory_consistency = lambda _: None
+    try:
+        yield
+    finally:
+        execution._check_directory_consistency = asking

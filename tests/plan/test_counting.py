@@ -1,0 +1,101 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from gxdistill.plan import counting
+
+
+def _products(fun, *shapes, unknown=1.0):
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return counting.products(jax.make_jaxpr(fun)(*arguments).jaxpr, unknown)
+
+
+def test_products_are_counted_as_the_textbook_does():
+    assert _products(lambda a, b: a @ b, (3, 5), (5, 7)) == 2 * 3 * 5 * 7
+    batched = _products(lambda a, b: jnp.einsum("nij,njk->nik", a, b), (4, 3, 5), (4, 5, 7))
+    assert batched == 4 * 2 * 3 * 5 * 7
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_and_their_gradients_cost_the_same(stride):
+    def conv(x, k):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, k, (stride, stride), "VALID", dimension_numbers=numbers
+        )
+
+    side = (9 - 3) // stride + 1
+    once = 2 * 2 * side * side * 3 * 3 * 4 * 6  # images, outputs, taps, channels, features
+    assert _products(conv, (2, 9, 9, 4), (3, 3, 4, 6)) == once
+    gradients = jax.grad(lambda x, k: jnp.sum(conv(x, k) ** 2), (0, 1))
+    both = _products(gradients, (2, 9, 9, 4), (3, 3, 4, 6))
+    # Gradients take the outputs' zeros at the border along: a little more than three times.
+    assert 3 * once <= both <= 6 * once
+
+
+def test_loops_count_as_often_as_they_run():
+    def scanned(a):
+        return jax.lax.scan(lambda x, _: (x @ x, None), a, None, length=11)[0]
+
+    def drawn(a, count):
+        return jax.lax.fori_loop(0, jnp.int32(count), lambda _, x: x @ x, a)
+
+    once = 2 * 4**3
+    assert _products(scanned, (4, 4)) == 11 * once
+    assert _products(drawn, (4, 4), (), unknown=5.0) == 5 * once
+    assert _products(jax.jit(jax.checkpoint(scanned)), (4, 4)) == 11 * once
+
+
+def _traffic(fun, *shapes, unknown=1.0):
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return counting.traffic(jax.jit(fun).lower(*arguments).compile().as_text(), unknown)
+
+
+def test_a_fused_program_reads_its_arguments_and_writes_its_result_once():
+    found = _traffic(lambda a, b: jnp.tanh(a * b) + 1, (1000,), (1000,))
+    assert found == counting.Traffic(3 * 4000, 0)
+
+
+def test_a_loop_moves_its_body_as_often_as_it_runs():
+    def looped(a, b):
+        return jax.lax.scan(lambda x, _: (jnp.dot(x, b), None), a, None, length=7)[0]
+
+    inside = 3 * 4 * 64**2
+    # XLA may copy what is carried, once a turn.
+    assert 7 * inside <= _traffic(looped, (64, 64), (64, 64)).moved <= 13 * inside
+
+
+def test_a_slice_moves_its_own_size_not_its_sources():
+    def looped(rows):
+        def body(total, i):
+            return total + jnp.sin(jax.lax.dynamic_index_in_dim(rows, i, keepdims=False)), None
+
+        return jax.lax.scan(body, jnp.zeros(100), jnp.arange(50))[0]
+
+    assert _traffic(looped, (50, 100)).moved < 50 * 10 * 4 * 100  # not 50 times all the rows
+
+
+def test_what_is_sent_is_what_is_added_up():
+    text = """
+HloModule m
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  %x = f32[] parameter(0)
+  %y = f32[] parameter(1)
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %p = (s32[], f32[8,4]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %a = f32[8,4]{1,0:T(8,128)} get-tuple-element(%p), index=1
+  %r = f32[8,4]{1,0:T(8,128)} all-reduce(%a), replica_groups={{0,1}}, to_apply=%add
+  ROOT %t = (s32[], f32[8,4]{1,0}) tuple(%i, %r)
+}
+
+ENTRY %main (a: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %a = (s32[], f32[8,4]{1,0}) parameter(0)
+  ROOT %w = (s32[], f32[8,4]{1,0}) while(%a), body=%body, backend_config={TURNS}
+}
+""".replace("TURNS", '"known_trip_count":{"n":"3"}')
+    assert counting.traffic(text) == counting.Traffic(moved=3 * 256, sent=3 * 128)
