@@ -47,7 +47,7 @@ def test_a_number_out_of_range_is_refused_by_name(name):
 @pytest.mark.parametrize(
     ("name", "value", "may_be"),
     [
-        ("data.kind", "films", "'manifest' or 'phantom' or 'mnist'"),
+        ("data.kind", "films", "'manifest' or 'prepared' or 'phantom' or 'mnist'"),
         ("distill.init", None, "'known' or 'random'"),
         ("distill.label_rule", "hard", "'raw' or 'softmax' or 'clipped'"),
         ("distill.started_from", "dreams", "'noise' or 'real'"),

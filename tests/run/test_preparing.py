@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gxdistill import cli
 from gxdistill.data import builder, parts
 from gxdistill.errors import UserError
 from gxdistill.run import preparing
@@ -201,6 +202,19 @@ def test_a_killed_prepare_is_finished_by_the_next_and_leaves_no_process(tmp_path
     subprocess.run(command, cwd=ROOT, check=True)
     place = tmp_path / "work/prepared" / builder.NAME / "1.0.0"
     assert len(_read(place, tmp_path / "read").source.cohort.images) == 12
+
+
+@pytest.mark.slow
+def test_a_whole_job_runs_on_a_prepared_set_as_a_stream(tmp_path):
+    config = f"--config={ROOT}/configs/demo.py:smoke"
+    cli.main(["prepare", config, f"--workdir={tmp_path / 'set'}"])
+    given = [config, "--config.data.kind=prepared", f"--config.data.path={tmp_path / 'set'}"]
+    given += ["--config.data.feed=streaming", f"--workdir={tmp_path / 'run'}"]
+    for command in ("distill", "evaluate", "report"):
+        cli.main([command, *given])
+    figures = json.loads((tmp_path / "run/evaluation.json").read_text())
+    assert figures["contenders"]["all_patches"]["balanced_patch_accuracy"]["mean"] > 0
+    assert (tmp_path / "run/report.html").exists()
 
 
 def _children(pid):
