@@ -1,0 +1,109 @@
+import importlib.util
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import demo, gastric, mnist, radiograph
+from gxdistill import plan
+from gxdistill.distill.memory import STRATEGIES
+from gxdistill.errors import UserError
+from gxdistill.plan import compiling, program, targets
+from gxdistill.plan.compiling import Compiled
+from gxdistill.plan.program import Program
+
+
+def _program(size):
+    arguments = (jax.ShapeDtypeStruct((size, size), jnp.float32),) * 2
+    return Program(jax.jit(lambda a, b: jnp.sin(a @ b)), arguments, "store", {}, 1.0, 1.0)
+
+
+def test_the_size_of_a_cohort_is_told_without_its_images():
+    assert program.size_of(demo.get_config(), None) == (150, (256, 256, 1), 3)
+    assert program.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
+    assert program.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
+    with pytest.raises(UserError, match="how large the images are"):
+        program.size_of(radiograph.get_config(), None)
+
+
+def test_what_a_compiler_found_is_kept_by_program(tmp_path):
+    cpu, said = targets.load("cpu"), []
+    first = compiling.compiled(_program(64), cpu, say=said.append, folder=tmp_path)
+    assert first.arguments == 2 * 64 * 64 * 4
+    assert first.outputs == 64 * 64 * 4
+    assert first.peak >= 3 * 64 * 64 * 4
+    assert compiling.compiled(_program(64), cpu, say=said.append, folder=tmp_path) == first
+    assert len(list(tmp_path.iterdir())) == 1
+    (kept,) = tmp_path.iterdir()
+    kept.write_text("{")  # a plan that was killed
+    again = compiling.compiled(_program(64), cpu, say=said.append, folder=tmp_path)
+    assert again._replace(compile_s=0) == first._replace(compile_s=0)
+    compiling.compiled(_program(32), cpu, say=said.append, folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_long_work_shows_that_it_lives(monkeypatch):
+    monkeypatch.setattr(compiling, "_EVERY", 0.01)
+    said = []
+    with compiling._signs_of_life("compiling for h100", said.append):
+        time.sleep(0.1)
+    assert said[0].startswith("compiling for h100: 0 s so far")
+
+
+def _plan(**changes):
+    target = targets.load("h100")
+    found = Compiled(10**9, 5 * 10**9, 0, 2e12, 0.0, 70.0)
+    fields = {
+        "name": "gastric",
+        "target": target,
+        "devices": 1,
+        "mesh": {"network": 1, "data": 1},
+        "dtype": "bfloat16",
+        "networks": 4,
+        "batch": 256,
+        "inner_steps": 30,
+        "outer_steps": 10_000,
+        "strategy": "nested",
+        "compiled": found,
+        "peaks": {"store": 200 * 10**9, "recompute": 7 * 10**9, "nested": 6 * 10**9},
+        "flops": 9.89e13,
+        "moved": 6.704e11,
+        "sent": 0.0,
+        "largest_batch": 2048,
+        "largest_at_once": 12,
+    }
+    return plan.Plan(**(fields | changes))
+
+
+def test_a_step_takes_at_least_what_binds_it():
+    made = _plan()
+    assert made.seconds == pytest.approx({"products": 0.1, "memory": 0.2, "links": 0.0})
+    assert made.fits
+    assert made.best == "recompute"
+    text = plan.as_text(made, price=2.0)
+    assert "at least 0.556 h, 1.111 at 2 a device-hour" in text
+    assert "memory bound" in text
+    assert not _plan(target=made.target._replace(memory=10**9)).fits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", plan.NAMES)
+def test_a_small_job_is_planned_for_every_target(target, tmp_path):
+    package = {"gpu": "jax_plugins.xla_cuda12", "tpu": "libtpu"}.get(targets.load(target).platform)
+    try:
+        if package and importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs the compiler of {target}: pip install 'gxdistill[plan]'")
+    except ModuleNotFoundError:
+        pytest.skip(f"needs the compiler of {target}: pip install 'gxdistill[plan]'")
+    config = gastric.get_config("smoke")
+    config.distill.networks = 8
+    made = plan.make(config, target, say=print, folder=tmp_path)
+    assert made.fits
+    assert tuple(made.peaks) == STRATEGIES
+    assert made.flops > 1e6
+    assert made.moved > 1e5
+    learned = 3 * 16 * 16 * 4  # the distilled images, of which the gradient is added up
+    assert (made.sent > learned) == (made.devices > 1)
+    assert made.sent < 2 * learned
+    assert made.largest_batch > made.batch
