@@ -13,15 +13,18 @@ Ratios are to the float32 weights. Each stage's result lies in the working folde
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from benchmarks.record import RESULTS
+from benchmarks.record import RESULTS, Figure, read, record
+from benchmarks.scaling import PLOTS
 from configs import radiograph
 from gxdistill import package, weights
 from gxdistill.pytrees import Params
@@ -166,8 +169,95 @@ def cached(path: Path, measure: Callable[[], Any]) -> Any:
     return json.loads(path.read_text())
 
 
+Row = tuple[str, str, float, str]  # Case, metric, value, unit.
+
+
+def figures(network: str, points: list[Point], replayed: dict[str, float]) -> Iterator[Row]:
+    """Lists what is recorded of a network; of a stage that was left out, nothing."""
+    for point in points:
+        where = f"package_size_{network}", f"{point.kind}_{1000 * point.share:04.0f}"
+        yield where[0], f"{where[1]}_ratio", point.ratio, "1"
+        yield where[0], f"{where[1]}_balanced", point.balanced, "1"
+    if points:
+        dense = next(point for point in points if point.kind == "dense")
+        small = chosen(points)
+        yield "package_size", f"balanced_dense_{network}", dense.balanced, "1"
+        yield "package_size", f"delta_ratio_{network}", small.ratio, "1"
+        loss = 100 * (dense.balanced - small.balanced)
+        yield "package_size", f"delta_loss_{network}", loss, "points"
+    if replayed:
+        yield "package_size", f"balanced_replay_{network}", replayed["after"], "1"
+        yield "package_size", f"replay_ratio_{network}", replayed["ratio"], "1"
+        loss = 100 * (replayed["before"] - replayed["after"])
+        yield "package_size", f"replay_loss_{network}", loss, "points"
+
+
+_CURVES = {
+    "delta": ("o-", "#1f5fa8", "difference to the seeded start"),
+    "pruned": ("s--", "#b0552a", "plain pruning, 8 bits"),
+    "int8": ("^", "#3a7d44", "plain 8 bits"),
+    "dense": ("D", "0.3", "dense float32"),
+}
+
+
+def plot(recorded: Sequence[Figure], folder: Path) -> Path:
+    """Draws accuracy against size, a panel for each network of which points are recorded.
+
+    Returns:
+      The picture, SVG; its text stays text.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure as Picture
+
+    known = {network: _points(network, recorded) for network in _CHANGES}
+    known = {network: points for network, points in known.items() if points}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "size", "font.size": 9}):
+        picture = Picture(figsize=(8, 3))
+        picture.subplots_adjust(0.07, 0.16, 0.98, 0.9, 0.25)
+        for place, (network, points) in enumerate(known.items(), start=1):
+            ax = picture.add_subplot(1, len(known), place)
+            for kind, (line, colour, label) in _CURVES.items():
+                mine = sorted(point for point in points if point[0] == kind)
+                _, ratios, balanced = zip(*mine, strict=True) if mine else ((), (), ())
+                ax.plot(100 * np.array(ratios), balanced, line, color=colour, label=label)
+            ax.set_xscale("log")
+            ax.set_title(network)
+            ax.set_xlabel("% of the float32 bytes")
+            ax.set_ylabel("balanced accuracy" if place == 1 else "")
+        picture.axes[-1].legend(fontsize=7)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "accuracy_against_size.svg"
+        picture.savefig(path, metadata={"Date": None})
+    return path
+
+
+def _points(network: str, recorded: Sequence[Figure]) -> list[tuple[str, float, float]]:
+    """Finds kind, ratio and accuracy of what is recorded, the latest of each."""
+    case = f"package_size_{network}"
+    values = {figure.metric: figure.value for figure in recorded if figure.case == case}
+    names = {metric.rpartition("_")[0] for metric in values}
+    return [
+        (name.partition("_")[0], values[f"{name}_ratio"], values[f"{name}_balanced"])
+        for name in names
+    ]
+
+
+def _measured(network: str, stage: str | None, workdir: Path) -> Iterator[Row]:
+    folder = (workdir / network).absolute()
+    job = job_of(network, folder)
+    points, replayed = [], {}
+    if stage != "replay":
+        shares = _SHARES.get(network, essential.SHARES)
+        found = cached(folder / "delta.json", lambda: [*curve(job, shares)])
+        points = [Point(*row) for row in found]
+    if stage != "delta":
+        replayed = cached(folder / "replay.json", lambda: replay(job))
+    return figures(network, points, replayed)
+
+
 def main() -> None:
-    """Measures, prints, and with `--record` appends the figures to the results."""
+    """Measures, prints, and with `--record` appends the figures to the results and draws them."""
+    began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", choices=tuple(_CHANGES))
     parser.add_argument("--stage", choices=("delta", "replay"))
@@ -175,16 +265,30 @@ def main() -> None:
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
     arguments = parser.parse_args()
-    compile_cache.enable(print)
-    for network in [arguments.network] if arguments.network else _CHANGES:
-        folder = (arguments.workdir / network).absolute()
-        job = job_of(network, folder)
-        if arguments.stage != "replay":
-            shares = _SHARES.get(network, essential.SHARES)
-            found = cached(folder / "delta.json", lambda job=job, s=shares: [*curve(job, s)])
-            print(found)
-        if arguments.stage != "delta":
-            print(cached(folder / "replay.json", lambda job=job: replay(job)))
+    compile_cache.enable(lambda line: print(line, file=sys.stderr))
+    networks = [arguments.network] if arguments.network else [*_CHANGES]
+    rows = [
+        row
+        for network in networks
+        for row in _measured(network, arguments.stage, arguments.workdir)
+    ]
+    command = shlex.join(["python", "-m", "benchmarks.package_size", *sys.argv[1:]])
+    cpu_s, wall_s = time.process_time(), time.monotonic() - began
+    for case, metric, value, unit in rows:
+        print(f"{case} {metric}: {value:.4g} {unit}")
+        if arguments.record:
+            record(
+                case,
+                metric,
+                value,
+                unit=unit,
+                command=command,
+                cpu_s=cpu_s,
+                wall_s=wall_s,
+                folder=arguments.results,
+            )
+    if arguments.record and arguments.results == RESULTS:
+        print(plot(read(RESULTS), PLOTS))
 
 
 if __name__ == "__main__":

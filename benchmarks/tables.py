@@ -49,6 +49,17 @@ TABLES = {
             "wall_s",
         ),
     ),
+    "package_size": Table(
+        cases=("package_size",),
+        metrics=tuple(
+            f"{metric}_{network}"
+            for network in ("lenet", "convnet", "resnet18")
+            for metric in (
+                *("balanced_dense", "delta_ratio", "delta_loss"),
+                *("balanced_replay", "replay_ratio", "replay_loss"),
+            )
+        ),
+    ),
     "against_torch": Table(
         cases=tuple(f"against_torch_{row.name}" for row in against_torch.ROWS),
         metrics=tuple(against_torch.UNITS),

@@ -79,6 +79,7 @@ def _migrate(folder: Path, *, out: str | None) -> None:
 
 
 def _predict(path: Path, *images: Path, out: str | None) -> None:
+    from gxdistill import package
     from gxdistill.run import predicting
 
     target = Path(out or "predictions").absolute()
@@ -87,7 +88,7 @@ def _predict(path: Path, *images: Path, out: str | None) -> None:
         refused = f"refused: {row['refused']}" if "refused" in row else None
         score = "" if row.get("score") is None else f", score {row['score']:.3f}"
         print(f"{row['image']}: {refused or row['decision'] + score}")
-    print(f"{target}\n{predicting.NOTE}")
+    print(f"{target}\n{package.WARNING}")
     if any("refused" in row for row in rows):
         raise UserError("some images were refused, as said above; all others are predicted.")
 

@@ -13,17 +13,19 @@ from gxdistill.package.manifest import SCHEMA_VERSION, schema
 from gxdistill.package.precision import PRECISIONS, Grid
 from gxdistill.package.saving import convert, save
 from gxdistill.package.signing import sign, verify
-from gxdistill.package.words import card, describe
+from gxdistill.package.words import WARNING, card, decision, describe
 
 __all__ = [
     "FORMATS",
     "PRECISIONS",
     "SCHEMA_VERSION",
+    "WARNING",
     "EssentialWeights",
     "Grid",
     "Package",
     "card",
     "convert",
+    "decision",
     "describe",
     "diff",
     "digest",

@@ -14,7 +14,7 @@ from gxdistill.pytrees import Metadata
 
 Row = tuple[str, str]
 
-WARNING = "For research. Nothing here is a medical device."
+WARNING = "For research only: this is not a medical device."
 
 _CARD = """# {name}
 
@@ -137,7 +137,10 @@ def _method(package: Package) -> Iterator[Row]:
     yield "normalisation", f"mean {', '.join(mean)}; std {', '.join(std)} of pixel / 255"
 
 
-def _decision(decided: Metadata) -> str:
+def decision(decided: Metadata | None) -> str:
+    """Words how whole images are decided: the manifest's field."""
+    if decided is None:
+        return "none"
     count = decided["networks"]
     mean = f", of the mean of {count} networks' probabilities" if count > 1 else ""
     return f"{decided['rule']}, tau {_number(decided['tau'])}{mean}"
@@ -153,7 +156,7 @@ def _task(manifest: Metadata) -> Iterator[Row]:
     outside, inside = patch["irrelevant_below"], patch["inside_above"]
     yield "area rule", f"organ share <= {outside} irrelevant, >= {inside} inside, rest dropped"
     yield "classes", ", ".join(manifest["class_names"])
-    yield "decision", _decision(decided) if decided else "none"
+    yield "decision", decision(decided)
 
 
 def _results(manifest: Metadata) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from gxdistill import package
 from gxdistill.pytrees import Metadata
 from gxdistill.report.findings import Findings
 from gxdistill.report.markup import Markup, count, tag
@@ -123,10 +124,7 @@ def _facts(manifest: Metadata) -> Iterator[tuple[str, str]]:
     yield "Area rule", f"{rule}, dropped in between"
     pairs = zip(manifest["normalisation"]["mean"], manifest["normalisation"]["std"], strict=True)
     yield "Normalisation", "; ".join(f"mean {mean:.4f}, std {std:.4f}" for mean, std in pairs)
-    decided = manifest["decision"]
-    many = decided and decided["networks"] > 1
-    of = f", of the mean of {decided['networks']} networks' probabilities" if many else ""
-    yield "Decision", f"{decided['rule']}, tau {decided['tau']:.4f}{of}" if decided else "none"
+    yield "Decision", package.decision(manifest["decision"])
 
 
 def _flat(tree: Metadata, at: str = "") -> Iterator[tuple[str, str]]:

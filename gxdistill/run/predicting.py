@@ -22,8 +22,6 @@ from gxdistill.pytrees import Cohort, Metadata
 from gxdistill.run.progress import Progress, Say
 from gxdistill.run.receiving import Trained, from_weights, train_networks
 
-NOTE = "For research only: this is not a medical device."
-
 _PIXELS = 1 << 20  # Of the patches of one forward pass: 1024 of 32 x 32, 11 of 299 x 299.
 
 
@@ -103,9 +101,9 @@ def _picture(manifest: Metadata, probabilities: np.ndarray, pixels: np.ndarray) 
     photograph.alpha_composite(pictures.overlay(*heat))
     page = Image.new("RGB", (max(photograph.width, 290), photograph.height + 14))
     page.paste(photograph.convert("RGB"))
-    ImageDraw.Draw(page).text((2, photograph.height + 1), NOTE, fill="white")
+    ImageDraw.Draw(page).text((2, photograph.height + 1), package.WARNING, fill="white")
     about, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
-    about.add_text("Comment", NOTE)
+    about.add_text("Comment", package.WARNING)
     page.save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
 
@@ -135,7 +133,8 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     # What a spreadsheet would take for a formula is a text to it.
     names = [re.sub(r"^(?=[=+@-])", "'", row["image"]) for row in rows]
     writer.writerows(
-        {**row, "image": name, "note": NOTE} for row, name in zip(rows, names, strict=True)
+        {**row, "image": name, "note": package.WARNING}
+        for row, name in zip(rows, names, strict=True)
     )
     return text.getvalue()
 
@@ -183,7 +182,7 @@ def predict(path: Path, paths: Sequence[Path], out: Path, say: Say) -> list[dict
         rows = list(_predictions(trained, manifest, files, folder, say))
         if all("refused" in row for row in rows):
             raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
-        whole = {"note": NOTE, "package": trained.record["package"], "images": rows}
+        whole = {"note": package.WARNING, "package": trained.record["package"], "images": rows}
         (folder / "predictions.json").write_text(storage.json_text(whole))
         (folder / "predictions.csv").write_text(_table(rows))
     return rows

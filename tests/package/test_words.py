@@ -65,7 +65,7 @@ def test_the_card_lies_in_the_file_and_says_what_must_be_said(saved):
     ]
     for part in (
         "schema version 3: 8 synthetic images",
-        "not a medical device".replace("not", "Nothing here is"),
+        package.WARNING,
         "To test \\<packages\\>.",
         "- train: 70 images of 35 patients: 40 negative, 30 positive",
         "- images.hm 0.781 +- 0.0123 (0.7 to 0.85)",

@@ -68,7 +68,7 @@ def test_each_image_is_decided_as_a_loop_over_its_patches_decides(run, cohort, t
         told = [row[f"patches {name}"] for name in manifest["class_names"]]
         assert told == counts.tolist()
         with Image.open(tmp_path / "out" / row["heat_map"]) as picture:
-            assert picture.text["Comment"] == predicting.NOTE
+            assert picture.text["Comment"] == package.WARNING
             assert np.asarray(picture).std() > 5
 
 
@@ -116,7 +116,7 @@ def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsy
         f"(height x width)"
     )
     assert said[2].startswith("text.png: refused: not a readable")
-    assert said[-1] == predicting.NOTE
+    assert said[-1] == package.WARNING
     rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert ["refused" in row for row in rows] == [False, True, True]
     with pytest.raises(UserError, match=r"No image fits .*; small\.png: 20 x 30 pixels, but"):
