@@ -82,7 +82,7 @@ class Plan(NamedTuple):
 
 def make(
     config: ml_collections.ConfigDict,
-    target: str,
+    target: str | Target,
     *,
     say: Say,
     images: int | None = None,
@@ -92,7 +92,7 @@ def make(
 
     Args:
       config: of the job.
-      target: one of `NAMES`.
+      target: one of `NAMES`, or a description of one's own.
       say: told now and then what is done.
       images: training images; None for what the config says, or as many as the papers have.
       folder: where findings are kept; None is the user's own.
@@ -100,7 +100,7 @@ def make(
     Raises:
       UserError: the target is unknown, its compiler is missing, or the config is unfit.
     """
-    known = targets.load(target)
+    known = targets.load(target) if isinstance(target, str) else target
     size = program.size_of(config, images)
     devices = None if known.platform == "cpu" else tuple(targets.devices(known))
     with _on_paper(known.platform):

@@ -19,7 +19,10 @@ from gxdistill.errors import UserError
 
 _FOLDER = Path(__file__).parent / "descriptions"
 NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
-_PACKAGES = {"tpu": "libtpu", "gpu": "jax_plugins.xla_cuda12"}
+_COMPILERS = {  # As Python and as pip calls them.
+    "tpu": ("libtpu", "libtpu"),
+    "gpu": ("jax_plugins.xla_cuda12", "jax-cuda12-plugin"),
+}
 
 
 class Target(NamedTuple):
@@ -72,16 +75,15 @@ def devices(target: Target) -> list[jax.Device]:
     """
     if target.platform == "cpu":
         return jax.devices("cpu")[:1]
-    package = _PACKAGES[target.platform]
+    module, package = _COMPILERS[target.platform]
     try:
-        found = importlib.util.find_spec(package)
+        found = importlib.util.find_spec(module)
     except ModuleNotFoundError:
         found = None
     if found is None:
         raise UserError(
-            f"--target={target.name} needs its compiler, the package "
-            f"{package.replace('jax_plugins.xla_', 'jax-')}{'-plugin' * (target.platform == 'gpu')}"
-            f". Install it, best in an environment of its own: pip install 'gxdistill[plan]'."
+            f"--target={target.name} needs its compiler, the package {package}. Install it, best "
+            f"in an environment of its own: pip install 'gxdistill[plan]'."
         )
     return _gpu(target) if target.platform == "gpu" else _tpu(target)
 

@@ -6,6 +6,7 @@ others work in folders of their own, which are dropped.
 
 import contextlib
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -21,6 +22,11 @@ from gxdistill.errors import UserError
 
 _PATIENCE = 24 * 3600  # Seconds that the slowest process may be behind.
 _SILENCE = 30  # Seconds after which a process that says nothing is given up.
+
+# What the collectives and the coordinator say where a process does not answer.
+_LOST = re.compile(
+    "gloo|barrier|heartbeat|connection|coordination|unavailable|deadline", re.IGNORECASE
+)
 
 Tree = TypeVar("Tree")
 
@@ -143,7 +149,7 @@ def _meet(place: Place) -> None:
 def _leave(error: BaseException) -> NoReturn:
     """Says why, and ends the process without waiting for the others, so that they notice."""
     who = f"gxdistill: process {jax.process_index()} of {jax.process_count()}"
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
         text = (
             f"{who} stops: another one was lost ({str(error).splitlines()[0][:200]}). Start all of "
             f"them again: the run resumes at the last checkpoint."

@@ -210,7 +210,7 @@ class Job:
         data = self.config.data
         if data.feed != "auto":
             return data.feed == "streaming"
-        memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")  # none of a CPU
+        memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # none of a CPU
         most = memory // 2 if memory else data.resident_mb << 20
         return self.training.images.nbytes > most
 

@@ -26,3 +26,13 @@ def test_the_peak_is_that_of_the_process_alone_and_stays():
     assert ours.nbytes / 2**20 > 2 * before
     assert 250 < with_array - before < 270
     assert abs(after - with_array) < 1
+
+
+def test_growth_is_what_a_call_takes_at_most():
+    code = (
+        "from benchmarks.peak_memory import growth_mb\n"
+        "before = bytearray(b'x') * (300 << 20); del before\n"
+        "print(growth_mb(lambda: len(bytearray(b'x') * (100 << 20))))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 99 < float(run.stdout) < 105

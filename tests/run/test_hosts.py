@@ -1,7 +1,7 @@
 """Two processes of four simulated devices each, over loopback."""
 
+import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -24,25 +24,28 @@ _CONFIG = (
 )
 
 
-def _started(workdir, *, processes=2, steps=8):
+@contextlib.contextmanager
+def _started(workdir):
     """Starts the job on loopback, each process with a log beside the working folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", "from gxdistill.cli import main; main()", "distill", *_CONFIG]
-    command += [f"--workdir={workdir}", f"--config.distill.outer_steps={steps}"]
-    command += [f"--coordinator=127.0.0.1:{port}", f"--processes={processes}"]
+    command += [f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2"]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
-    return [
-        subprocess.Popen(
-            [*command, f"--process={number}"],
-            cwd=ROOT,
-            env=environment,
-            stdout=(workdir.parent / f"log{number}").open("w"),
-            stderr=subprocess.STDOUT,
-        )
-        for number in range(processes)
-    ]
+    processes = []
+    for number in range(2):
+        with (workdir.parent / f"log{number}").open("w") as log:
+            one = [*command, f"--process={number}"]
+            processes.append(
+                subprocess.Popen(one, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            )
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def _logs(folder):
@@ -53,32 +56,31 @@ def _learned(workdir):
     return jax.tree.leaves(package.load(workdir / "package.gxd").distilled)
 
 
-def _alone(workdir, *, steps=8):
-    cli.main(["distill", *_CONFIG, f"--workdir={workdir}", f"--config.distill.outer_steps={steps}"])
+def _alone(workdir):
+    cli.main(["distill", *_CONFIG, f"--workdir={workdir}"])
     return _learned(workdir)
 
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
-    for process in _started(tmp_path / "two"):
-        assert process.wait() == 0, _logs(tmp_path)
+    with _started(tmp_path / "two") as processes:
+        for process in processes:
+            assert process.wait() == 0, _logs(tmp_path)
     for one, two in zip(_alone(tmp_path / "one"), _learned(tmp_path / "two"), strict=True):
         np.testing.assert_allclose(two, one, atol=1e-5)
-    assert not [name for name in os.listdir(tmp_path) if name.startswith("tmp")]
 
 
 @pytest.mark.slow
 def test_where_a_process_is_killed_the_other_says_so_and_one_process_goes_on(tmp_path):
     workdir = tmp_path / "two"
-    first, second = _started(workdir)
-    checkpoints = workdir / "checkpoints"
-    while not list(checkpoints.glob("step_*")):
-        assert first.poll() is None, _logs(tmp_path)
-        time.sleep(0.05)
-    second.send_signal(signal.SIGKILL)
-    began = time.monotonic()
-    assert first.wait() == 1
-    assert time.monotonic() - began < 60
+    with _started(workdir) as (first, second):
+        while not list((workdir / "checkpoints").glob("step_*")):
+            assert first.poll() is None, _logs(tmp_path)
+            time.sleep(0.05)
+        second.kill()
+        began = time.monotonic()
+        assert first.wait() == 1
+        assert time.monotonic() - began < 60
     assert "another one was lost" in _logs(tmp_path)
     assert "the run resumes at the last checkpoint" in _logs(tmp_path)
     for one, resumed in zip(_alone(tmp_path / "one"), _alone(workdir), strict=True):

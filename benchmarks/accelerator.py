@@ -1,0 +1,139 @@
+"""Outer steps of the configs on the device that is there, beside what was planned for it.
+
+    python -m benchmarks.accelerator --target=h100 --record
+    python -m benchmarks.accelerator --target=cpu --configs mnist demo
+
+Images are black, for their values cost nothing; no data set is needed. One JSON line a config:
+median seconds of an outer step, share of the device's peak of products (model-FLOP utilisation),
+largest memory, and the plan's least seconds and memory. On a CPU, memory is what the process grew
+by while it ran.
+"""
+
+import argparse
+import importlib
+import json
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from benchmarks.peak_memory import growth_mb
+from benchmarks.record import RESULTS, record
+from gxdistill import plan, sharding
+from gxdistill.errors import UserError
+from gxdistill.plan import program, targets
+from gxdistill.run import method
+
+CONFIGS = ("gastric", "radiograph", "mnist", "demo")
+UNITS = {
+    "median_s": "s",
+    "utilisation": "1",
+    "peak_gb": "GB",
+    "planned_s": "s",
+    "planned_gb": "GB",
+}
+
+
+def config_of(name: str) -> ml_collections.ConfigDict:
+    """Reads `configs/NAME.py`, or of `NAME:VARIANT` a variant."""
+    module, _, variant = name.partition(":")
+    config = importlib.import_module(f"configs.{module}").get_config(*filter(None, [variant]))
+    if module == "radiograph":
+        config.data.image_size = (512, 512)
+    return config
+
+
+def measure(config: ml_collections.ConfigDict, target: str, repeats: int) -> dict[str, float]:
+    """Plans a job and runs its outer steps.
+
+    Args:
+      config: of the job.
+      target: what the device is, by its description.
+      repeats: timed calls, of which the median is taken.
+
+    Returns:
+      The figures, by the names of `UNITS`.
+
+    Raises:
+      UserError: the target or the config is unfit.
+    """
+    made = plan.make(config, target, say=_say)
+    devices = None if jax.default_backend() == "cpu" else tuple(jax.devices())
+    job = program.sketch(config, program.size_of(config, None), devices)
+    built = program.build(job)
+    compiled = built.jitted.lower(*built.arguments).compile()
+    state, given = method.build(job)[1], jax.tree.map(_ones, built.arguments[1])
+    if job.mesh is not None:
+        state, given = jax.device_put((state, given), sharding.replicated(job.mesh))
+    state = jax.block_until_ready(jax.tree.map(jnp.copy, state))
+    seconds: list[float] = []
+
+    def run() -> None:
+        nonlocal state
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            state, losses = compiled(state, given)
+            jax.block_until_ready(losses)
+            seconds.append(time.perf_counter() - began)
+
+    grown = growth_mb(run) * 2**20
+    stats = jax.devices()[0].memory_stats() or {}
+    median = statistics.median(seconds[1:]) / config.distill.steps_per_call
+    found = made.compiled
+    return {
+        "median_s": median,
+        "utilisation": made.flops / median / made.target.flops[made.dtype],
+        "peak_gb": stats.get("peak_bytes_in_use", grown + found.arguments) / 1e9,
+        "planned_s": max(made.seconds.values()),
+        "planned_gb": found.peak / 1e9,
+    }
+
+
+def _ones(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    """Makes what any index and count may be."""
+    return jnp.ones(shape.shape, shape.dtype)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Measures, prints, and with `--record` appends the figures to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", required=True, choices=targets.NAMES)
+    parser.add_argument("--configs", nargs="+", default=CONFIGS)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    arguments = parser.parse_args()
+    for name in arguments.configs:
+        case = f"accelerator_{name.replace(':', '_')}_{arguments.target.replace('-', '_')}"
+        cpu, wall = time.process_time(), time.perf_counter()
+        try:
+            figures = measure(config_of(name), arguments.target, arguments.repeats)
+        except UserError as error:
+            sys.exit(f"benchmarks.accelerator: {name}: {error}")
+        device = jax.devices()[0].device_kind
+        print(json.dumps({"case": case, "device": device, "jax": jax.__version__, **figures}))
+        for metric, value in figures.items() if arguments.record else ():
+            record(
+                case,
+                metric,
+                value,
+                n=arguments.repeats if metric == "median_s" else 1,
+                unit=UNITS[metric],
+                command=shlex.join(["python", "-m", "benchmarks.accelerator", *sys.argv[1:]]),
+                cpu_s=time.process_time() - cpu,
+                wall_s=time.perf_counter() - wall,
+                folder=arguments.results,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The papers' full-size job on accelerators that are not there, read from their compilers.
+
+    python -m benchmarks.plans --record                     # needs pip install 'gxdistill[plan]'
+    python -m benchmarks.plans --record --only h100         # minutes
+    python -m benchmarks.plans --record --only weak_scaling
+
+- `temp_gb_h100`, `temp_gb_v5e8`: temporary memory of a device for configs/gastric.py, in GB.
+- `inner_steps_300_h100`: memory of a device with T = 300 inner steps as a share of that with 30.
+- `weak_scaling_256`: predicted efficiency of 256 v5e chips beside 4, one network a chip, which is
+  the time of a step without its links as a share of the time with them, at the compiled programs'
+  bytes; `sent_spread`: how far the bytes that a chip sends in a step differ from 4 to 256 chips.
+  The network is that of configs/radiograph.py: what is sent does not depend on it.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.accelerator import config_of
+from benchmarks.record import RESULTS, record
+from gxdistill import plan
+from gxdistill.errors import UserError
+from gxdistill.plan import targets
+
+_CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
+_HOP_S = 1e-6  # Of one message from a chip to the next, at most.
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _gastric(target: str, inner_steps: int = 30) -> plan.Plan:
+    config = config_of("gastric")
+    config.distill.epochs = inner_steps
+    made = plan.make(config, target, say=_say)
+    print(plan.as_text(made), end="\n\n")
+    return made
+
+
+def h100() -> dict[str, float]:
+    """Plans for one H100."""
+    return {"temp_gb_h100": _gastric("h100").compiled.temporaries / 1e9}
+
+
+def v5e8() -> dict[str, float]:
+    """Plans for eight v5e chips."""
+    return {"temp_gb_v5e8": _gastric("tpu-v5e-8").compiled.temporaries / 1e9}
+
+
+def inner_steps() -> dict[str, float]:
+    """Compares ten times as many inner steps."""
+    short, long = (_gastric("h100", count).compiled.peak for count in (30, 300))
+    return {"inner_steps_300_h100": long / short}
+
+
+def weak_scaling() -> dict[str, float]:
+    """Plans for ever more chips, one network each."""
+    sent, efficiency = {}, {}
+    for chips, topology in _CHIPS.items():
+        config = config_of("radiograph:random")
+        config.distill.networks = chips
+        config.network.options.dtype = "bfloat16"
+        target = targets.load("tpu-v5e-8")._replace(name=f"{chips} v5e", topology=topology)
+        made = plan.make(config, target, say=_say)
+        print(plan.as_text(made), end="\n\n")
+        alone = max(made.seconds["products"], made.seconds["memory"])
+        # All-reduce around both sides of the torus, there and back.
+        hops = 4 * chips**0.5 * _HOP_S
+        sent[chips], efficiency[chips] = made.sent, alone / (alone + made.seconds["links"] + hops)
+    return {
+        "sent_spread": max(sent.values()) / min(sent.values()) - 1,
+        "weak_scaling_256": efficiency[256] / efficiency[4],
+    }
+
+
+PARTS: dict[str, Callable[[], dict[str, float]]] = {
+    "h100": h100,
+    "v5e8": v5e8,
+    "inner_steps": inner_steps,
+    "weak_scaling": weak_scaling,
+}
+
+
+def main() -> None:
+    """Plans, prints, and with `--record` appends the figures to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    arguments = parser.parse_args()
+    for part in arguments.only:
+        cpu, wall = time.process_time(), time.perf_counter()
+        try:
+            figures = PARTS[part]()
+        except UserError as error:
+            sys.exit(f"benchmarks.plans: {error}")
+        print(figures)
+        for metric, value in figures.items() if arguments.record else ():
+            record(
+                "plan",
+                metric,
+                value,
+                unit="GB" if "gb" in metric else "1",
+                command=shlex.join(["python", "-m", "benchmarks.plans", *sys.argv[1:]]),
+                cpu_s=time.process_time() - cpu,
+                wall_s=time.perf_counter() - wall,
+                folder=arguments.results,
+            )
+
+
+if __name__ == "__main__":
+    main()
