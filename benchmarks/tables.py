@@ -60,6 +60,19 @@ TABLES = {
             )
         ),
     ),
+    "data_scale": Table(
+        cases=("data_scale",),
+        metrics=(
+            *(f"prepare_{name}" for name in ("images", "images_per_s_of_2_cores")),
+            *(f"prepare_{name}_patches" for name in ("irrelevant", "non_gastritis", "gastritis")),
+            *(
+                f"{feed}_{metric}"
+                for feed in ("resident", "streaming")
+                for metric in ("patches_per_cpu_s", "held_mb", "step_ratio")
+            ),
+            "streaming_of_4_times_the_images_held_mb",
+        ),
+    ),
     "against_torch": Table(
         cases=tuple(f"against_torch_{row.name}" for row in against_torch.ROWS),
         metrics=tuple(against_torch.UNITS),

@@ -45,11 +45,11 @@ def tfds() -> Any:
     return tensorflow_datasets
 
 
-def examples(part: Part) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Makes the key and the record of each entry of a part that could be read, for Beam."""
+def examples(part: Part) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Makes key and record of each entry of a part that could be read, for Beam; keys sort."""
     for row, record in read_part(part):
         if record is not None:
-            yield f"{part.split}/{row.line:08d}", record
+            yield row.line, record
 
 
 def builder(

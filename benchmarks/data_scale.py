@@ -1,0 +1,243 @@
+"""A cohort of a hospital's size: how fast it is prepared, what its feeds give and hold in memory.
+
+    python -m benchmarks.data_scale --record    # 200 phantoms of 2048 px, and 800 images for memory
+
+Made under --workdir: files of PNG, prepared sets (7 GB in all), kept for the next start. Each
+measurement is a process of its own. Rates are per second of processor time, so that they mean the
+same on a busy machine: "on 2 cores" is two processors' seconds each second.
+"""
+
+import argparse
+import csv
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from benchmarks.peak_memory import peak_rss_mb
+from benchmarks.record import ROOT, record
+from configs import gastric
+from gxdistill import models
+from gxdistill.data import phantom
+from gxdistill.distill.losses import cross_entropy
+from gxdistill.pytrees import Params
+from gxdistill.run import preparing
+from gxdistill.run.job import Job, Use
+
+_SIDE, _BATCH, _SMALL_BATCH = 2048, 256, 16
+_FILLS, _STEPS = 40, 12
+_FLIPS = {"whole": (), "mirrored": (1,), "upside_down": (0,), "turned": (0, 1)}
+
+
+def write_phantoms(folder: Path, patients: int) -> None:
+    """Writes phantoms and their masks as PNG, with a manifest."""
+    if (folder / "manifest.csv").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    cohort = phantom.phantom_cohort(0, patients=patients, size=_SIDE)
+    rows = []
+    assert cohort.masks is not None
+    for one, mask, name in zip(cohort.images, cohort.masks, cohort.names, strict=True):
+        Image.fromarray(one[..., 0]).save(folder / f"{name}.png")
+        Image.fromarray(mask).save(folder / f"{name}_mask.png")
+    columns = {"label": "labels", "patient": "patients", "site": "sites", "split": "splits"}
+    for i, name in enumerate(cohort.names):
+        known = {field: getattr(cohort, column)[i] for field, column in columns.items()}
+        rows.append({"image": f"{name}.png", "mask": f"{name}_mask.png", **known})
+    _write_manifest(folder, rows)
+
+
+def write_flips(folder: Path, phantoms: Path) -> None:
+    """Writes phantoms and their flipped copies, four images a patient, as plain TIFF."""
+    if (folder / "manifest.csv").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    with (phantoms / "manifest.csv").open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    for row in listed:
+        files = {field: Image.open(phantoms / row[field]) for field in ("image", "mask")}
+        for kind, axes in _FLIPS.items():
+            names = {field: f"{kind}_{Path(row[field]).stem}.tif" for field in files}
+            for field, image in files.items():
+                pixels = np.flip(np.asarray(image), axes)
+                Image.fromarray(pixels).save(folder / names[field])
+            rows.append({**row, **names})
+    _write_manifest(folder, rows)
+
+
+def _write_manifest(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _job(workdir: Path, path: Path, **data: Any) -> Job:
+    config = gastric.get_config()
+    config.data.update({"path": str(path), **data})
+    return Job(config, workdir, lambda line: print(line, file=sys.stderr))
+
+
+def _cpu_s() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(of.ru_utime + of.ru_stime for of in used)
+
+
+def measure_prepare(workdir: Path, files: Path) -> dict[str, float]:
+    """Prepares a cohort anew."""
+    job = _job(workdir, files)
+    wall, cpu = time.monotonic(), _cpu_s()
+    preparing.prepare(job)
+    wall, cpu = time.monotonic() - wall, _cpu_s() - cpu
+    summary = json.loads((workdir / "cohort.json").read_text())
+    patches: Counter[str] = Counter()
+    for of in summary["patches"].values():
+        patches.update(of)
+    found = {f"{name.replace('-', '_')}_patches": n for name, n in patches.items()}
+    n = summary["images"]
+    rates = {"images_per_s_of_2_cores": 2 * n / cpu, "images_per_s_by_the_clock": n / wall}
+    return {"images": n, **rates, **found}
+
+
+def measure_feed(workdir: Path, place: Path, feed: str) -> dict[str, float]:
+    """Fills batches of normalised patches, and holds what a feed holds."""
+    job = _job(workdir, place, kind="prepared", feed=feed)
+    draw, given, _ = job.feed(_BATCH)
+    batches, key, fill = given(job.key(Use.LOOP), 0), job.key(Use.LOOP), jax.jit(draw)
+    jax.block_until_ready(fill(next(batches), key))
+    # Over all batches, not their median: images are read now and then, and ahead.
+    begin = time.process_time()
+    for step in range(_FILLS):
+        jax.block_until_ready(fill(next(batches), jax.random.fold_in(key, step)))
+    cpu = time.process_time() - begin
+    batch_mb = _BATCH * job.config.patch.size**2 * 4 / 2**20
+    return {
+        "patches_per_cpu_s": _FILLS * _BATCH / cpu,
+        "held_mb": round(peak_rss_mb() - batch_mb, 1),
+    }
+
+
+def measure_step(workdir: Path, place: Path, feed: str) -> dict[str, float]:
+    """Trains a network on a feed and, in turn, on one batch again and again."""
+    job = _job(workdir, place, kind="prepared", feed=feed)
+    network = models.create("convnet", shape=job.shape, classes=job.classes, width=32)
+    draw, given, _ = job.feed(_SMALL_BATCH)
+    batches, key = given(job.key(Use.LOOP), 0), job.key(Use.LOOP)
+
+    def loss(params: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
+        return cross_entropy(network.apply(params, images), jax.nn.one_hot(labels, job.classes))
+
+    @jax.jit
+    def update(params: Params, one: Any, key: jax.Array) -> Params:
+        batch = draw(one, key)
+        grads = jax.grad(loss)(params, batch.images, batch.labels)
+        return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
+
+    @jax.jit
+    def update_same(params: Params, images: jax.Array, labels: jax.Array) -> Params:
+        grads = jax.grad(loss)(params, images, labels)
+        return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
+
+    params = network.init(key)
+    same = jax.jit(draw)(next(batches), key)
+    times: dict[str, list[float]] = {"fed": [], "reused": []}
+    steps = {
+        "fed": lambda params, i: update(params, next(batches), jax.random.fold_in(key, i)),
+        "reused": lambda params, _: update_same(params, same.images, same.labels),
+    }
+    for step in steps.values():
+        jax.block_until_ready(step(params, jnp.int32(0)))
+    for i in range(_STEPS):
+        for name, step in steps.items():
+            begin = time.process_time()
+            params = jax.block_until_ready(step(params, i))
+            times[name].append(time.process_time() - begin)
+    fed, reused = (float(np.mean(times[name])) for name in steps)
+    return {"step_cpu_s": fed, "reused_step_cpu_s": reused, "step_ratio": fed / reused}
+
+
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {
+    "prepare": measure_prepare,
+    "feed": measure_feed,
+    "step": measure_step,
+}
+_UNITS = {"_mb": "MiB", "_patches": "patches", "images": "images", "ratio": "1"}
+
+
+def _apart(name: str, *arguments: object) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.data_scale", "--only", name, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _unit(metric: str) -> str:
+    if "_per_" in metric:
+        return "1/s"
+    return next((unit for end, unit in _UNITS.items() if metric.endswith(end)), "s")
+
+
+def measure_all(workdir: Path, patients: int) -> dict[str, float]:
+    """Measures everything, each in a process of its own."""
+    found: dict[str, float] = {}
+    places = {}
+    for images in (patients, 4 * patients):
+        files, own = workdir / f"files_{images}", workdir / f"work_{images}"
+        if images == patients:
+            write_phantoms(files, patients)
+        else:
+            write_flips(files, workdir / f"files_{patients}")
+        figures = _apart("prepare", own, files)
+        places[images] = next((own / "prepared").glob("*/*"))
+        if images == patients:
+            found |= {f"prepare_{k}": v for k, v in figures.items()}
+    for feed in ("resident", "streaming"):
+        figures = _apart("feed", workdir, places[patients], feed)
+        figures |= _apart("step", workdir, places[patients], feed)
+        found |= {f"{feed}_{k}": v for k, v in figures.items()}
+    many = _apart("feed", workdir, places[4 * patients], "streaming")
+    found["streaming_of_4_times_the_images_held_mb"] = many["held_mb"]
+    return found
+
+
+def main() -> None:
+    """Measures one thing or all; prints, and records where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/data_scale"))
+    parser.add_argument("--patients", type=int, default=200)
+    parser.add_argument("--only", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--record", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.only:
+        name, workdir, path, *rest = arguments.only
+        print(json.dumps(MEASURES[name](Path(workdir).absolute(), Path(path).absolute(), *rest)))
+        return
+    wall, cpu = time.monotonic(), _cpu_s()
+    figures = measure_all(arguments.workdir.absolute(), arguments.patients)
+    command = "python -m benchmarks.data_scale --record"
+    for metric, value in figures.items():
+        print(json.dumps({"case": "data_scale", "metric": metric, "value": value}))
+        if arguments.record:
+            record(
+                "data_scale",
+                metric,
+                value,
+                unit=_unit(metric),
+                command=command,
+                cpu_s=_cpu_s() - cpu,
+                wall_s=time.monotonic() - wall,
+            )
+
+
+if __name__ == "__main__":
+    main()
