@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import against_torch
+from benchmarks import accelerator, against_torch, sharding
 from benchmarks.record import RESULTS, ROOT, Figure, read
 from gxdistill.errors import UserError
 
@@ -73,6 +73,25 @@ TABLES = {
             "streaming_of_4_times_the_images_held_mb",
         ),
     ),
+    "sharding": Table(
+        cases=("sharding",),
+        metrics=tuple(f"max_difference_{count}" for count in sharding.COUNTS),
+    ),
+    "plan": Table(
+        cases=("plan",),
+        metrics=(
+            *("temp_gb_h100", "temp_gb_v5e8", "inner_steps_300_h100"),
+            *("weak_scaling_256", "sent_spread"),
+        ),
+    ),
+    "accelerator": Table(
+        cases=tuple(
+            f"accelerator_{config}_{target}"
+            for target in ("h100", "tpu_v5e_8")
+            for config in accelerator.CONFIGS
+        ),
+        metrics=tuple(accelerator.UNITS),
+    ),
     "against_torch": Table(
         cases=tuple(f"against_torch_{row.name}" for row in against_torch.ROWS),
         metrics=tuple(against_torch.UNITS),
@@ -89,7 +108,8 @@ def _cell(figure: Figure | None) -> str:
     if figure is None:
         return _MISSING
     digits = 0 if isinstance(figure.value, int) else 3 if abs(figure.value) < 10 else 1
-    text = f"{figure.value:,.{digits}f}"
+    tiny = 0 < abs(figure.value) < 0.0005
+    text = f"{figure.value:.1e}" if tiny else f"{figure.value:,.{digits}f}"
     if figure.std is not None:
         text += f" ± {figure.std:,.{max(digits, 1)}f} (n = {figure.n})"
     return text

@@ -4,7 +4,9 @@ Li et al., https://arxiv.org/abs/2104.02857: 200 training patients of 815; 3 dis
 inner step, ResNet-18 (with GroupNorm). The cohort is private: name a folder of your own with
 `--config.data.path`, in it `manifest.csv` (image, mask, label, patient; site and split optional).
 
-Expected: not measured; the job wants an accelerator.
+Expected: not measured; the job wants an accelerator. What it would take of one:
+
+  gxdistill plan --config=configs/gastric.py --target=h100    # or tpu-v5e-8; README
 
   gxdistill distill --config=configs/gastric.py --config.data.path=FOLDER
   gxdistill distill --config=configs/gastric.py:smoke    # phantoms, small, a minute on a CPU
