@@ -94,6 +94,12 @@ def _prepare(flags: _Flags) -> None:
     preparing.prepare(flags.job)
 
 
+def _preview(flags: _Flags) -> None:
+    from gxdistill.run import previewing
+
+    _say(f"preview: {previewing.write(flags.job)}")
+
+
 def _distill(flags: _Flags) -> None:
     from gxdistill.run import distilling, hosts
 
@@ -169,6 +175,7 @@ def _demo(flags: _Flags) -> None:
 _JOBS: dict[str, tuple[Callable[[_Flags], None], str]] = {
     "demo": (_demo, "run the whole job on a built-in cohort of phantoms"),
     "prepare": (_prepare, "check a cohort and write it as a set that is quickly read; resumes"),
+    "preview": (_preview, "draw grid, mask and patch classes over a few images"),
     "distill": (_distill, "learn the distilled images and package them; resumes"),
     "train": (_train, "rebuild classifiers from a package alone"),
     "compress": (_compress, "write compressed.gxd: the package in fewer bits, see --max-loss"),

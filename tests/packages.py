@@ -48,6 +48,13 @@ def make_manifest(name="tiny0"):
             "channels": C,
             "downscale": 2,
         },
+        "reading": {
+            "window": "file",
+            "spacing": 0.2,
+            "fit": "pad",
+            "text": "mask",
+            "bits": [8, 12],
+        },
         "normalisation": {"mean": [0.5], "std": [0.25]},
         "class_names": ["irrelevant", "negative", "positive"],
         "precision": "float32",

@@ -44,6 +44,11 @@ class Entry(NamedTuple):
     split: str
     spacing: float | None = None
 
+    @classmethod
+    def of_image(cls, path: Path) -> "Entry":
+        """The entry of an image of which nothing is known but its file."""
+        return cls(0, path.name, path, None, 0, "", "", "")
+
 
 class Quarantined(NamedTuple):
     """An entry that was left out: how the manifest names it, and why."""

@@ -53,12 +53,12 @@ def read_mask(
 
 
 def _draw(polygons: list[_Points], size: tuple[int, int]) -> np.ndarray:
-    """Fills polygons: True where the centre of a pixel is inside, or an edge runs across it."""
+    """Fills polygons; a pixel that an edge runs across may fall to either side."""
     height, width = size
     drawn = Image.new("L", (width, height))
     for points in polygons:
         for along, side in zip(zip(*points, strict=True), (width, height), strict=True):
-            if not (min(along) >= -_SLACK and max(along) <= side + _SLACK):
+            if not all(-_SLACK <= at <= side + _SLACK for at in along):
                 raise BadEntryError("polygon outside of the image; it may be of another size")
         # Pillow's whole numbers are the centres of pixels.
         ImageDraw.Draw(drawn).polygon([(x - 0.5, y - 0.5) for x, y in points], fill=1)

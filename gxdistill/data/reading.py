@@ -9,13 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from gxdistill import _check
-from gxdistill.data import grey, images, masks
-from gxdistill.data.grey import BadEntryError, Spacing
+from gxdistill.data import burned_in, grey, images, masks
+from gxdistill.data.grey import BadEntryError, Picture, Spacing
 from gxdistill.data.manifest import Entry
 from gxdistill.pytrees import Metadata
 
 WINDOWS = ("file", "percentiles")
 FITS = ("same", "pad")
+TEXTS = ("mask", "refuse", "keep")
+
+_BURNED_IN = "burned-in text"
 
 Segmenter = Callable[[np.ndarray], np.ndarray]
 
@@ -32,6 +35,7 @@ class Recipe:
       fit: "same" refuses an image of another size; "pad" puts a smaller one in the middle of black.
       window: how more than 8 bits become 8: "file" as a DICOM file says, else by percentiles;
         "percentiles" always.
+      text: what is done with burned-in text: "mask", "refuse" or "keep".
       organ: labels of a label map, or names of polygons, that are the organ; none stands for all.
       segment: makes a mask `[H, W]` bool of an image `[H, W]` uint8 that has none; called from
         several threads.
@@ -42,6 +46,7 @@ class Recipe:
     spacing: float | None = None
     fit: str = "same"
     window: str = "file"
+    text: str = "mask"
     organ: tuple[int | str, ...] = ()
     segment: Segmenter | None = None
 
@@ -52,6 +57,7 @@ class Recipe:
             _check.positive(spacing=self.spacing)
         _check.one_of("fit", self.fit, FITS)
         _check.one_of("window", self.window, WINDOWS)
+        _check.one_of("text", self.text, TEXTS)
 
 
 class Facts(NamedTuple):
@@ -60,11 +66,13 @@ class Facts(NamedTuple):
     Attributes:
       bits: depth of its stored pixels.
       window: how they became 8 bits, see `grey.Picture`.
+      texts: number of burned-in lines of text that were found.
       segmented: whether the mask was made by the segmenter.
     """
 
     bits: int
     window: str
+    texts: int
     segmented: bool
 
 
@@ -112,7 +120,7 @@ def read_entry(entry: Entry, recipe: Recipe) -> Sample:
     picture = images.read_image(entry.image, recipe.window)
     if picture.pixels.min() == picture.pixels.max():
         raise BadEntryError("constant image: all pixels are equal")
-    pixels = picture.pixels
+    pixels, texts = _without_text(picture, recipe.text)
     size = _size_at(recipe.spacing, pixels.shape, entry.spacing, picture.spacing)
     whole = _fitted(pixels, size, recipe)
     mask = None
@@ -127,7 +135,7 @@ def read_entry(entry: Entry, recipe: Recipe) -> Sample:
         grey.shrink(whole, recipe.downscale),
         mask,
         hashlib.sha256(picture.pixels.tobytes()).digest(),
-        Facts(picture.bits, picture.window, mask is not None and entry.mask is None),
+        Facts(picture.bits, picture.window, texts, mask is not None and entry.mask is None),
     )
 
 
@@ -137,6 +145,7 @@ def counts(facts: Iterable[Facts]) -> Metadata:
     return {
         "bits": {str(bits): n for bits, n in sorted(Counter(f.bits for f in known).items())},
         "windows": dict(sorted(Counter(f.window for f in known).items())),
+        "with_text": sum(f.texts > 0 for f in known),
         "segmented": sum(f.segmented for f in known),
     }
 
@@ -156,6 +165,16 @@ def _size_at(
     )
     grey.check_pixel_count(height, width)
     return height, width
+
+
+def _without_text(picture: Picture, text: str) -> tuple[np.ndarray, int]:
+    """Returns the pixels with their burned-in text dealt with, and the number of its lines."""
+    boxes = burned_in.find(picture.pixels)
+    if text == "refuse" and (boxes or picture.says_text):
+        raise BadEntryError(_BURNED_IN)
+    if text == "mask" and picture.says_text and not boxes:
+        raise BadEntryError(f"{_BURNED_IN}: its header says so, and none was found to mask")
+    return burned_in.cover(picture.pixels, boxes) if text == "mask" else picture.pixels, len(boxes)
 
 
 def _fitted(pixels: np.ndarray, size: tuple[int, int], recipe: Recipe) -> np.ndarray:

@@ -240,7 +240,7 @@ def summary(source: Source) -> Metadata:
         "read_size": list(source.recipe.size or cohort.images.shape[1:3]),
         "downscale": source.recipe.downscale,
         "reading": {
-            **{name: getattr(source.recipe, name) for name in ("spacing", "fit", "window")},
+            **{name: getattr(source.recipe, name) for name in ("spacing", "fit", "window", "text")},
             **source.reading,
         },
         "quarantine": {

@@ -136,7 +136,7 @@ def _from_1(manifest: Metadata) -> Metadata:
 
 
 def _from_2(manifest: Metadata) -> Metadata:
-    """Version 2 knew no inner optimiser but SGD, no rounded images and no proof of a replay."""
+    """Version 2 knew no inner optimiser but SGD, rounded images, proof or way of reading."""
     loop = manifest.get("distillation")
     return {
         **manifest,
@@ -144,6 +144,7 @@ def _from_2(manifest: Metadata) -> Metadata:
         "distillation": {"inner": {"name": "sgd"}, **loop} if isinstance(loop, dict) else loop,
         "precision": "float32",
         "proof": None,
+        "reading": None,
     }
 
 

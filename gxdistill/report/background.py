@@ -67,7 +67,28 @@ def cohort(findings: Findings) -> Iterator[Markup]:
     yield tag("table", tag("thead", head), tag("tbody", *lines), class_="facts")
     sites = ", ".join(f"{site} ({number:,})" for site, number in known["sites"].items())
     yield tag("p", f"Images by site: {sites}.")
+    yield from _reading(known.get("reading", {}))
     yield from _quarantine(known["quarantine"])
+
+
+def _reading(reading: Metadata) -> Iterator[Markup]:
+    """Says how files became images; nothing of images that were not read from files."""
+    if "bits" not in reading:
+        return
+    bits = ", ".join(f"{bits} bits ({n:,})" for bits, n in reading["bits"].items())
+    windows = ", ".join(f"{name} ({n:,})" for name, n in reading["windows"].items())
+    yield tag("p", f"Stored pixels: {bits}; brought to 8 bits: {windows}.")
+    done = {"mask": "painted over", "keep": "kept", "refuse": "refused"}[reading["text"]]
+    found = count(reading["with_text"], "image")
+    if reading["text"] == "refuse":
+        found = "Images"
+    yield tag(
+        "p",
+        f"{found} with burned-in text in the border: {done}. What is faint, or over the middle, "
+        f"is not found.",
+    )
+    if reading["segmented"]:
+        yield tag("p", f"Masks made by a segmenter: {reading['segmented']:,}.")
 
 
 def _quarantine(quarantine: Metadata) -> Iterator[Markup]:

@@ -28,6 +28,7 @@ def default_config() -> ml_collections.ConfigDict:
     )  # mm a pixel, to which images are resampled; None: as they are
     config.data.fit = "same"  # all images are of one size; or "pad": smaller ones in black
     config.data.window = "file"  # as a DICOM file says; or "percentiles"
+    config.data.burned_in = "mask"  # text in the border; or "refuse", "keep"
     config.data.organ = ()  # labels or names that are the organ; none: all of a mask
     config.data.test_share = 0.25  # of the patients, where the manifest has no split
     config.data.max_bad_share = 0.05  # the job stops when more is quarantined

@@ -221,6 +221,15 @@ def _counts(summary: Metadata) -> Metadata:
     return {**counts, "sites": len(summary["sites"]), "quarantined": quarantined}
 
 
+def _reading(job: Job) -> Metadata | None:
+    """What a receiver must know to read images as these were; None where no files were read."""
+    known = job.source.reading
+    if not known:
+        return None
+    settings = {name: known[name] for name in ("window", "spacing", "fit", "text")}
+    return settings | {"bits": sorted(map(int, known["bits"]))}
+
+
 def about(job: Job) -> dict[str, Any]:
     """The fields of a manifest that tell of the cohort and the network, whatever was learned."""
     config = job.config
@@ -231,6 +240,7 @@ def about(job: Job) -> dict[str, Any]:
         "cohort": _counts(source.summary(job.source)),
         "network": {"name": config.network.name, "options": dict(config.network.options)},
         "patch": job.geometry,
+        "reading": _reading(job),
         "normalisation": {k: list(v) for k, v in job.normalise._asdict().items()},
         "class_names": list(job.source.cohort.class_names),
     }

@@ -99,6 +99,7 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
         spacing=data.spacing,
         fit=data.fit,
         window=data.window,
+        text=data.burned_in,
         organ=tuple(data.organ),
     )
 

@@ -74,6 +74,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.ceiling.lr": _RATE,
 }
 _CHOICES = {
+    "data.burned_in": reading.TEXTS,
     "data.fit": reading.FITS,
     "data.kind": ("manifest", "prepared", "phantom", "mnist"),
     "data.window": reading.WINDOWS,

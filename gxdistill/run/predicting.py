@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from gxdistill import decision, evaluate, package, storage
-from gxdistill.data import grey, images
+from gxdistill.data import grey, images, reading
 from gxdistill.data.batches import Normalisation
+from gxdistill.data.manifest import Entry
+from gxdistill.data.reading import Recipe
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata
 from gxdistill.run.progress import Progress, Say
@@ -39,22 +41,23 @@ def _found(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     return out
 
 
-def _read(path: Path, patch: Metadata) -> np.ndarray:
+def _recipe(manifest: Metadata) -> Recipe:
+    """How the package's images were read."""
+    patch, settings = manifest["patch"], dict(manifest["reading"] or {"text": "keep"})
+    settings.pop("bits", None)
+    factor = patch["downscale"]
+    size = (patch["image_height"] * factor, patch["image_width"] * factor)
+    return Recipe(size, downscale=factor, **settings)
+
+
+def _read(path: Path, recipe: Recipe) -> np.ndarray:
     """Reads one image as the package's images were read; `[H, W, 1]` uint8.
 
     Raises:
-      BadEntryError: it cannot be read, or is not of the size that the package knows.
+      BadEntryError: it cannot be read, or does not fit the size that the package knows.
     """
-    factor = patch["downscale"]
-    wanted = (patch["image_height"] * factor, patch["image_width"] * factor)
-    size = images.read_header(path).size
-    if size != wanted:
-        raise grey.BadEntryError(
-            f"{size[0]} x {size[1]} pixels, but the package knows images of {wanted[0]} x "
-            f"{wanted[1]} (height x width)"
-        )
     with images.quiet():
-        return grey.shrink(images.read_image(path).pixels, factor)[..., None]
+        return reading.read_entry(Entry.of_image(path), recipe).image[..., None]
 
 
 def _probabilities(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.ndarray:
@@ -111,10 +114,10 @@ def _picture(manifest: Metadata, probabilities: np.ndarray, pixels: np.ndarray) 
 def _predictions(
     trained: Trained, manifest: Metadata, files: Sequence[tuple[Path, str]], folder: Path, say: Say
 ) -> Iterator[dict[str, Any]]:
-    clock = Progress(say, "predicting")
+    clock, recipe = Progress(say, "predicting"), _recipe(manifest)
     for i, (path, name) in enumerate(files):
         try:
-            pixels = _read(path, manifest["patch"])
+            pixels = _read(path, recipe)
         except grey.BadEntryError as error:
             yield {"image": name, "refused": str(error)}
         else:

@@ -111,10 +111,7 @@ def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsy
     said = capsys.readouterr().out.splitlines()
     patch = package.load(run / "package.gxd").manifest["patch"]
     side = patch["image_height"] * patch["downscale"]
-    assert said[1] == (
-        f"small.png: refused: 20 x 30 pixels, but the package knows images of {side} x {side} "
-        f"(height x width)"
-    )
+    assert said[1] == f"small.png: refused: image is 20x30 px, the cohort {side}x{side} px"
     assert said[2].startswith("text.png: refused: not a readable")
     assert said[-1] == package.WARNING
     rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]

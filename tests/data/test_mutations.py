@@ -1,0 +1,70 @@
+"""Thousands of harmed image files: each is read or refused with a reason, and costs little.
+
+In a process of its own, which must outlive them all. The kernel bounds the memory of the processes
+that this one has decode.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pydicom", reason="needs the extra `dicom`")
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = """
+import collections, json, random, sys, time
+from pathlib import Path
+
+from benchmarks.peak_memory import peak_rss_mb
+from gxdistill.data import images
+from gxdistill.data.grey import BadEntryError
+from tests.data import mutating
+
+folder, count = Path(sys.argv[1]), int(sys.argv[2])
+sound = mutating.pictures() | mutating.dicoms(folder)
+for name, content in sound.items():
+    (folder / name).write_bytes(content)
+    assert images.read_image(folder / name).pixels.shape == (64, 64), name
+rng, seen, reasons, longest = random.Random(0), collections.Counter(), set(), 0
+for i in range(count):
+    name = rng.choice(sorted(sound))
+    kind, content = mutating.mutate(rng, sound[name])
+    path = folder / f"harmed{name[-4:]}"
+    path.write_bytes(content)
+    start = time.process_time()
+    with images.quiet():
+        try:
+            outcome = f"read {images.read_image(path).pixels.dtype}"
+        except BadEntryError as error:
+            outcome = "refused"
+            reasons.add(str(error))
+    longest = max(longest, time.process_time() - start)
+    seen[f"{kind} {name[-3:]} {outcome}"] += 1
+assert all(reason and "\\n" not in reason and len(reason) < 200 for reason in reasons), reasons
+print(json.dumps({"seen": seen, "longest_s": longest, "peak_mb": peak_rss_mb()}))
+"""
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+def test_a_harmed_file_is_read_or_refused(tmp_path, count):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path), str(count)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    print(json.dumps(found, indent=1, sort_keys=True))
+    assert found["longest_s"] < 5
+    assert found["peak_mb"] < 1000
+    seen = found["seen"]
+    assert sum(seen.values()) == count
+    assert {name.split()[0] for name in seen} == {
+        *("flipped", "cut", "absurd", "holed", "moved", "bomb")
+    }
+    assert {name.split(maxsplit=2)[2] for name in seen} == {"read uint8", "refused"}
