@@ -91,6 +91,8 @@ TABLES = {
             for config in accelerator.CONFIGS
         ),
         metrics=tuple(accelerator.UNITS),
+    "burned_in": Table(
+        cases=("burned_in",), metrics=("with_text_montgomery", "with_text_shenzhen")
     ),
     "against_torch": Table(
         cases=tuple(f"against_torch_{row.name}" for row in against_torch.ROWS),

@@ -200,7 +200,7 @@ class Held:
         image = self.images[at, ..., 0]
         mask = None if self.masks is None else self.masks[at]
         digest = hashlib.sha256(image.tobytes()).digest()
-        return Sample(image, mask, digest, Facts(8, "as stored", False))
+        return Sample(image, mask, digest, Facts())
 
 
 def entries_of_cohort(cohort: Cohort) -> tuple[Entry, ...]:

@@ -70,10 +70,10 @@ class Facts(NamedTuple):
       segmented: whether the mask was made by the segmenter.
     """
 
-    bits: int
-    window: str
-    texts: int
-    segmented: bool
+    bits: int = 8
+    window: str = "as stored"
+    texts: int = 0
+    segmented: bool = False
 
 
 class Sample(NamedTuple):
@@ -139,10 +139,14 @@ def read_entry(entry: Entry, recipe: Recipe) -> Sample:
     )
 
 
-def counts(facts: Iterable[Facts]) -> Metadata:
-    """Counts how images were read, as JSON can hold it."""
+def account(recipe: Recipe, facts: Iterable[Facts]) -> Metadata:
+    """Says how images were to be read, and counts how they were, as JSON can hold it."""
     known = list(facts)
     return {
+        "spacing": recipe.spacing,
+        "fit": recipe.fit,
+        "window": recipe.window,
+        "text": recipe.text,
         "bits": {str(bits): n for bits, n in sorted(Counter(f.bits for f in known).items())},
         "windows": dict(sorted(Counter(f.window for f in known).items())),
         "with_text": sum(f.texts > 0 for f in known),

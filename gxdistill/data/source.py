@@ -51,7 +51,7 @@ class Source:
       quarantine: what did not, in the manifest's order.
       manifest: path of the manifest.
       recipe: how its files became images.
-      reading: how many were read in which way (`reading.counts`).
+      reading: how they were read (`reading.account`); empty where no file was.
       prepared: the set that it was read from; None where that was none.
     """
 
@@ -141,7 +141,9 @@ def read_cohort(
         class_names=(*(() if masks is None else ("irrelevant",)), *label_names),
     )
     check_classes(entries, label_names, path)
-    return Source(cohort, in_order(bad), path, listing.recipe, reading.counts(facts))
+    return Source(
+        cohort, in_order(bad), path, listing.recipe, reading.account(listing.recipe, facts)
+    )
 
 
 def list_entries(
@@ -239,10 +241,7 @@ def summary(source: Source) -> Metadata:
         "image_size": list(cohort.images.shape[1:3]),
         "read_size": list(source.recipe.size or cohort.images.shape[1:3]),
         "downscale": source.recipe.downscale,
-        "reading": {
-            **{name: getattr(source.recipe, name) for name in ("spacing", "fit", "window", "text")},
-            **source.reading,
-        },
+        "reading": dict(source.reading),
         "quarantine": {
             "count": left_out,
             "reasons": dict(Counter(entry.reason for entry in source.quarantine).most_common()),

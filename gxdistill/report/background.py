@@ -73,7 +73,7 @@ def cohort(findings: Findings) -> Iterator[Markup]:
 
 def _reading(reading: Metadata) -> Iterator[Markup]:
     """Says how files became images; nothing of images that were not read from files."""
-    if "bits" not in reading:
+    if not reading:
         return
     bits = ", ".join(f"{bits} bits ({n:,})" for bits, n in reading["bits"].items())
     windows = ", ".join(f"{name} ({n:,})" for name, n in reading["windows"].items())

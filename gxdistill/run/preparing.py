@@ -185,7 +185,7 @@ def _metadata(plan: _Plan, rows: dict[int, Row], staging: Path) -> Metadata:
             for split in SPLITS
         },
         "quarantined": len(plan.bad),
-        "reading": reading.counts(facts),
+        "reading": reading.account(plan.recipe, facts),
         "levels": {split: of.tolist() for split, of in levels.items()},
         "columns": columns,
     }

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _IMAGES = 6
 _SIDE = 720  # Of a drawing, in pixels.
 _MARK = 0.4  # Side of a patch's mark, as a share of the stride.
-_DROPPED, _ORGAN = "#b0b0b0", "#f0e442"
+_DROPPED, _ORGAN = "#808080", "#f0e442"
 # Okabe & Ito, https://jfly.uni-koeln.de/color/: told apart with any common colour blindness.
 _COLOURS = ("#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#e69f00")
 _WARNING = (
@@ -185,7 +185,7 @@ def _draw(
     for row, col, kind in places:
         mark = square(row, col, _MARK * patch.stride)
         if kind is None:
-            pen.rectangle(mark, outline=_DROPPED)
+            pen.rectangle(mark, outline=_DROPPED, width=2)
         else:
             pen.rectangle(mark, fill=colours[kind])
     for kind, colour in enumerate(colours):

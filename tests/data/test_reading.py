@@ -122,7 +122,11 @@ def test_text_that_only_a_header_knows_of_is_not_let_through(tmp_path, write_dic
 
 def test_how_images_were_read_is_counted():
     known = [Facts(8, "as stored", 0, False)] * 3 + [Facts(12, "window", 2, True)]
-    assert reading.counts(known) == {
+    assert reading.account(Recipe(spacing=0.5), known) == {
+        "spacing": 0.5,
+        "fit": "same",
+        "window": "file",
+        "text": "mask",
         "bits": {"8": 3, "12": 1},
         "windows": {"as stored": 3, "window": 1},
         "with_text": 1,

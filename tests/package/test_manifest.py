@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 
 from gxdistill import decision, package, storage
+from gxdistill.data import reading
 from gxdistill.distill.init import LABEL_RULES
 from gxdistill.distill.inner import OPTIMIZERS
 from gxdistill.errors import UserError
@@ -24,7 +25,12 @@ ORACLE = jsonschema.Draft202012Validator(package.schema())
 
 def _whole():
     entry = {"shape": [2, 3], "dtype": "float32", "sha256": "0" * 64}
-    return {**make_manifest(), "schema_version": 3, "arrays": {"images": entry, "start.x": entry}}
+    return {
+        **make_manifest(),
+        "schema_version": 3,
+        "reading": {"window": "file", "spacing": 0.2, "fit": "pad", "text": "mask", "bits": [8]},
+        "arrays": {"images": entry, "start.x": entry},
+    }
 
 
 def _refuses(manifest):
@@ -37,7 +43,7 @@ def _refuses(manifest):
 
 def test_the_schema_is_one_and_allows_what_is_written():
     jsonschema.Draft202012Validator.check_schema(package.schema())
-    for manifest in (_whole(), {**_whole(), "cohort": None, "decision": None}):
+    for manifest in (_whole(), {**_whole(), "cohort": None, "reading": None}):
         ORACLE.validate(manifest)
         manifests.check(manifest, WHERE)
 
@@ -74,6 +80,16 @@ def test_the_schema_knows_the_optimisers_with_their_constants():
         constants = inspect.signature(make_inner).parameters
         assert defined[name]["required"] == ["name", *constants]
     assert package.schema()["properties"]["precision"]["enum"] == list(precision.PRECISIONS)
+
+
+def test_the_schema_knows_the_ways_of_reading():
+    ways = package.schema()["$defs"]["reading"]["properties"]
+    for name, known in (
+        ("window", reading.WINDOWS),
+        ("fit", reading.FITS),
+        ("text", reading.TEXTS),
+    ):
+        assert ways[name]["enum"] == list(known)
 
 
 def _places(value, at=()):

@@ -1,0 +1,60 @@
+"""In what share of public radiographs burned-in text is found, by hospital.
+
+All 138 images of Montgomery bear "PA ERECT" in their border; of the 566 of Shenzhen some bear "pa"
+or "ap", and most a single letter as side marker, which is no text.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shlex
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from benchmarks.record import RESULTS, ROOT, record
+from gxdistill.data import burned_in, images
+
+CASE = "burned_in"
+
+
+def measure(folder: Path) -> dict[str, list[bool]]:
+    """Says of each image of `labels.csv`, by site, whether text was found in it."""
+    found = defaultdict(list)
+    with (folder / "labels.csv").open() as file:
+        for row in csv.DictReader(file):
+            pixels = images.read_image(folder / f"images/{row['id']}.jpg").pixels
+            found[row["site"].lower()].append(bool(burned_in.find(pixels)))
+    return dict(found)
+
+
+def main() -> None:
+    """Measures, prints, and with `--record` appends the figures to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    given = parser.parse_args()
+    began = time.perf_counter()
+    root = Path(os.environ.get("GXDISTILL_DATA") or ROOT / "../shared/data")
+    found = measure(root / "cxr_tb_lung")
+    cpu_s, wall_s = time.process_time(), time.perf_counter() - began
+    for site, flags in found.items():
+        print(json.dumps({"site": site, "images": len(flags), "with_text": sum(flags)}))
+        if given.record:
+            record(
+                CASE,
+                f"with_text_{site}",
+                sum(flags) / len(flags),
+                n=len(flags),
+                unit="1",
+                command=shlex.join(["python", "-m", "benchmarks.burned_in", *sys.argv[1:]]),
+                cpu_s=cpu_s,
+                wall_s=wall_s,
+                folder=given.results,
+            )
+
+
+if __name__ == "__main__":
+    main()
