@@ -84,6 +84,7 @@ def test_no_text_of_a_header_is_in_any_output(tmp_path, capfd, caplog):
     said = []
     _write_cohort(tmp_path / "files")
     _run(tmp_path / "files", tmp_path / "work", said.append)
+    assert _holds_name((tmp_path / "files/3.dcm").read_bytes())
     written = jobs.content(tmp_path / "work")
     for name in ("package.gxd", "report.html", "preview.html", "quarantine.csv", "cohort.json"):
         assert name in written
