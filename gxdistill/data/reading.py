@@ -118,11 +118,11 @@ def read_entry(entry: Entry, recipe: Recipe) -> Sample:
       UserError: a file is DICOM and pydicom is not installed.
     """
     picture = images.read_image(entry.image, recipe.window)
-    if picture.pixels.min() == picture.pixels.max():
-        raise BadEntryError("constant image: all pixels are equal")
     pixels, texts = _without_text(picture, recipe.text)
     size = _size_at(recipe.spacing, pixels.shape, entry.spacing, picture.spacing)
     whole = _fitted(pixels, size, recipe)
+    if picture.pixels.min() == picture.pixels.max():
+        raise BadEntryError("constant image: all pixels are equal")
     mask = None
     if entry.mask:
         mask = _read_mask(entry, pixels.shape, recipe.organ)
