@@ -91,6 +91,7 @@ TABLES = {
             for config in accelerator.CONFIGS
         ),
         metrics=tuple(accelerator.UNITS),
+    ),
     "burned_in": Table(
         cases=("burned_in",), metrics=("with_text_montgomery", "with_text_shenzhen")
     ),
