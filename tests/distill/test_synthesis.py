@@ -66,3 +66,33 @@ def test_impossible_sizes_are_refused():
         synthesis.bases(7).init(IMAGES, KEY)
     with pytest.raises(ValueError, match="`count` is 0"):
         synthesis.bases(0)
+
+
+def test_levels_are_those_of_each_image_and_the_gradient_passes_them():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4, 4, 1)), jnp.float32)
+    made = synthesis.levels(16)
+    learned = made.init(images, jax.random.key(0))
+    found = np.asarray(made.synthesise(learned)).reshape(6, -1)
+    for one, image in zip(found, np.asarray(images).reshape(6, -1), strict=True):
+        grid = np.linspace(image.min(), image.max(), 16)
+        nearest = grid[np.abs(image[:, None] - grid).argmin(1)]
+        np.testing.assert_allclose(one, nearest, atol=1e-5)
+    low, high = (learned[name][..., None, None, None] for name in ("low", "high"))
+    inside = jnp.where((images > low) & (images < high), images, 0)
+    grads = jax.grad(lambda p: jnp.sum(inside * made.synthesise(p)))(learned)
+    np.testing.assert_allclose(grads["values"], inside, rtol=1e-5)
+    # Moving both ends moves each level with them, and no pixel: what the rounding adds stays.
+    np.testing.assert_allclose(grads["low"] + grads["high"], jnp.zeros((2, 3)), atol=1e-4)
+
+
+def test_pixels_beyond_the_levels_are_clipped_and_move_with_the_end():
+    made = synthesis.levels(4)
+    learned = {
+        "values": jnp.array([-1.0, 0.5, 3.0]).reshape(1, 1, 3, 1, 1),
+        "low": jnp.zeros((1, 1)),
+        "high": jnp.ones((1, 1)),
+    }
+    np.testing.assert_allclose(made.synthesise(learned).ravel(), [0, 2 / 3, 1], rtol=1e-6)
+    grads = jax.grad(lambda p: jnp.sum(made.synthesise(p).ravel()[::2]))(learned)
+    assert (float(grads["low"][0, 0]), float(grads["high"][0, 0])) == (1.0, 1.0)
+    assert not np.asarray(grads["values"]).any()

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -138,3 +139,24 @@ def test_a_grid_that_gives_no_numbers_is_refused(tmp_path, name, value, reason):
     repack(path, harm)
     with pytest.raises(UserError, match=reason):
         package.load(path)
+
+
+@pytest.mark.parametrize("kind", precision.PRECISIONS)
+def test_the_lines_of_the_card_read_the_images(tmp_path, kind, monkeypatch):
+    made = _rounded(kind)
+    package.save(tmp_path / "FILE.gxd", made)
+    card = members(tmp_path / "FILE.gxd")["README.md"].decode()
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(re.search(r"```python\n(.*?)```", card, re.S)[1], scope)
+    images = scope["images"]
+    assert images.shape == (S, B, H * H * C // 2) if kind == "uint4" else (S, B, H, H, C)
+    if kind == "bfloat16":
+        images = (images.astype("<u4") << 16).view("<f4")
+    if kind == "uint4":
+        images = np.stack([images % 16, images // 16], -1).reshape(S, B, H, H, C)
+    if kind in precision.LEVELS:
+        assert "pixel = offset + scale * code" in card
+        scale, offset = (part[..., None, None, None] for part in made.grid)
+        images = offset + scale * images.astype(np.float32)
+    np.testing.assert_array_equal(images, made.distilled.images)
