@@ -11,11 +11,12 @@ import argparse
 import csv
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,12 +115,16 @@ def measure_feed(workdir: Path, place: Path, feed: str) -> dict[str, float]:
     """Fills batches of normalised patches, and holds what a feed holds."""
     job = _job(workdir, place, kind="prepared", feed=feed)
     draw, given, _ = job.feed(_BATCH)
-    batches, key, fill = given(job.key(Use.LOOP), 0), job.key(Use.LOOP), jax.jit(draw)
-    jax.block_until_ready(fill(next(batches), key))
+    batches, key = given(job.key(Use.LOOP), 0), job.key(Use.LOOP)
+    # Each in the memory of the last, as the steps of one program: to ask the system for 90 MB anew
+    # takes longer than to fill them.
+    fill = jax.jit(lambda _, *feed: draw(*feed), donate_argnums=0, keep_unused=True)
+    batch = jax.block_until_ready(jax.jit(draw)(next(batches), key))
+    batch = jax.block_until_ready(fill(batch, next(batches), key))
     # Over all batches, not their median: images are read now and then, and ahead.
     begin = time.process_time()
     for step in range(_FILLS):
-        jax.block_until_ready(fill(next(batches), jax.random.fold_in(key, step)))
+        batch = jax.block_until_ready(fill(batch, next(batches), jax.random.fold_in(key, step)))
     cpu = time.process_time() - begin
     batch_mb = _BATCH * job.config.patch.size**2 * 4 / 2**20
     return {
@@ -187,27 +192,26 @@ def _unit(metric: str) -> str:
     return next((unit for end, unit in _UNITS.items() if metric.endswith(end)), "s")
 
 
-def measure_all(workdir: Path, patients: int) -> dict[str, float]:
-    """Measures everything, each in a process of its own."""
-    found: dict[str, float] = {}
-    places = {}
-    for images in (patients, 4 * patients):
-        files, own = workdir / f"files_{images}", workdir / f"work_{images}"
-        if images == patients:
-            write_phantoms(files, patients)
-        else:
-            write_flips(files, workdir / f"files_{patients}")
-        figures = _apart("prepare", own, files)
-        places[images] = next((own / "prepared").glob("*/*"))
-        if images == patients:
-            found |= {f"prepare_{k}": v for k, v in figures.items()}
+def measure_all(workdir: Path, patients: int) -> Iterator[tuple[str, float]]:
+    """Measures everything, each in a process of its own; tells a figure as soon as it is known."""
+    files, own = (workdir / f"{kind}_{patients}" for kind in ("files", "work"))
+    write_phantoms(files, patients)
+    if own.exists():
+        shutil.rmtree(own)  # to prepare it anew
+    yield from _named("prepare", _apart("prepare", own, files))
+    place = own / "prepared"
     for feed in ("resident", "streaming"):
-        figures = _apart("feed", workdir, places[patients], feed)
-        figures |= _apart("step", workdir, places[patients], feed)
-        found |= {f"{feed}_{k}": v for k, v in figures.items()}
-    many = _apart("feed", workdir, places[4 * patients], "streaming")
-    found["streaming_of_4_times_the_images_held_mb"] = many["held_mb"]
-    return found
+        yield from _named(feed, _apart("feed", workdir, place, feed))
+        yield from _named(feed, _apart("step", workdir, place, feed))
+    more, own = (workdir / f"{kind}_{4 * patients}" for kind in ("files", "work"))
+    write_flips(more, files)
+    _apart("prepare", own, more)
+    many = _apart("feed", workdir, own / "prepared", "streaming")
+    yield "streaming_of_4_times_the_images_held_mb", many["held_mb"]
+
+
+def _named(kind: str, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    return ((f"{kind}_{metric}", value) for metric, value in figures.items())
 
 
 def main() -> None:
@@ -223,10 +227,9 @@ def main() -> None:
         print(json.dumps(MEASURES[name](Path(workdir).absolute(), Path(path).absolute(), *rest)))
         return
     wall, cpu = time.monotonic(), _cpu_s()
-    figures = measure_all(arguments.workdir.absolute(), arguments.patients)
     command = "python -m benchmarks.data_scale --record"
-    for metric, value in figures.items():
-        print(json.dumps({"case": "data_scale", "metric": metric, "value": value}))
+    for metric, value in measure_all(arguments.workdir.absolute(), arguments.patients):
+        print(json.dumps({"case": "data_scale", "metric": metric, "value": value}), flush=True)
         if arguments.record:
             record(
                 "data_scale",

@@ -13,7 +13,7 @@ from gxdistill.data.sampling import Sampler, draw_rows
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, PatchTable
 
-_AHEAD = 2  # Batches made while the device works on another.
+_AHEAD = 1  # Batches made while the device works on another.
 _NEVER = 2**31 - 1
 
 
@@ -47,7 +47,7 @@ class Streaming:
         *,
         size: int,
         batch: int,
-        cache_mb: int = 128,
+        cache_mb: int = 64,
         shard: tuple[int, int] = (0, 1),
     ):
         """Opens nothing yet.
