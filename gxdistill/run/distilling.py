@@ -102,18 +102,11 @@ def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> oute
     state = placing.copied(job, _resumed(job, folder, state))
     history.cut(int(state.step))
     measure = _monitor(job)
-    feed = placing.feed(job)
-    call, at_once = placing.program(job, loop, feed)
-    given = feed.given(outer.draws_key(job.key(Use.LOOP)), int(state.step))
+    advance = placing.stepper(job, loop, int(state.step))
     clock = Progress(job.say, "distilling", int(state.step))
     while (done := int(state.step)) < settings.outer_steps:
-        hosts.wait(f"outer step {done}")
-        parts = []
-        for _ in range(settings.steps_per_call // at_once):
-            state, part = call(state, next(given))
-            parts.append(part)
+        state, losses = advance(state)
         done += settings.steps_per_call
-        losses = np.concatenate(parts)
         if np.isfinite(losses).any():
             history.add(step=done, loss=float(losses[np.isfinite(losses)].mean()))
         clock(done, settings.outer_steps, f", loss {losses[-1]:.4f}")

@@ -1,7 +1,7 @@
 """What of a job lies on which device, and the one program that all its devices run."""
 
-from collections.abc import Iterator
-from itertools import repeat
+from collections.abc import Callable, Iterator
+from itertools import count, repeat
 from typing import Any, TypeVar
 
 import jax
@@ -10,7 +10,8 @@ import numpy as np
 
 from gxdistill import models, sharding
 from gxdistill.distill import outer
-from gxdistill.run.job import Feed, Job
+from gxdistill.run import hosts
+from gxdistill.run.job import Feed, Job, Use
 
 Tree = TypeVar("Tree")
 
@@ -29,12 +30,46 @@ def program(job: Job, loop: outer.Distiller, feed: Feed) -> tuple[jax.stages.Wra
     return jax.jit(several, donate_argnums=0, compiler_options=options, **_layout(job)), at_once
 
 
+def stepper(
+    job: Job, loop: outer.Distiller, first: int
+) -> Callable[[outer.DistillState], tuple[outer.DistillState, np.ndarray]]:
+    """Builds what takes `distill.steps_per_call` outer steps; compiled when it is first called.
+
+    Args:
+      job: whose feed and devices are used.
+      loop: the outer loop.
+      first: number of the first outer step.
+
+    Returns:
+      `state -> (state, losses)`, which takes over the place of the state.
+    """
+    feed = _feed(job)
+    jitted, at_once = program(job, loop, feed)
+    given = feed.given(outer.draws_key(job.key(Use.LOOP)), first)
+    calls = count()
+    compiled: list[jax.stages.Compiled] = []
+
+    def advance(state: outer.DistillState) -> tuple[outer.DistillState, np.ndarray]:
+        parts: list[jax.Array] = []
+        for _ in range(job.config.distill.steps_per_call // at_once):
+            one = next(given)
+            if not compiled:
+                compiled.append(jitted.lower(state, one).compile())
+            if not parts:
+                hosts.wait(f"call {next(calls)}")  # One that compiles may be far behind.
+            state, part = compiled[0](state, one)
+            parts.append(part)
+        return state, np.concatenate(parts)
+
+    return advance
+
+
 def copied(job: Job, state: outer.DistillState) -> outer.DistillState:
     """Copies a state to every device, to be given away."""
     return jax.jit(lambda state: jax.tree.map(jnp.copy, state), **_layout(job))(state)
 
 
-def feed(job: Job) -> Feed:
+def _feed(job: Job) -> Feed:
     """Makes the feed of the outer steps; what it gives lies on every device."""
     feed, mesh = job.feed(job.config.distill.batch), job.mesh
     if mesh is None:
