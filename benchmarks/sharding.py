@@ -7,63 +7,56 @@ and one program without a mesh have learned: images, labels and log learning rat
 """
 
 import argparse
+import dataclasses
 import json
 import shlex
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.record import RESULTS, record
-from gxdistill import models, sharding
-from gxdistill.distill import init, meta_gradient, outer
-from gxdistill.pytrees import Batch, Distilled
+from configs import demo
+from gxdistill.pytrees import Distilled
+from gxdistill.run import method, placing
+from gxdistill.run.job import Job
 
 COUNTS = (1, 2, 4, 8)
-_SHAPE, _CLASSES, _NETWORKS, _BATCH = (16, 16, 1), 3, 4, 32
+_NETWORKS, _BATCH = 4, 32
 
 
-def learned(devices: int | None, steps: int) -> Distilled:
-    """Distils noise by noise, which is as far from smooth as images get.
+@dataclasses.dataclass(frozen=True)
+class _Shared(Job):
+    """A job on some of the devices; on none, its program knows no mesh."""
+
+    count: int
+
+    @cached_property
+    def mesh(self) -> jax.sharding.Mesh | None:
+        """The devices."""
+        return self.shared_out(jax.devices()[: self.count]) if self.count else None
+
+
+def learned(devices: int, steps: int) -> Distilled:
+    """Distils phantoms as `configs/demo.py:smoke` does, with more networks.
 
     Args:
-      devices: how many share the work; None is a program that knows no mesh.
+      devices: how many share the work; 0 for a program that knows no mesh.
       steps: outer steps.
 
     Returns:
       What is learned, as NumPy arrays.
     """
-    mesh = sharding.make_mesh(_NETWORKS, jax.devices()[:devices]) if devices else None
-    network = models.create("convnet", shape=_SHAPE, classes=_CLASSES, width=8, depth=2)
-    step = meta_gradient.after_training(network, rule="raw", networks=_NETWORKS, mesh=mesh)
-    adam = outer.optimizer(steps, images_lr=0.05, labels_lr=0.02, rates_lr=0.02)
-    loop = outer.distiller(step, adam)
-    start = init.noise(
-        jax.random.key(0),
-        steps=2,
-        images_per_step=3,
-        shape=_SHAPE,
-        num_classes=_CLASSES,
-        epochs=2,
-        lr=0.02,
-        rule="raw",
-    )
-
-    def draw(_: jax.Array, key: jax.Array) -> Batch:
-        rows = jnp.arange(_BATCH, dtype=jnp.int32)
-        return Batch(jax.random.normal(key, (_BATCH, *_SHAPE)), rows % _CLASSES, rows)
-
-    several = outer.several_steps(loop, draw, steps)
-    if mesh:
-        where = sharding.replicated(mesh)
-        call = jax.jit(several, in_shardings=where, out_shardings=where)
-    else:
-        call = jax.jit(several)
-    state, _ = call(loop.init(start, jax.random.key(1)), jnp.zeros(()))
-    return jax.tree.map(np.asarray, state.distilled)
+    config = demo.get_config("smoke")
+    config.distill.update(init="random", networks=_NETWORKS, batch=_BATCH)
+    config.distill.update(outer_steps=steps, steps_per_call=steps)
+    job = _Shared(config, Path(), lambda _: None, devices)
+    loop, state = method.build(job)
+    state, _ = placing.stepper(job, loop, 0)(placing.copied(job, state))
+    return placing.fetch(state.distilled)
 
 
 def apart(one: Distilled, other: Distilled) -> float:
@@ -83,7 +76,7 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(arguments.devices))
     began = time.perf_counter()
-    alone = learned(None, arguments.steps)
+    alone = learned(0, arguments.steps)
     found = {
         f"max_difference_{count}": apart(alone, learned(count, arguments.steps))
         for count in arguments.devices
