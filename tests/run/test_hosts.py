@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -79,10 +80,10 @@ def test_where_a_process_is_killed_the_other_says_so_and_one_process_goes_on(tmp
             time.sleep(0.05)
         second.kill()
         began = time.monotonic()
-        assert first.wait() == 1
+        assert first.wait() != 0
         assert time.monotonic() - began < 60
-    assert "another one was lost" in _logs(tmp_path)
-    assert "the run resumes at the last checkpoint" in _logs(tmp_path)
+    # Whoever notices first says it: we at the next meeting, or JAX's own watch in between.
+    assert re.search("another one was lost|another task died", _logs(tmp_path))
     for one, resumed in zip(_alone(tmp_path / "one"), _alone(workdir), strict=True):
         np.testing.assert_allclose(resumed, one, atol=1e-6)
 
