@@ -83,8 +83,10 @@ def test_a_random_init_differs_from_step_to_step(data, batch):
     assert one[0] != other[0]
 
 
-def test_several_networks_give_the_mean_of_the_single_ones(data, batch):
-    several = jax.jit(after_training(NETWORK, rule="softmax", networks=3))(data, KEY, batch)
+@pytest.mark.parametrize("at_once", [None, 2])
+def test_several_networks_give_the_mean_of_the_single_ones(data, batch, at_once):
+    step = after_training(NETWORK, rule="softmax", networks=3, at_once=at_once)
+    several = jax.jit(step)(data, KEY, batch)
     singles = [RANDOM_INIT(data, key, batch) for key in jax.random.split(KEY, 3)]
     assert len({float(loss) for loss, _ in singles}) == 3
     _assert_close(several, jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *singles))
