@@ -53,8 +53,8 @@ def test_help_is_given_wherever_it_is_asked_for(arguments, capsys):
     said = capsys.readouterr().out
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == [
-        *("demo", "prepare", "distill", "train", "compress", "evaluate", "plan", "report"),
-        *("inspect", "verify"),
+        *("demo", "prepare", "preview", "distill", "train", "compress"),
+        *("evaluate", "plan", "report", "inspect", "verify"),
         *("sign", "diff", "export", "predict", "migrate"),
     ]
     assert max(map(len, said.splitlines())) <= 100
