@@ -9,6 +9,9 @@ from gxdistill.run import limits
 from gxdistill.run.defaults import default_config
 
 
+OPTIONAL = ("data.limit", "data.spacing")  # None reads all, and as it is.
+
+
 def _numbers(tree, at=""):
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -27,7 +30,7 @@ def _changed(name, value):
 
 def test_every_number_has_a_range():
     numbers = set(_numbers(default_config().to_dict()))
-    assert numbers | {"data.limit"} == set(limits.RANGES)
+    assert numbers | set(OPTIONAL) == set(limits.RANGES)
 
 
 @pytest.mark.parametrize("name", limits.RANGES)
@@ -39,7 +42,7 @@ def test_a_number_out_of_range_is_refused_by_name(name):
     for value in [*wrong, *([1.5] if isinstance(low, int) else [])]:
         with pytest.raises(UserError, match=f"^{name} is "):
             limits.check(_changed(name, value))
-    if name != "data.limit":  # None reads all
+    if name not in OPTIONAL:
         with pytest.raises(UserError, match=f"^{name} is None; it must be a "):
             limits.check(_changed(name, None))
 
@@ -48,6 +51,10 @@ def test_a_number_out_of_range_is_refused_by_name(name):
     ("name", "value", "may_be"),
     [
         ("data.kind", "films", "'manifest' or 'prepared' or 'phantom' or 'mnist'"),
+        ("data.burned_in", "erase", "'mask' or 'refuse' or 'keep'"),
+        ("data.fit", "stretch", "'same' or 'pad'"),
+        ("data.window", 5, "'file' or 'percentiles'"),
+        ("data.organ", 1, "a tuple"),
         ("distill.init", None, "'known' or 'random'"),
         ("distill.label_rule", "hard", "'raw' or 'softmax' or 'clipped'"),
         ("distill.started_from", "dreams", "'noise' or 'real'"),
