@@ -198,6 +198,8 @@ def shrink(pixels: np.ndarray, factor: int) -> np.ndarray:
     Returns:
       `[H / factor, W / factor]`, same dtype.
     """
+    if factor == 1:
+        return pixels
     # Not Pillow's `reduce`: it rounds off so much that a mask's tie may fall to either side.
     height, width = pixels.shape
     rows = pixels.reshape(height // factor, factor, width).sum(axis=1, dtype=np.uint32)

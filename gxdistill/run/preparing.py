@@ -27,8 +27,9 @@ _SHOWN = 3
 
 
 class _Plan(NamedTuple):
-    """What is to be written, under its own names."""
+    """What is to be written, under its own names; whether files are read, or memory is."""
 
+    from_files: bool
     entries: tuple[Entry, ...]
     bad: dict[int, Quarantined]
     parts: list[Part]
@@ -77,8 +78,8 @@ def prepare(job: Job) -> Path:
 
 
 def _plan(job: Job) -> _Plan:
-    kind = job.config.data.kind
-    if kind == "manifest":
+    from_files = job.config.data.kind == "manifest"
+    if from_files:
         found = listing(job.config)
         entries, bad, manifest, recipe = found.entries, found.bad, found.manifest, found.recipe
     else:
@@ -86,11 +87,11 @@ def _plan(job: Job) -> _Plan:
         manifest, recipe = job.source.manifest, job.source.recipe
     sites = [entry.site for entry in entries]
     names = parts.pseudonyms(job.workdir / "pseudonyms.json", sites)
-    if kind == "manifest":
+    if from_files:
         made = parts.parts_of_files(entries, recipe, tuple(job.config.data.label_names), names)
     else:
         made = parts.parts_of_cohort(job.source.cohort, names)
-    return _Plan(entries, bad, made, manifest, recipe)
+    return _Plan(from_files, entries, bad, made, manifest, recipe)
 
 
 def _written(job: Job, plan: _Plan, staging: Path) -> tuple[_Plan, dict[int, Row]]:
@@ -111,7 +112,7 @@ def _written(job: Job, plan: _Plan, staging: Path) -> tuple[_Plan, dict[int, Row
         return {line: rows[line] for line in sorted(rows) if not rows[line].reason}
 
     rows = write(plan.parts)
-    if job.config.data.kind == "manifest":
+    if plan.from_files:
         digests = {by_line[line]: row.digest for line, row in rows.items()}
         twice = duplicates(digests, "pixels")
         if twice:
@@ -185,7 +186,7 @@ def _metadata(plan: _Plan, rows: dict[int, Row], staging: Path) -> Metadata:
             for split in SPLITS
         },
         "quarantined": len(plan.bad),
-        "reading": reading.account(plan.recipe, facts),
+        "reading": reading.account(plan.recipe, facts) if plan.from_files else {},
         "levels": {split: of.tolist() for split, of in levels.items()},
         "columns": columns,
     }
