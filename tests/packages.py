@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from gxdistill import package, storage
-from gxdistill.package import content
+from gxdistill.package import content, precision
 from gxdistill.pytrees import Distilled
 
 S, E, B, H, C, K = 2, 3, 4, 8, 1, 3
@@ -68,6 +68,16 @@ def make(seed=0):
     distilled = Distilled(normal(S, B, H, H, C), normal(S, B, K), normal(S * E))
     start = {"params": {"Dense_0": {"kernel": normal(5, K), "bias": normal(K)}}}
     return package.Package(distilled, make_manifest(f"tiny{seed}"), start)
+
+
+def make_rounded(kind, seed=0):
+    """The package with its images rounded to a precision."""
+    made = make(seed)
+    images = made.distilled.images
+    grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
+    data = made.distilled.replace(images=precision.rounded(images, kind, grid))
+    manifest = {**made.manifest, "precision": kind}
+    return package.Package(data, manifest, made.start, grid=grid)
 
 
 def bits(tree):

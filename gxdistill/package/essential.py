@@ -18,7 +18,7 @@ from gxdistill.pytrees import Metadata
 MAGIC = b"gxdistill weights 1\n"
 FIELDS = (
     *("name", "purpose", "licence", "privacy", "cohort", "network", "init", "patch"),
-    *("normalisation", "class_names", "decision", "results", "proof"),
+    *("reading", "normalisation", "class_names", "decision", "results", "proof"),
 )
 _MAX_HEADER_BYTES = 1 << 20
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gxdistill import package
-from tests.packages import make
+from tests.packages import make_rounded
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -75,10 +75,17 @@ print(json.dumps({**seen, "longest_s": longest, "largest_mb": largest / 1e6, "gr
 """
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_a_harmed_package_loads_as_it_was_or_is_refused(tmp_path, count):
+@pytest.mark.parametrize(
+    ("count", "kind"),
+    [
+        (400, "float32"),
+        pytest.param(10_000, "float32", marks=pytest.mark.slow),
+        pytest.param(4000, "uint4", marks=pytest.mark.slow),
+    ],
+)
+def test_a_harmed_package_loads_as_it_was_or_is_refused(tmp_path, count, kind):
     for name, seed in (("whole.gxd", 0), ("other.gxd", 1)):
-        package.save(tmp_path / name, make(seed))
+        package.save(tmp_path / name, make_rounded(kind, seed))
     (tmp_path / "harmed").mkdir()
     paths = [tmp_path / name for name in ("whole.gxd", "other.gxd", "harmed/p.gxd")]
     done = subprocess.run(

@@ -8,21 +8,7 @@ import pytest
 from gxdistill import package
 from gxdistill.errors import UserError
 from gxdistill.package import precision
-from tests.packages import B, C, H, S, make, members, repack
-
-
-def _rounded(kind, images=None):
-    """A package with rounded images."""
-    made = make()
-    images = made.distilled.images if images is None else images
-    grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
-    images = precision.rounded(images, kind, grid)
-    return package.Package(
-        made.distilled.replace(images=images),
-        {**made.manifest, "precision": kind},
-        made.start,
-        grid=grid,
-    )
+from tests.packages import B, C, H, S, make, make_rounded, members, repack
 
 
 def _by_the_page(files, kind):
@@ -47,7 +33,7 @@ def _by_the_page(files, kind):
 
 @pytest.mark.parametrize("kind", precision.PRECISIONS)
 def test_a_rounded_package_comes_back_bit_for_bit(tmp_path, kind):
-    made, path = _rounded(kind), tmp_path / "p.gxd"
+    made, path = make_rounded(kind), tmp_path / "p.gxd"
     package.save(path, made)
     loaded = package.load(path)
     assert loaded.distilled.images.dtype == np.float32
@@ -63,7 +49,7 @@ def test_a_rounded_package_comes_back_bit_for_bit(tmp_path, kind):
 def test_fewer_bits_make_a_smaller_file(tmp_path):
     sizes = []
     for kind in precision.PRECISIONS:
-        package.save(tmp_path / kind, _rounded(kind))
+        package.save(tmp_path / kind, make_rounded(kind))
         stored = members(tmp_path / kind)
         sizes.append(
             sum(len(p) for n, p in stored.items() if n.startswith("arrays/state/images/0"))
@@ -100,7 +86,7 @@ def test_an_odd_number_of_values_fills_up_the_last_byte():
 
 
 def test_images_that_were_not_rounded_are_not_written(tmp_path):
-    made = _rounded("uint8")
+    made = make_rounded("uint8")
     for wrong in (
         dataclasses.replace(made, distilled=make().distilled),
         dataclasses.replace(made, grid=None),
@@ -126,7 +112,7 @@ def test_a_grid_that_gives_no_numbers_is_refused(tmp_path, name, value, reason):
     from gxdistill.storage import arrays
 
     path = tmp_path / "p.gxd"
-    package.save(path, _rounded("uint8"))
+    package.save(path, make_rounded("uint8"))
 
     def harm(files):
         stored = np.frombuffer(files[f"arrays/state/{name}/0.0"], "<f4").copy()
@@ -143,7 +129,7 @@ def test_a_grid_that_gives_no_numbers_is_refused(tmp_path, name, value, reason):
 
 @pytest.mark.parametrize("kind", precision.PRECISIONS)
 def test_the_lines_of_the_card_read_the_images(tmp_path, kind, monkeypatch):
-    made = _rounded(kind)
+    made = make_rounded(kind)
     package.save(tmp_path / "FILE.gxd", made)
     card = members(tmp_path / "FILE.gxd")["README.md"].decode()
     monkeypatch.chdir(tmp_path)
