@@ -24,7 +24,7 @@ RESULTS = ROOT / "benchmarks/results"
 
 # What a figure can depend on; the figures themselves and the pages that show them are not.
 _SOURCES = ("benchmarks", "configs", "gxdistill", "constraints.txt", "pyproject.toml")
-_NOT_SOURCES = (":(exclude)benchmarks/results", ":(exclude)*.md")
+_NOT_SOURCES = (":(exclude)benchmarks/results", ":(exclude)benchmarks/plots", ":(exclude)*.md")
 
 
 @dataclasses.dataclass(frozen=True)
