@@ -212,8 +212,8 @@ def plot(recorded: Sequence[Figure], folder: Path) -> Path:
     known = {network: _points(network, recorded) for network in _CHANGES}
     known = {network: points for network, points in known.items() if points}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "size", "font.size": 9}):
-        picture = Picture(figsize=(8, 3))
-        picture.subplots_adjust(0.07, 0.16, 0.98, 0.9, 0.25)
+        picture = Picture(figsize=(8, 3.4))
+        picture.subplots_adjust(0.07, 0.28, 0.98, 0.9, 0.25)
         for place, (network, points) in enumerate(known.items(), start=1):
             ax = picture.add_subplot(1, len(known), place)
             for kind, (line, colour, label) in _CURVES.items():
@@ -224,7 +224,7 @@ def plot(recorded: Sequence[Figure], folder: Path) -> Path:
             ax.set_title(network)
             ax.set_xlabel("% of the float32 bytes")
             ax.set_ylabel("balanced accuracy" if place == 1 else "")
-        picture.axes[-1].legend(fontsize=7)
+        picture.legend(*picture.axes[0].get_legend_handles_labels(), loc="lower center", ncols=4)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "accuracy_against_size.svg"
         picture.savefig(path, metadata={"Date": None})
