@@ -1,6 +1,7 @@
 import csv
 import hashlib
 import logging
+import queue
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from gxdistill.data import decoding, grey, images
 from gxdistill.data.grey import BadEntryError
 from gxdistill.data.images import quiet, read_header
 from gxdistill.errors import UserError
+from tests.data import mutating
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
 
@@ -136,6 +138,44 @@ def test_a_window_is_applied_as_pydicom_does(tmp_path, write_dicom, function, re
     low, high = (v + rescale.get("RescaleIntercept", 0) for v in (low, high))
     expected = (theirs - low) / (high - low) * 255
     np.testing.assert_allclose(read_image(tmp_path / "a.dcm"), expected, atol=0.51)
+
+
+def test_each_lossless_compression_gives_the_same_pixels(tmp_path):
+    files = mutating.dicoms(tmp_path)
+    read = {}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        read[name] = images.read_image(tmp_path / name)
+    assert len(read) == 6
+    for name, picture in read.items():
+        np.testing.assert_array_equal(picture.pixels, read["plain.dcm"].pixels, err_msg=name)
+        assert (picture.bits, picture.window) == (12, "window")
+
+
+def test_a_modality_table_is_looked_up_before_the_window(tmp_path, write_dicom):
+    table = np.linspace(0, 1, 4000) ** 3 * 4000
+    item = pydicom.Dataset()
+    item.LUTDescriptor = [4000, 0, 16]
+    item.LUTData = table.astype("<u2").tobytes()
+    item.ModalityLUTType = "US"
+    window = {"WindowCenter": 2000, "WindowWidth": 4000, "VOILUTFunction": "LINEAR_EXACT"}
+    write_dicom(tmp_path / "a.dcm", _stored(), ModalityLUTSequence=[item], **window)
+    expected = table.astype(np.uint16)[_stored()] / 4000 * 255
+    np.testing.assert_allclose(read_image(tmp_path / "a.dcm"), expected, atol=0.51)
+
+
+def test_a_decoder_that_hangs_or_crashes_is_given_up(tmp_path, monkeypatch):
+    (tmp_path / "J2K.dcm").write_bytes(mutating.dicoms(tmp_path)["JPEG2000Lossless.dcm"])
+    program = tmp_path / "hangs.py"
+    program.write_text("import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    for spoilt, seconds in ((program, 0.2), (tmp_path / "nothing.py", 60)):
+        with monkeypatch.context() as patch:
+            patch.setattr(decoding, "_idle", queue.SimpleQueue())
+            patch.setattr(decoding, "_PROGRAM", spoilt)
+            patch.setattr(decoding, "_SECONDS", seconds)
+            with pytest.raises(BadEntryError, match="their decoder crashed or took long"):
+                read_image(tmp_path / "J2K.dcm")
+    assert read_image(tmp_path / "J2K.dcm").shape == (64, 64)
 
 
 def test_a_lookup_table_comes_before_a_window(tmp_path, write_dicom):

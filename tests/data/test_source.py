@@ -90,6 +90,17 @@ def test_without_masks_the_classes_are_the_labels(folder):
     assert set(cohort.sites) == {"unknown"}
 
 
+def test_masks_that_are_missing_may_be_made(folder):
+    for row in folder.rows[:20]:
+        row["mask"] = ""
+    source = folder.read(recipe=Recipe(segment=lambda pixels: pixels > 100))
+    assert source.quarantine == ()
+    assert source.reading["segmented"] == 20
+    for i, row in enumerate(folder.rows):
+        expected = folder.pixels(row["mask"]) if row["mask"] else folder.pixels(row["image"]) > 100
+        np.testing.assert_array_equal(source.cohort.masks[i], expected)
+
+
 def test_given_splits_are_kept(folder):
     folder.columns = FIELDS
     cohort = folder.read(test_share=0.9).cohort

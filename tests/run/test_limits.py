@@ -8,7 +8,6 @@ from gxdistill.errors import UserError
 from gxdistill.run import limits
 from gxdistill.run.defaults import default_config
 
-
 OPTIONAL = ("data.limit", "data.spacing")  # None reads all, and as it is.
 
 
