@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -74,7 +75,9 @@ def averaged(
     axes = tuple(mesh.axis_names)
 
     def share(learned: Learned, keys: jax.Array, batch: Rows) -> Mean:
-        return jax.lax.pmean(fun(learned, keys, batch), axes)
+        # As one array: several sums at a time may overtake each other between processes.
+        mine, restore = ravel_pytree(fun(learned, keys, batch))
+        return restore(jax.lax.pmean(mine, axes))
 
     # Gradients are taken within `fun`: each device's own, so that JAX need not tell which differ.
     specs = P(), P(axes[0]), P(axes[1])

@@ -99,7 +99,9 @@ def from_first(tree: Tree) -> Tree:
     """Gives every process the arrays of the first; of the same shapes everywhere, and no keys."""
     if jax.process_count() == 1:
         return tree
-    return jax.tree.map(np.asarray, multihost_utils.broadcast_one_to_all(tree))
+    wait("first state")
+    # Leaf after leaf: several at a time may overtake each other.
+    return jax.tree.map(lambda leaf: np.asarray(multihost_utils.broadcast_one_to_all(leaf)), tree)
 
 
 def check_same(digest: bytes, what: str) -> None:
