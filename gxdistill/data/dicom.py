@@ -19,7 +19,7 @@ from gxdistill.errors import UserError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-_MAX_BYTES = 1 << 29  # Of a file, and of what one unpacks to: 32 bits for each of the most pixels.
+_MAX_BYTES = 1 << 28  # Of a file, and of what one unpacks to, of which pydicom makes two copies.
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _MILLIMETRES = (1e-3, 1e2)  # A spacing outside is no spacing.
 _DAMAGED = "DICOM pixels damaged, truncated or compressed in a way that no installed decoder reads"
@@ -101,6 +101,8 @@ def read_mask(path: Path, organ: Sequence[int] = ()) -> np.ndarray:
 
 def _union(dataset: "Dataset", organ: Sequence[int]) -> np.ndarray:
     """Joins the segments of a segmentation, each a frame."""
+    if _is_stream(dataset):
+        raise BadEntryError("DICOM segmentation compressed as a photograph")
     frames, height, width = int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns)
     grey.check_pixel_count(frames * height, width)
     stored = dataset.pixel_array.reshape(frames, height, width)
@@ -167,13 +169,19 @@ def _check_bytes(path: Path) -> None:
                 raise BadEntryError(f"DICOM file that unpacks to more than {_MAX_BYTES >> 20} MiB")
 
 
-def _stored(dataset: "Dataset", path: Path) -> np.ndarray:
-    from pydicom import encaps, uid
+def _is_stream(dataset: "Dataset") -> bool:
+    """Whether the pixels are of the JPEG family; all others pydicom reads by itself, in Python."""
+    from pydicom import uid
 
     syntax = dataset.file_meta.TransferSyntaxUID
+    return syntax.is_encapsulated and syntax != uid.RLELossless
+
+
+def _stored(dataset: "Dataset", path: Path) -> np.ndarray:
+    from pydicom import encaps
+
     size = dataset.Rows, dataset.Columns
-    marked = *uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes, *uid.JPEG2000TransferSyntaxes
-    if syntax not in marked:
+    if not _is_stream(dataset):
         stored = dataset.pixel_array
     else:
         _check_stream(encaps.get_frame(dataset.PixelData, 0, number_of_frames=1), size)

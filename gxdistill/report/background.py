@@ -67,11 +67,11 @@ def cohort(findings: Findings) -> Iterator[Markup]:
     yield tag("table", tag("thead", head), tag("tbody", *lines), class_="facts")
     sites = ", ".join(f"{site} ({number:,})" for site, number in known["sites"].items())
     yield tag("p", f"Images by site: {sites}.")
-    yield from _reading(known.get("reading", {}))
+    yield from _reading(known.get("reading", {}), known["quarantine"])
     yield from _quarantine(known["quarantine"])
 
 
-def _reading(reading: Metadata) -> Iterator[Markup]:
+def _reading(reading: Metadata, quarantine: Metadata) -> Iterator[Markup]:
     """Says how files became images; nothing of images that were not read from files."""
     if not reading:
         return
@@ -79,9 +79,8 @@ def _reading(reading: Metadata) -> Iterator[Markup]:
     windows = ", ".join(f"{name} ({n:,})" for name, n in reading["windows"].items())
     yield tag("p", f"Stored pixels: {bits}; brought to 8 bits: {windows}.")
     done = {"mask": "painted over", "keep": "kept", "refuse": "refused"}[reading["text"]]
-    found = count(reading["with_text"], "image")
-    if reading["text"] == "refuse":
-        found = "Images"
+    refused = sum(n for why, n in quarantine["reasons"].items() if why.startswith("burned-in text"))
+    found = count(reading["with_text"] + refused, "image")
     yield tag(
         "p",
         f"{found} with burned-in text in the border: {done}. What is faint, or over the middle, "

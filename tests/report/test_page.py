@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from gxdistill import package, report, storage
+from gxdistill.data import reading
+from gxdistill.data.reading import Facts, Recipe
 from gxdistill.errors import UserError
-from gxdistill.report import markup
+from gxdistill.report import background, markup
 from tests.report import stages
 from tests.report.stages import Page
 
@@ -242,3 +244,19 @@ def test_without_matplotlib_the_extra_is_named(workdir, monkeypatch):
 )
 def test_sizes_have_three_digits(number, text):
     assert markup.size(number) == text
+
+
+def test_how_files_were_read_is_said_and_burned_in_text_counted():
+    facts = [Facts(), Facts(12, "window", texts=2), Facts(12, "percentiles", segmented=True)]
+    none = {"reasons": {}}
+    said = "".join(background._reading(reading.account(Recipe(), facts), none))
+    assert "8 bits (1), 12 bits (2)" in said
+    assert "as stored (1), percentiles (1), window (1)" in said
+    assert "1 image with burned-in text in the border: painted over" in said
+    assert "Masks made by a segmenter: 1." in said
+    refused = {"reasons": {"burned-in text": 3, "burned-in text: its header says so": 1, "x": 9}}
+    told = reading.account(Recipe(text="refuse"), [Facts()])
+    assert "4 images with burned-in text in the border: refused" in "".join(
+        background._reading(told, refused)
+    )
+    assert list(background._reading({}, none)) == []
