@@ -1,8 +1,9 @@
 """A cohort of a hospital's size: how fast it is prepared, what its feeds give and hold in memory.
 
-    python -m benchmarks.data_scale --record    # 200 phantoms of 2048 px, and 800 images for memory
+    python -m benchmarks.data_scale --record    # 200 phantoms of 2048 px
 
-Made under --workdir: files of PNG, prepared sets (7 GB in all), kept for the next start. Each
+Made under --workdir: files of PNG and a prepared set (1.5 GB in all), kept for the next start; and,
+for its memory, a set that has each record four times. Each
 measurement is a process of its own. Rates are per second of processor time, so that they mean the
 same on a busy machine: "on 2 cores" is two processors' seconds each second.
 """
@@ -10,13 +11,14 @@ same on a busy machine: "on 2 cores" is two processors' seconds each second.
 import argparse
 import csv
 import json
+import os
 import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,16 @@ from PIL import Image
 from benchmarks.peak_memory import peak_rss_mb
 from benchmarks.record import ROOT, record
 from configs import gastric
-from gxdistill import models
-from gxdistill.data import phantom
+from gxdistill import models, storage
+from gxdistill.data import phantom, prepared
 from gxdistill.distill.losses import cross_entropy
+from gxdistill.errors import UserError
 from gxdistill.pytrees import Params
 from gxdistill.run import preparing
 from gxdistill.run.job import Job, Use
 
 _SIDE, _BATCH, _SMALL_BATCH = 2048, 256, 16
 _FILLS, _STEPS = 40, 12
-_FLIPS = {"whole": (), "mirrored": (1,), "upside_down": (0,), "turned": (0, 1)}
 
 
 def write_phantoms(folder: Path, patients: int) -> None:
@@ -55,33 +57,36 @@ def write_phantoms(folder: Path, patients: int) -> None:
     for i, name in enumerate(cohort.names):
         known = {field: getattr(cohort, column)[i] for field, column in columns.items()}
         rows.append({"image": f"{name}.png", "mask": f"{name}_mask.png", **known})
-    _write_manifest(folder, rows)
-
-
-def write_flips(folder: Path, phantoms: Path) -> None:
-    """Writes phantoms and their flipped copies, four images a patient, as plain TIFF."""
-    if (folder / "manifest.csv").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with (phantoms / "manifest.csv").open(newline="") as file:
-        listed = list(csv.DictReader(file))
-    for row in listed:
-        files = {field: Image.open(phantoms / row[field]) for field in ("image", "mask")}
-        for kind, axes in _FLIPS.items():
-            names = {field: f"{kind}_{Path(row[field]).stem}.tif" for field in files}
-            for field, image in files.items():
-                pixels = np.flip(np.asarray(image), axes)
-                Image.fromarray(pixels).save(folder / names[field])
-            rows.append({**row, **names})
-    _write_manifest(folder, rows)
-
-
-def _write_manifest(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with (folder / "manifest.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def repeat_set(place: Path, out: Path, times: int) -> None:
+    """Makes a prepared set of `times` as many records, each of which is one of another set."""
+    about, info = (
+        storage.read_json(place / name) for name in ("metadata.json", "dataset_info.json")
+    )
+    with storage.fresh_folder(out) as fresh:
+        for name in ("features.json", "label.labels.txt"):
+            shutil.copy(place / name, fresh)
+        files = {}
+        for split in info["splits"]:
+            shards = sorted(place.glob(f"*-{split['name']}.*")) * times
+            for i, shard in enumerate(shards):
+                stem = shard.name.partition(".")[0]
+                name = f"{stem}.array_record-{i:05d}-of-{len(shards):05d}"
+                os.link(shard, fresh / name)
+                files[name] = about["files"][shard.name]
+            split["shardLengths"] *= times
+            split["numBytes"] = str(times * int(split["numBytes"]))
+        for column in about["columns"].values():
+            for split, values in column.items():
+                column[split] = values * times
+        (fresh / "dataset_info.json").write_text(storage.json_text(info))
+        sealed = storage.seal(about | {"files": files})
+        (fresh / "metadata.json").write_text(storage.json_text(sealed))
 
 
 def _job(workdir: Path, path: Path, **data: Any) -> Job:
@@ -119,8 +124,10 @@ def measure_feed(workdir: Path, place: Path, feed: str) -> dict[str, float]:
     # Each in the memory of the last, as the steps of one program: to ask the system for 90 MB anew
     # takes longer than to fill them.
     fill = jax.jit(lambda _, *feed: draw(*feed), donate_argnums=0, keep_unused=True)
-    batch = jax.block_until_ready(jax.jit(draw)(next(batches), key))
-    batch = jax.block_until_ready(fill(batch, next(batches), key))
+    first = next(batches)
+    shapes = jax.eval_shape(draw, first, key)
+    batch = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
+    batch = jax.block_until_ready(fill(batch, first, key))
     # Over all batches, not their median: images are read now and then, and ahead.
     begin = time.process_time()
     for step in range(_FILLS):
@@ -177,6 +184,7 @@ MEASURES: dict[str, Callable[..., dict[str, float]]] = {
     "feed": measure_feed,
     "step": measure_step,
 }
+STAGES = ("prepare", "resident", "streaming", "repeated")
 _UNITS = {"_mb": "MiB", "_patches": "patches", "images": "images", "ratio": "1"}
 
 
@@ -192,22 +200,25 @@ def _unit(metric: str) -> str:
     return next((unit for end, unit in _UNITS.items() if metric.endswith(end)), "s")
 
 
-def measure_all(workdir: Path, patients: int) -> Iterator[tuple[str, float]]:
-    """Measures everything, each in a process of its own; tells a figure as soon as it is known."""
-    files, own = (workdir / f"{kind}_{patients}" for kind in ("files", "work"))
-    write_phantoms(files, patients)
-    if own.exists():
-        shutil.rmtree(own)  # to prepare it anew
-    yield from _named("prepare", _apart("prepare", own, files))
+def measure(stage: str, workdir: Path, patients: int) -> Iterator[tuple[str, float]]:
+    """Measures one of `STAGES`; tells a figure as soon as it is known."""
+    own, more = workdir / f"work_{patients}", workdir / f"repeated_{patients}"
     place = own / "prepared"
-    for feed in ("resident", "streaming"):
-        yield from _named(feed, _apart("feed", workdir, place, feed))
-        yield from _named(feed, _apart("step", workdir, place, feed))
-    more, own = (workdir / f"{kind}_{4 * patients}" for kind in ("files", "work"))
-    write_flips(more, files)
-    _apart("prepare", own, more)
-    many = _apart("feed", workdir, own / "prepared", "streaming")
-    yield "streaming_of_4_times_the_images_held_mb", many["held_mb"]
+    if stage == "prepare":
+        if own.exists():
+            shutil.rmtree(own)
+        yield from _named(stage, _apart("prepare", own, workdir / f"files_{patients}"))
+    elif stage == "repeated":
+        latest = prepared.find_version(place)
+        if latest is None:
+            raise UserError(f"{place} holds no set yet. Measure `prepare` first.")
+        if not more.exists():
+            repeat_set(latest, more, 4)
+        figures = _apart("feed", workdir, more, "streaming")
+        yield "streaming_of_4_times_the_images_held_mb", figures["held_mb"]
+    else:
+        yield from _named(stage, _apart("feed", workdir, place, stage))
+        yield from _named(stage, _apart("step", workdir, place, stage))
 
 
 def _named(kind: str, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
@@ -221,25 +232,28 @@ def main() -> None:
     parser.add_argument("--patients", type=int, default=200)
     parser.add_argument("--only", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--measure", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     if arguments.only:
         name, workdir, path, *rest = arguments.only
         print(json.dumps(MEASURES[name](Path(workdir).absolute(), Path(path).absolute(), *rest)))
         return
-    wall, cpu = time.monotonic(), _cpu_s()
-    command = "python -m benchmarks.data_scale --record"
-    for metric, value in measure_all(arguments.workdir.absolute(), arguments.patients):
-        print(json.dumps({"case": "data_scale", "metric": metric, "value": value}), flush=True)
-        if arguments.record:
-            record(
-                "data_scale",
-                metric,
-                value,
-                unit=_unit(metric),
-                command=command,
-                cpu_s=_cpu_s() - cpu,
-                wall_s=time.monotonic() - wall,
-            )
+    workdir = arguments.workdir.absolute()
+    write_phantoms(workdir / f"files_{arguments.patients}", arguments.patients)
+    for stage in arguments.measure:
+        wall, cpu = time.monotonic(), _cpu_s()
+        for metric, value in measure(stage, workdir, arguments.patients):
+            print(json.dumps({"case": "data_scale", "metric": metric, "value": value}), flush=True)
+            if arguments.record:
+                record(
+                    "data_scale",
+                    metric,
+                    value,
+                    unit=_unit(metric),
+                    command=f"python -m benchmarks.data_scale --measure {stage} --record",
+                    cpu_s=_cpu_s() - cpu,
+                    wall_s=time.monotonic() - wall,
+                )
 
 
 if __name__ == "__main__":

@@ -60,11 +60,20 @@ TABLES = {
             )
         ),
     ),
+    "data_counts": Table(
+        cases=("data_scale",),
+        metrics=tuple(
+            f"prepare_{name}"
+            for name in (
+                "images",
+                *("irrelevant_patches", "non_gastritis_patches", "gastritis_patches"),
+            )
+        ),
+    ),
     "data_scale": Table(
         cases=("data_scale",),
         metrics=(
-            *(f"prepare_{name}" for name in ("images", "images_per_s_of_2_cores")),
-            *(f"prepare_{name}_patches" for name in ("irrelevant", "non_gastritis", "gastritis")),
+            "prepare_images_per_s_of_2_cores",
             *(
                 f"{feed}_{metric}"
                 for feed in ("resident", "streaming")

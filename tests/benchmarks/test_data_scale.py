@@ -1,28 +1,26 @@
-import csv
+import os
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks import data_scale
+from gxdistill.data import prepared
+from gxdistill.run import preparing
 from tests import jobs
 
 
-def test_flipped_copies_make_four_images_of_one(tmp_path):
-    jobs.write_cohort(tmp_path / "once", side=16)
-    data_scale.write_flips(tmp_path / "four", tmp_path / "once")
-    with (tmp_path / "four/manifest.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 4 * 8
-    assert len({row["patient"] for row in rows}) == 8
-    for field in ("image", "mask"):
-        original = np.asarray(
-            Image.open(tmp_path / "once" / ("0.png", "0_mask.png")[field == "mask"])
-        )
-        found = [np.asarray(Image.open(tmp_path / "four" / row[field])) for row in rows[:4]]
-        for copy, turned in zip(found, (original, np.fliplr(original)), strict=False):
-            np.testing.assert_array_equal(copy, turned)
-        np.testing.assert_array_equal(found[3], np.rot90(original, 2))
+def test_a_set_is_repeated(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    jobs.write_cohort(tmp_path / "files")
+    given = {"data__kind": "manifest", "data__path": str(tmp_path / "files")}
+    once = preparing.prepare(jobs.make(tmp_path / "work", **given))
+    data_scale.repeat_set(once, tmp_path / "many", 3)
+    one, many = (prepared.read_prepared(path).cohort for path in (once, tmp_path / "many"))
+    assert len(many.images) == 3 * len(one.images)
+    for split in ("train", "test"):
+        own, repeated = (of.select(of.splits == split) for of in (one, many))
+        np.testing.assert_array_equal(repeated.images, np.tile(own.images, (3, 1, 1, 1)))
+        np.testing.assert_array_equal(repeated.patients, np.tile(own.patients, 3))
 
 
 @pytest.mark.parametrize(
