@@ -93,6 +93,8 @@ def _tpu(target: Target) -> list[jax.Device]:
 
     # Without it the compiler looks for a machine with TPUs for minutes.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # Nor is a TPU held: several plans may be made at a time.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     return topologies.get_topology_desc(platform="tpu", topology_name=target.topology).devices
 
 
