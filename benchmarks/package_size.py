@@ -123,7 +123,7 @@ def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
     size = bytes_of(dense)
 
     def point(kind: str, share: float, params: Params, count: int) -> Point:
-        accuracies = (essential.balanced(job, params, split) for split in ("test", "train"))
+        accuracies = (compressing.balanced(job, params, split) for split in ("test", "train"))
         found = Point(kind, share, count / size, *accuracies)
         job.say(str(found))
         return found
@@ -155,7 +155,7 @@ def replay(job: Job) -> dict[str, float]:
         for data in (whole, package.load(small).distilled)
     ]
     params = [jax.tree.map(lambda leaf: leaf[0], stacked) for stacked in networks]
-    before, after = (essential.balanced(job, one, "test") for one in params)
+    before, after = (compressing.balanced(job, one, "test") for one in params)
     size = package.size_bytes(small)
     return {"ratio": size / bytes_of(params[0]), "bytes": size, "before": before, "after": after}
 

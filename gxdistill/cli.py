@@ -111,13 +111,11 @@ def _distill(flags: _Flags) -> None:
 
 
 def _compress(flags: _Flags) -> None:
-    from gxdistill.run import compressing
+    from gxdistill.run import compressing, essential
 
-    if flags.max_loss is None:
-        raise UserError(
-            "--max-loss is missing. Say how many points may be lost, as --max-loss=0.2."
-        )
-    compressing.compress(flags.job, flags.max_loss)
+    if flags.max_loss is None or not flags.max_loss >= 0:
+        raise UserError("--max-loss must say how many points may be lost, as --max-loss=0.2.")
+    (essential if flags.weights else compressing).compress(flags.job, flags.max_loss)
 
 
 def _train(flags: _Flags) -> None:

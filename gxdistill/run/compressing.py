@@ -1,6 +1,7 @@
 """Fewer bytes for the same network: packages of rounded images, and essential weights."""
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -10,12 +11,13 @@ import numpy as np
 from gxdistill import metrics, models, package
 from gxdistill.distill import outer, synthesis
 from gxdistill.package import precision
-from gxdistill.pytrees import Distilled, Params
+from gxdistill.pytrees import Distilled, Network, Params
 from gxdistill.run import distilling, method
 from gxdistill.run.job import Job, Use
 
 COMPRESSED = "compressed.gxd"
-_ROUNDED = sorted(precision.PRECISIONS, key=lambda kind: "uint4 uint8 bfloat16 float32".index(kind))
+_FEWEST_FIRST = ("uint4", "uint8", "bfloat16", "float32")
+_AT_ONCE = 300  # Patches of one forward pass.
 
 
 def compress(job: Job, max_loss: float) -> Path:
@@ -36,7 +38,7 @@ def compress(job: Job, max_loss: float) -> Path:
     distilling.check_same(job)
     content = package.load(job.workdir / "package.gxd")
     whole = accuracy(job, content.distilled)
-    for kind in _ROUNDED:
+    for kind in _FEWEST_FIRST:
         data, grid = rounded(job, content.distilled, kind)
         loss = 100 * (whole - accuracy(job, data))
         job.say(f"images as {kind}: {loss:.2f} points of balanced accuracy lost")
@@ -51,22 +53,24 @@ def compress(job: Job, max_loss: float) -> Path:
 
 def accuracy(job: Job, distilled: Distilled) -> float:
     """Balanced accuracy over training patches of the networks that the data train, on average."""
-    networks = distilling.replayed(job, distilled, job.config.evaluate.networks, job.key(Use.FRESH))
-    return float(np.mean(balanced(job, networks)))
+    count = 1 if job.known else job.config.evaluate.networks
+    networks = distilling.replayed(job, distilled, count, job.key(Use.FRESH))
+    each = (jax.tree.map(lambda leaf, i=i: leaf[i], networks) for i in range(count))
+    return float(np.mean([balanced(job, params, "train") for params in each]))
 
 
-def balanced(job: Job, networks: Params) -> list[float]:
-    """Balanced accuracy of each of R networks over one draw of training patches."""
-    pool = job.sample("train", job.config.compress.patches, job.key(Use.COMPRESS))
-    apply = jax.jit(
-        lambda networks: jax.lax.map(
-            lambda p: job.network.apply(p, pool.images).argmax(-1), networks
-        )
-    )
-    labels = np.asarray(pool.labels)
-    return [
-        metrics.balanced_accuracy(one, labels, job.classes) for one in np.asarray(apply(networks))
-    ]
+def balanced(job: Job, params: Params, split: str) -> float:
+    """Measures a network's balanced accuracy over one balanced draw of a split's patches."""
+    pool = job.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
+    apply = _applied(job.network)
+    parts = np.array_split(np.asarray(pool.images), -(-len(pool.labels) // _AT_ONCE))
+    found = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
+    return metrics.balanced_accuracy(found, np.asarray(pool.labels), job.classes)
+
+
+@cache  # Compiled programs belong to the object.
+def _applied(network: Network) -> jax.stages.Wrapped:
+    return jax.jit(network.apply)
 
 
 def rounded(job: Job, data: Distilled, kind: str) -> tuple[Distilled, precision.Grid | None]:

@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from gxdistill import baselines, metrics, package, weights
+from gxdistill import baselines, package, weights
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Network, Params
 from gxdistill.run import distilling, proving
 from gxdistill.run.assessing import for_package
+from gxdistill.run.compressing import balanced
 from gxdistill.run.job import Feed, Job, Use
 
 PRIVACY = (
@@ -131,17 +131,3 @@ def _manifest(job: Job, start: Params, codes: weights.Codes) -> dict[str, Any]:
             job.network, lambda start: weights.restored(start, codes), start, job.shape
         ),
     }
-
-
-def balanced(job: Job, params: Params, split: str) -> float:
-    """Measures balanced accuracy over a balanced draw of a split's patches."""
-    pool = job.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
-    apply = _applied(job.network)
-    parts = np.array_split(np.asarray(pool.images), -(-len(pool.labels) // 300))
-    found = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
-    return metrics.balanced_accuracy(found, np.asarray(pool.labels), job.classes)
-
-
-@cache
-def _applied(network: Network) -> jax.stages.Wrapped:
-    return jax.jit(network.apply)

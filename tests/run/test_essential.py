@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gxdistill import package, weights
+from gxdistill import cli, package, weights
 from gxdistill.errors import UserError
 from gxdistill.package import essential as files
 from gxdistill.run import essential, predicting, receiving
@@ -37,6 +37,16 @@ def test_essential_weights_are_small_and_give_the_network_bit_for_bit(written):
         jax.tree.leaves(found), jax.tree.leaves(start), coded.steps, coded.values, strict=True
     ):
         np.testing.assert_array_equal(one, np.asarray(before) + step * value.astype(np.float32))
+
+
+def test_the_command_writes_them(written, tmp_path, capsys):
+    _, path, _ = written
+    settings = ["--config.compress.steps=4", "--config.compress.patches=60"]
+    config = f"--config={jobs.ROOT}/configs/demo.py:smoke"
+    given = [config, *settings, f"--workdir={tmp_path / 'job'}", "--max-loss=100", "--weights"]
+    cli.main(["compress", *given])
+    assert "essential weights: " in capsys.readouterr().err
+    assert (tmp_path / "job/weights.gxw").read_bytes() == path.read_bytes()
 
 
 def test_what_is_kept_of_a_network_is_what_it_learned(written):
