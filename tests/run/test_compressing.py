@@ -74,7 +74,7 @@ def test_the_command_wants_a_bound_and_a_package(workdir, tmp_path):
     config = f"--config={jobs.ROOT}/configs/demo.py:smoke"
     for arguments, reason in (
         ([], "--max-loss must say how many points"),
-        (["--max-loss=-1"], "--max-loss must say how many"),
+        (["--max-loss=-1"], "is not a non-negative number"),
         (["--max-loss=nan"], "--max-loss must say how many"),
         (["--max-loss=x"], "max-loss"),
         (["--max-loss=1", "--config.seed=9"], "holds a run with other settings"),
