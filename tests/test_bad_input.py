@@ -61,6 +61,7 @@ MANIFEST = {
     "class_names": ["irrelevant", "non-gastritis", "gastritis"],
     "precision": "float32",
     "proof": None,
+    "reading": None,
     "decision": {"rule": "counts", "tau": 0.5, "networks": 1},
     "results": {},
     "privacy": "No guarantee.",

@@ -145,7 +145,7 @@ def test_a_setting_is_changed_by_a_flag_and_the_folder_is_named_by_the_config(tm
     assert "'train': {'irrelevant': 84, 'non-gastritis': 42, 'gastritis': 42}" in said.err
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine"]
     assert sorted(path.name for path in (tmp_path / "runs/mine").iterdir()) == [
-        *("cohort.json", "leaks.csv", "prepared", "pseudonyms.json", "quarantine.csv")
+        *("cohort.json", "leaks.csv", "prepared", "pseudonyms.json")
     ]
 
 

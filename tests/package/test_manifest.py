@@ -166,7 +166,8 @@ def test_a_package_of_version_1_is_written_anew(tmp_path):
 def test_a_package_of_version_2_is_read(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 2}
-        del manifest["precision"], manifest["proof"], manifest["distillation"]["inner"]
+        del manifest["precision"], manifest["proof"], manifest["reading"]
+        del manifest["distillation"]["inner"]
         files["manifest.json"] = json.dumps(manifest).encode()
 
     before = package.load(copy)

@@ -82,6 +82,7 @@ def make_manifest(class_names, results, **changes):
         "class_names": list(class_names),
         "precision": "float32",
         "proof": None,
+        "reading": None,
         "decision": {"rule": "counts", "tau": 0.43, "networks": 1},
         "results": results,
         "privacy": "No guarantee & no promise.",
