@@ -71,7 +71,7 @@ def devices(target: Target) -> list[jax.Device]:
     """Returns devices to compile for; they cannot compute, except a CPU.
 
     Raises:
-      UserError: the compiler is not installed, or does not know the target.
+      UserError: the compiler is not installed.
     """
     if target.platform == "cpu":
         return jax.devices("cpu")[:1]
