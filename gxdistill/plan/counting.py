@@ -117,7 +117,7 @@ def traffic(text: str, unknown: float = 1.0) -> Traffic:
             elif kind not in _FREE and not kind.endswith("-done"):
                 moved += _moved(operation, by_name, computations)
                 if kind.removesuffix("-start") in _SENDING:
-                    sent += sum(_bytes(by_name[o].result) for o in operation.operands)
+                    sent += sum(_bytes(by_name[o].result, fast=True) for o in operation.operands)
         return Traffic(moved, sent)
 
     return of(entry)
@@ -159,11 +159,11 @@ def _turns(operation: _Operation, unknown: float) -> float:
     return int(known[1]) if known else unknown
 
 
-def _bytes(result: str) -> float:
-    """Adds up the arrays of a type; those in a chip's own fast memory, S(1), count nothing."""
+def _bytes(result: str, *, fast: bool = False) -> float:
+    """Adds up the arrays of a type; with `fast` also those in a chip's own fast memory, S(1)."""
     total = 0.0
     for dtype, shape, layout in _ARRAY.findall(result):
-        if "S(1)" not in layout:
+        if fast or "S(1)" not in layout:
             total += math.prod(map(int, filter(None, shape.split(",")))) * _BITS.get(dtype, 0) / 8
     return total
 

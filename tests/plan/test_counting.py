@@ -99,3 +99,5 @@ ENTRY %main (a: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
 }
 """.replace("TURNS", '"known_trip_count":{"n":"3"}')
     assert counting.traffic(text) == counting.Traffic(moved=3 * 256, sent=3 * 128)
+    in_fast_memory = text.replace("T(8,128)", "T(8,128)S(1)")
+    assert counting.traffic(in_fast_memory) == counting.Traffic(moved=0, sent=3 * 128)
