@@ -111,7 +111,7 @@ def traffic(text: str, unknown: float = 1.0) -> Traffic:
             if kind in ("while", "call", "conditional", "async-start"):
                 called = _called(operation, "body|to_apply|calls|true_computation")
                 inner = [of(other) for other in called if other in computations]
-                turns = _turns(operation, unknown) if kind == "while" else 1
+                turns = _turns(operation, computations, unknown) if kind == "while" else 1
                 moved += turns * sum(one.moved for one in inner)
                 sent += turns * sum(one.sent for one in inner)
             elif kind not in _FREE and not kind.endswith("-done"):
@@ -154,9 +154,16 @@ def _called(operation: _Operation, role: str) -> list[str]:
     return re.findall(rf"\b(?:{role})=%?([\w.-]+)", operation.rest)
 
 
-def _turns(operation: _Operation, unknown: float) -> float:
+def _turns(
+    operation: _Operation, computations: dict[str, list[_Operation]], unknown: float
+) -> float:
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
-    return int(known[1]) if known else unknown
+    if known:
+        return int(known[1])
+    # A TPU's compiler does not tell; but a count that is fixed stands alone in the condition.
+    conditions = (computations.get(name, []) for name in _called(operation, "condition"))
+    ends = [o.inside for o in next(conditions, []) if o.kind == "constant"]
+    return int(ends[0]) if len(ends) == 1 and ends[0].isdigit() else unknown
 
 
 def _bytes(result: str, *, fast: bool = False) -> float:

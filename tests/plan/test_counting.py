@@ -101,3 +101,15 @@ ENTRY %main (a: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
     assert counting.traffic(text) == counting.Traffic(moved=3 * 256, sent=3 * 128)
     in_fast_memory = text.replace("T(8,128)", "T(8,128)S(1)")
     assert counting.traffic(in_fast_memory) == counting.Traffic(moved=0, sent=3 * 128)
+    condition = """
+%cond (q: (s32[], f32[8,4])) -> pred[] {
+  %q = (s32[], f32[8,4]{1,0}) parameter(0)
+  %j = s32[] get-tuple-element(%q), index=0
+  %end = s32[]{:T(128)} constant(5)
+  ROOT %lt = pred[] compare(%j, %end), direction=LT
+}
+
+ENTRY"""
+    told = text.replace("backend_config", "condition=%cond, metadata").replace("\nENTRY", condition)
+    told = told.replace("known_trip_count", "nothing")
+    assert counting.traffic(told).sent == 5 * 128
