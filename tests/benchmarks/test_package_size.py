@@ -6,7 +6,9 @@ import pytest
 from benchmarks import package_size
 from benchmarks.package_size import Point
 from benchmarks.record import read, record
+from benchmarks.scaling import PLOTS
 from tests import toy
+from tests.plots import texts
 
 POINTS = [
     Point("dense", 1.0, 1.0, 0.80, 0.82),
@@ -67,3 +69,8 @@ def test_recorded_points_are_drawn(tmp_path):
     for word in ("lenet", "plain 8 bits", "difference to the seeded start", "balanced accuracy"):
         assert word in text
     assert "resnet18" not in text
+
+
+def test_the_plot_shows_what_is_recorded(tmp_path):
+    drawn = package_size.plot(read(), tmp_path)
+    assert texts(PLOTS / drawn.name) == texts(drawn)

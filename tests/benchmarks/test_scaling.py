@@ -1,4 +1,3 @@
-import re
 import sys
 
 import numpy as np
@@ -7,6 +6,7 @@ import pytest
 from benchmarks import outer_step, scaling
 from benchmarks.record import Figure, read
 from gxdistill.errors import UserError
+from tests.plots import texts
 
 _COMMON = {
     "std": None,
@@ -32,10 +32,6 @@ def _figures(axis, scale=1.0):
     ]
 
 
-def _texts(path):
-    return re.findall(r"<text[^>]*>([^<]*)</text>", path.read_text("utf-8"))
-
-
 def test_a_line_is_fitted():
     start, slope, fit = scaling.line([1, 2, 4], [3.0, 5.0, 9.0])
     np.testing.assert_allclose((start, slope, fit), (1, 2, 1), atol=1e-12)
@@ -48,11 +44,11 @@ def test_the_latest_figures_are_drawn(name, tmp_path):
     axis = scaling.AXES[name]
     figures = [*_figures(axis, scale=7), *_figures(axis)]
     path = scaling.plot(name, figures, tmp_path / "plots")
-    texts = _texts(path)
+    found = texts(path)
     for setting in axis.settings:
-        assert f"{0.2 + 0.01 * axis.place(setting):.3g}" in texts
-    assert texts.count(axis.label) == 2
-    assert any(text.startswith("CPU seconds: 0.2 + 0.01 x, R² 1.000") for text in texts)
+        assert f"{0.2 + 0.01 * axis.place(setting):.3g}" in found
+    assert found.count(axis.label) == 2
+    assert any(text.startswith("CPU seconds: 0.2 + 0.01 x, R² 1.000") for text in found)
     before = path.read_bytes()
     assert scaling.plot(name, figures, tmp_path / "plots").read_bytes() == before
 
@@ -79,7 +75,9 @@ def test_the_command_measures_its_setting(monkeypatch):
     assert seen == [(setting, 3)]
 
 
-@pytest.mark.parametrize("path", sorted(scaling.PLOTS.glob("*.svg")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(scaling.PLOTS.glob("cost_*.svg")), ids=lambda path: path.stem
+)
 def test_the_plots_show_what_is_recorded(path, tmp_path):
     name = path.stem.removeprefix("cost_against_")
-    assert _texts(path) == _texts(scaling.plot(name, read(), tmp_path))
+    assert texts(path) == texts(scaling.plot(name, read(), tmp_path))
