@@ -47,7 +47,7 @@ class Streaming:
         *,
         size: int,
         batch: int,
-        cache_mb: int = 64,
+        cache_mb: int = 32,
         shard: tuple[int, int] = (0, 1),
     ):
         """Opens nothing yet.

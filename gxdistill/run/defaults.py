@@ -40,7 +40,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.leaks.site = "allow"
     config.data.feed = "auto"  # or "resident", "streaming": where training images are kept
     config.data.resident_mb = 2048  # most that "auto" keeps on a CPU; of others half their memory
-    config.data.cache_mb = 64  # of images in memory while streaming
+    config.data.cache_mb = 32  # of images in memory while streaming
 
     config.sampling = ml_collections.ConfigDict()  # of real patches
     config.sampling.classes = ()  # weight of each class; none: all the same
