@@ -33,7 +33,15 @@ RESERVED = {
 }
 
 # Costly or optional: imported inside the functions that need them.
-HEAVY = {"dp_accounting", "flwr", "grain", "matplotlib", "pydicom", "tensorflow_datasets"}
+HEAVY = {
+    "array_record",
+    "dp_accounting",
+    "flwr",
+    "grain",
+    "matplotlib",
+    "pydicom",
+    "tensorflow_datasets",
+}
 
 DISK = ("data", "package", "checkpoint", "storage", "plan", "report", "run", "segmentation.server")
 DISK_MODULES = {"http", "shutil", "socket", "tarfile", "tempfile", "urllib", "zipfile"}

