@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from gxdistill import storage
+from gxdistill.data.builder import tfds as import_tfds
 from gxdistill.distill.init import targets
 from gxdistill.errors import UserError
 from gxdistill.package.content import CARD, MANIFEST, Package
@@ -161,13 +162,7 @@ def _tfds_builder(tfds: Any, content: _Content) -> type:
 
 
 def _tfds(content: _Content, path: Path) -> None:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UserError(
-            "The library tensorflow-datasets is not installed. Install it by "
-            "`pip install 'gxdistill[tfds]'`."
-        ) from error
+    tfds = import_tfds()
     one_file = tfds.download.DownloadConfig(num_shards=1)
     with storage.fresh_folder(path) as folder, contextlib.redirect_stdout(io.StringIO()):
         tfds.disable_progress_bar()

@@ -166,10 +166,15 @@ class Job:
         """The patches of the splits "train" and "test" by the area rule."""
         return {"train": self._table(self.training), "test": self._table(self.test)}
 
-    def _table(self, cohort: Cohort) -> PatchTable:
+    def by_area(self, cohort: Cohort) -> PatchTable:
+        """Lists the patches of a cohort that the area rule keeps, of any classes or none.
+
+        Raises:
+          UserError: the settings of `patch` do not fit the images.
+        """
         patch = self.config.patch
         try:
-            table = patching.patch_table(
+            return patching.patch_table(
                 cohort,
                 patch.size,
                 patch.stride,
@@ -179,6 +184,9 @@ class Job:
             )
         except ValueError as error:
             raise UserError(f"patch: {error}") from error
+
+    def _table(self, cohort: Cohort) -> PatchTable:
+        patch, table = self.config.patch, self.by_area(cohort)
         counts = np.bincount(table.label, minlength=self.classes)
         for name, count in zip(cohort.class_names, counts, strict=True):
             if count == 0:

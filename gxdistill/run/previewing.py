@@ -10,7 +10,6 @@ import numpy as np
 from gxdistill import patching, storage
 from gxdistill.data import images, reading
 from gxdistill.data.grey import BadEntryError
-from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, PatchTable
 from gxdistill.report import pictures
 from gxdistill.report.markup import Markup, by, count, join, tag
@@ -109,21 +108,10 @@ def _patches(job: Job, one: _Shown, labels: Sequence[str]) -> tuple[PatchTable, 
     mask = None if one.mask is None else one.mask[None]
     label = np.array([one.label], np.int32)
     cohort = Cohort(one.image[None, ..., None], mask, label, text, text, text, text, tuple(labels))
-    try:
-        corners = patching.patch_corners(
-            one.image.shape, patch.size, patch.stride, border=patch.border
-        )
-        table = patching.patch_table(
-            cohort,
-            patch.size,
-            patch.stride,
-            irrelevant_below=patch.irrelevant_below,
-            inside_above=patch.inside_above,
-            border=patch.border,
-        )
-    except ValueError as error:
-        raise UserError(f"patch: {error}") from error
-    return table, corners
+    table = job.by_area(cohort)  # Refuses what no grid fits.
+    return table, patching.patch_corners(
+        one.image.shape, patch.size, patch.stride, border=patch.border
+    )
 
 
 def _figure(job: Job, one: _Shown, colours: dict[str, str], labels: Sequence[str]) -> Markup:
