@@ -128,6 +128,7 @@ def measure_feed(workdir: Path, place: Path, feed: str) -> dict[str, float]:
     shapes = jax.eval_shape(draw, first, key)
     batch = jax.tree.map(lambda of: jnp.zeros(of.shape, of.dtype), shapes)
     batch = jax.block_until_ready(fill(batch, first, key))
+    del first  # would be held beside what the feed holds
     # Over all batches, not their median: images are read now and then, and ahead.
     begin = time.process_time()
     for step in range(_FILLS):

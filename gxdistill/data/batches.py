@@ -112,4 +112,7 @@ def draw_batch(
     rows = draw_rows(feed.sampler, key, batch)
     chosen = jax.tree.map(lambda column: column[rows], feed.sampler.table)
     pixels = gather_patches(feed.images, chosen.image, chosen.row, chosen.col, size=size)
+    # Apart from the arithmetic: XLA on CPUs would make of both one loop, four times as slow, and
+    # turn the batch's axes round for it.
+    pixels = jax.lax.optimization_barrier(pixels)
     return Batch(normalise(pixels), chosen.label, chosen.patient)

@@ -109,11 +109,22 @@ def draw_rows(sampler: Sampler, key: jax.Array, batch: int) -> jax.Array:
       Rows of `sampler.table`, `[N]` int32, by turns of the classes.
     """
     classes = _turns(sampler.shares, batch)
-    group_key, row_key = jax.random.split(key)
-    lows, highs = sampler.lows[classes], sampler.highs[classes]
-    part = jax.random.randint(group_key, (batch,), lows, highs)
+    # One call for all bits: a compiled generator takes more memory than what it draws.
+    group_bits, row_bits = jax.random.bits(key, (2, batch), jnp.uint32)
+    low = sampler.lows[classes]
+    part = low + _below(group_bits, sampler.highs[classes] - low)
     group = jnp.searchsorted(sampler.ends, part, side="right")
-    return sampler.starts[group] + jax.random.randint(row_key, (batch,), 0, sampler.counts[group])
+    return sampler.starts[group] + _below(row_bits, sampler.counts[group])
+
+
+def _below(bits: jax.Array, bound: jax.Array) -> jax.Array:
+    """Scales 32 random bits to an integer from 0 to below `bound`: the product's upper half."""
+    upper, lower = bits >> 16, bits & 0xFFFF
+    bound = bound.astype(jnp.uint32)
+    bound_upper, bound_lower = bound >> 16, bound & 0xFFFF
+    middle = upper * bound_lower + (lower * bound_lower >> 16)
+    carried = lower * bound_upper + (middle & 0xFFFF)
+    return (upper * bound_upper + (middle >> 16) + (carried >> 16)).astype(jnp.int32)
 
 
 def _turns(shares: jax.Array, batch: int) -> jax.Array:

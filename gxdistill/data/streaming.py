@@ -71,9 +71,10 @@ class Streaming:
         self._table = PatchTable(*map(np.asarray, sampler.table))
         self._sampler, self._labels = sampler, cohort.labels
         self._mine = slice(index * batch // count, (index + 1) * batch // count)
-        kept = max(2, (cache_mb << 20) * len(cohort.images) // cohort.images.nbytes)
+        n = len(cohort.images)
+        kept = min(max(2, (cache_mb << 20) * n // cohort.images.nbytes), n)
         self._window = kept / 2  # Classes drift apart by a few images, and the rest is for that.
-        self._image = functools.lru_cache(int(kept))(cohort.images.__getitem__)
+        self._image = _Latest(cohort.images, int(kept))
         self._plan = functools.lru_cache(2)(self._make_plan)
 
     @property
@@ -158,9 +159,37 @@ class Streaming:
         return turns
 
 
+class _Latest:
+    """Keeps the images that were asked for last.
+
+    In one block of memory, made once: between the batches that come and go, images one by one would
+    leave gaps of which neither is served.
+    """
+
+    def __init__(self, images: np.ndarray, count: int):
+        self._images, self._count = images, count
+        self._places: dict[int, int] = {}  # Of each image in the block, the latest last.
+
+    @functools.cached_property
+    def _block(self) -> np.ndarray:
+        return np.empty((self._count, *self._images.shape[1:]), self._images.dtype)
+
+    def __call__(self, row: int) -> np.ndarray:
+        """Returns an image, which stays as it is until others are asked for."""
+        if row in self._places:
+            place = self._places.pop(row)
+        else:
+            image, place = self._images[row], len(self._places)
+            if place == self._count:
+                place = self._places.pop(next(iter(self._places)))
+            self._block[place] = image
+        self._places[row] = place
+        return self._block[place]
+
+
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _draw_epoch(
     sampler: Sampler, key: jax.Array, first: jax.Array, steps: int, batch: int
 ) -> jax.Array:
     keys = jax.vmap(lambda step: jax.random.fold_in(key, step))(first + jnp.arange(steps))
-    return jax.lax.map(lambda one: draw_rows(sampler, one, batch), keys)
+    return jax.vmap(lambda one: draw_rows(sampler, one, batch))(keys)

@@ -180,3 +180,12 @@ def test_sixty_thousand_patients_are_all_drawn_alike():
 def test_weights_that_mean_nothing_are_refused(settings, message, cohort, table):
     with pytest.raises(ValueError, match=message):
         sampling.sampler(cohort, table, **settings)
+
+
+@pytest.mark.parametrize("bound", [1, 2, 65_535, 65_537, 2**24 + 1, 2**31 - 1])
+def test_bits_are_scaled_below_a_bound_as_whole_numbers_are(bound):
+    edges = [0, 1, 65_535, 65_536, 2**31, 2**32 - 1]
+    drawn = np.random.default_rng(bound).integers(0, 2**32, 200).tolist()
+    bits = np.array(edges + drawn, np.uint32)
+    expected = [int(b) * bound >> 32 for b in bits]
+    np.testing.assert_array_equal(sampling._below(bits, np.int32(bound)), expected)
