@@ -1,12 +1,12 @@
 """Outer steps of the configs on the device that is there, beside what was planned for it.
 
     python -m benchmarks.accelerator --target=h100 --record
-    python -m benchmarks.accelerator --target=cpu --configs mnist demo
+    python -m benchmarks.accelerator --target=cpu --record    # the configs that a CPU is enough for
 
 Images are black, for their values cost nothing; no data set is needed. One JSON line a config:
 median seconds of an outer step, share of the device's peak of products (model-FLOP utilisation),
-largest memory, and the plan's least seconds and memory. On a CPU, memory is what the process grew
-by while it ran.
+largest memory, the plan's least seconds and memory, and the plan's share of the memory. On a CPU,
+memory is what the process grew by while it ran, beside the arguments.
 """
 
 import argparse
@@ -30,12 +30,14 @@ from gxdistill.plan import program, targets
 from gxdistill.run import method
 
 CONFIGS = ("gastric", "radiograph", "mnist", "demo")
+CPU_CONFIGS = ("radiograph", "radiograph:random", "mnist", "mnist:random_100", "demo")
 UNITS = {
     "median_s": "s",
     "utilisation": "1",
     "peak_gb": "GB",
     "planned_s": "s",
     "planned_gb": "GB",
+    "planned_share": "1",
 }
 
 
@@ -46,6 +48,11 @@ def config_of(name: str) -> ml_collections.ConfigDict:
     if module == "radiograph":
         config.data.image_size = (512, 512)
     return config
+
+
+def case_of(config: str, target: str) -> str:
+    """Names the case of a config on a target."""
+    return f"accelerator_{config}_{target}".replace(":", "_").replace("-", "_")
 
 
 def measure(config: ml_collections.ConfigDict, target: str, repeats: int) -> dict[str, float]:
@@ -85,12 +92,14 @@ def measure(config: ml_collections.ConfigDict, target: str, repeats: int) -> dic
     stats = jax.devices()[0].memory_stats() or {}
     median = statistics.median(seconds[1:]) / config.distill.steps_per_call
     found = made.compiled
+    peak = stats.get("peak_bytes_in_use", grown + found.arguments)
     return {
         "median_s": median,
         "utilisation": made.flops / median / made.target.flops[made.dtype],
-        "peak_gb": stats.get("peak_bytes_in_use", grown + found.arguments) / 1e9,
+        "peak_gb": peak / 1e9,
         "planned_s": max(made.seconds.values()),
         "planned_gb": found.peak / 1e9,
+        "planned_share": found.peak / peak,
     }
 
 
@@ -107,13 +116,13 @@ def main() -> None:
     """Measures, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", required=True, choices=targets.NAMES)
-    parser.add_argument("--configs", nargs="+", default=CONFIGS)
+    parser.add_argument("--configs", nargs="+")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
     arguments = parser.parse_args()
-    for name in arguments.configs:
-        case = f"accelerator_{name.replace(':', '_')}_{arguments.target.replace('-', '_')}"
+    for name in arguments.configs or (CPU_CONFIGS if arguments.target == "cpu" else CONFIGS):
+        case = case_of(name, arguments.target)
         cpu, wall = time.process_time(), time.perf_counter()
         try:
             figures = measure(config_of(name), arguments.target, arguments.repeats)

@@ -4,19 +4,23 @@
     python -m benchmarks.plans --record --only h100         # minutes
     python -m benchmarks.plans --record --only weak_scaling
 
-- `temp_gb_h100`, `temp_gb_v5e8`: temporary memory of a device for configs/gastric.py, in GB.
+- `temp_gb_h100`, `temp_gb_v5e8`, ...: temporary memory of a device for configs/gastric.py, in GB.
 - `inner_steps_300_h100`: memory of a device with T = 300 inner steps as a share of that with 30.
 - `weak_scaling_256`: predicted efficiency of 256 v5e chips beside 4, one network a chip, which is
   the time of a step without its links as a share of the time with them, at the compiled programs'
   bytes; `sent_spread`: how far the bytes that a chip sends in a step differ from 4 to 256 chips.
   The network is that of configs/radiograph.py: what is sent does not depend on it.
+- `cpu_s_CONFIG`: processor seconds of a plan for this machine's CPU, compiling included;
+  `again_cpu_s_CONFIG`: of the same plan once more.
 """
 
 import argparse
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.accelerator import config_of
@@ -26,6 +30,7 @@ from gxdistill.errors import UserError
 from gxdistill.plan import targets
 
 _CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
+SMALL = ("demo", "radiograph", "mnist")
 _HOP_S = 1e-6  # Of one message from a chip to the next, at most.
 
 
@@ -41,14 +46,9 @@ def _gastric(target: str, inner_steps: int = 30) -> plan.Plan:
     return made
 
 
-def h100() -> dict[str, float]:
-    """Plans for one H100."""
-    return {"temp_gb_h100": _gastric("h100").compiled.temporaries / 1e9}
-
-
-def v5e8() -> dict[str, float]:
-    """Plans for eight v5e chips."""
-    return {"temp_gb_v5e8": _gastric("tpu-v5e-8").compiled.temporaries / 1e9}
+def temporaries(name: str, target: str) -> dict[str, float]:
+    """Plans for a target, which a metric calls `name`."""
+    return {f"temp_gb_{name}": _gastric(target).compiled.temporaries / 1e9}
 
 
 def inner_steps() -> dict[str, float]:
@@ -77,11 +77,26 @@ def weak_scaling() -> dict[str, float]:
     }
 
 
+def small() -> dict[str, float]:
+    """Times plans of the configs that a CPU is enough for."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in SMALL:
+            for metric in (f"cpu_s_{name}", f"again_cpu_s_{name}"):
+                began = time.process_time()
+                plan.make(config_of(name), "cpu", say=_say, folder=Path(folder))
+                found[metric] = time.process_time() - began
+    return found
+
+
 PARTS: dict[str, Callable[[], dict[str, float]]] = {
-    "h100": h100,
-    "v5e8": v5e8,
+    "h100": partial(temporaries, "h100", "h100"),
+    "a100": partial(temporaries, "a100", "a100"),
+    "v5e8": partial(temporaries, "v5e8", "tpu-v5e-8"),
+    "v5p8": partial(temporaries, "v5p8", "tpu-v5p-8"),
     "inner_steps": inner_steps,
     "weak_scaling": weak_scaling,
+    "small": small,
 }
 
 
@@ -104,7 +119,7 @@ def main() -> None:
                 "plan",
                 metric,
                 value,
-                unit="GB" if "gb" in metric else "1",
+                unit="GB" if "gb" in metric else "s" if "cpu_s" in metric else "1",
                 command=shlex.join(["python", "-m", "benchmarks.plans", *sys.argv[1:]]),
                 cpu_s=time.process_time() - cpu,
                 wall_s=time.perf_counter() - wall,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import accelerator, against_torch, sharding
+from benchmarks import accelerator, against_torch, plans, precision, sharding
 from benchmarks.record import RESULTS, ROOT, Figure, read
 from gxdistill.errors import UserError
 
@@ -89,17 +89,34 @@ TABLES = {
     "plan": Table(
         cases=("plan",),
         metrics=(
-            *("temp_gb_h100", "temp_gb_v5e8", "inner_steps_300_h100"),
-            *("weak_scaling_256", "sent_spread"),
+            *("temp_gb_h100", "temp_gb_a100", "temp_gb_v5e8", "temp_gb_v5p8"),
+            *("inner_steps_300_h100", "weak_scaling_256", "sent_spread"),
+        ),
+    ),
+    "plan_seconds": Table(
+        cases=("plan",),
+        metrics=tuple(
+            f"{what}_{name}" for name in plans.SMALL for what in ("cpu_s", "again_cpu_s")
         ),
     ),
     "accelerator": Table(
         cases=tuple(
-            f"accelerator_{config}_{target}"
-            for target in ("h100", "tpu_v5e_8")
+            accelerator.case_of(config, target)
+            for target in ("h100", "tpu-v5e-8")
             for config in accelerator.CONFIGS
         ),
         metrics=tuple(accelerator.UNITS),
+    ),
+    "accelerator_cpu": Table(
+        cases=tuple(accelerator.case_of(config, "cpu") for config in accelerator.CPU_CONFIGS),
+        metrics=tuple(accelerator.UNITS),
+    ),
+    "precision": Table(
+        cases=tuple(f"precision_{name}" for name in precision.ROWS),
+        metrics=(
+            *("error_float32", "error_bfloat16", "outer_steps"),
+            *("balanced_float32", "balanced_bfloat16", "cpu_s_float32", "cpu_s_bfloat16"),
+        ),
     ),
     "burned_in": Table(
         cases=("burned_in",), metrics=("with_text_montgomery", "with_text_shenzhen")

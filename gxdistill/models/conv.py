@@ -218,20 +218,22 @@ def conv_pool_relu(
     over tiles, see `models.tiles`.
 
     Args:
-      x: `[N, H, W, C]`, in the type in which products are computed; they are summed in float32.
+      x: `[N, H, W, C]`, in the type in which products are computed; they are summed in float32 at
+        least.
       layers: kernels `[k, k, Ci, Co]`, k odd, and biases `[Co]`. The first layer keeps the size of
         the images ("SAME"), later ones take whole neighbourhoods only ("VALID").
       xla: takes XLA's own convolution on a CPU too.
 
     Returns:
-      `[N, h, w, Co]` float32.
+      `[N, h, w, Co]`, float32 at least.
     """
     if not xla and backend.platform() == "cpu":
         return tiles.conv_pool_relu(x, layers, before=len(layers[0][0]) // 2)
     dtype, padding = x.dtype, "SAME"
+    summed = jnp.promote_types(dtype, jnp.float32)
     for kernel, bias in layers:
         y = conv2d(x.astype(dtype), kernel.astype(dtype), padding=padding, xla=True)
-        x, padding = jax.nn.relu(max_pool(y.astype(jnp.float32)) + bias), "VALID"
+        x, padding = jax.nn.relu(max_pool(y.astype(summed)) + bias), "VALID"
     return x
 
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gxdistill.models.layers import Conv, Norm
+from gxdistill.models.layers import Conv, Norm, dense
 from gxdistill.models.pooling import average_pool
 
 
@@ -35,4 +35,4 @@ class ConvNet(nn.Module):
             x = Conv(self.width, dtype=self.dtype)(x)
             x = average_pool(nn.relu(Norm(self.norm)(x)))
         x = x.reshape(len(x), -1)
-        return nn.Dense(self.classes, dtype=self.dtype)(x).astype(jnp.float32)
+        return dense(self.classes, self.dtype)(x)

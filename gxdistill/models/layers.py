@@ -4,6 +4,7 @@ No running statistics anywhere: they could not be differentiated through the unr
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,13 @@ from gxdistill import _check
 from gxdistill.models.conv import conv2d
 
 NORMS = ("instance", "group", "none")
+
+_LECUN = nn.initializers.lecun_normal()
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """Returns `x` in the type in which much is added up: float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class Conv(nn.Module):
@@ -50,7 +58,19 @@ class Conv(nn.Module):
         if not self.bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return y + bias.astype(self.dtype)
+        # Not in bfloat16, in which the bias's gradient, a sum over all pixels, would stand still.
+        return (wide(y) + bias).astype(self.dtype)
+
+
+def dense(
+    features: int,
+    dtype: jnp.dtype,
+    kernel_init: Callable[..., jax.Array] = _LECUN,
+) -> nn.Dense:
+    """Makes a layer of products in `dtype`, whose sums and outputs are float32 at least."""
+    summed = jnp.promote_types(dtype, jnp.float32)
+    product = partial(jax.lax.dot_general, preferred_element_type=summed)
+    return nn.Dense(features, dtype=dtype, kernel_init=kernel_init, dot_general=product)
 
 
 class Weights(nn.Module):
@@ -88,7 +108,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[N, H, W, C]` to the same shape; statistics are taken in float32."""
+        """Maps `[N, H, W, C]` to the same shape; statistics are taken in float32 at least."""
         _check.one_of("norm", self.kind, NORMS)
         if self.kind == "none":
             return x
@@ -96,7 +116,7 @@ class Norm(nn.Module):
         groups = channels if self.kind == "instance" else _groups(channels)
         scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        y = x.astype(jnp.float32)
+        y = wide(x)
         mean, square = y.mean((1, 2)), jnp.square(y).mean((1, 2))  # [N, C]
         if groups < channels:
             grouped = jnp.stack([mean, square]).reshape(2, len(x), groups, channels // groups)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from gxdistill.models.conv import conv_pool_relu
-from gxdistill.models.layers import Weights
+from gxdistill.models.layers import Weights, dense
 
 
 class LeNet(nn.Module):
@@ -27,5 +27,5 @@ class LeNet(nn.Module):
         second = Weights(16, 5, init, name="Conv_1")(6)
         x = conv_pool_relu(x.astype(self.dtype), (first, second)).reshape(len(x), -1)
         for features in (120, 84):
-            x = nn.relu(nn.Dense(features, kernel_init=init, dtype=self.dtype)(x))
-        return nn.Dense(self.classes, kernel_init=init, dtype=self.dtype)(x).astype(jnp.float32)
+            x = nn.relu(dense(features, self.dtype, init)(x))
+        return dense(self.classes, self.dtype, init)(x)

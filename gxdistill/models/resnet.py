@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gxdistill.models.layers import Conv, Norm
+from gxdistill.models.layers import Conv, Norm, dense
 from gxdistill.models.pooling import max_pool
 
 
@@ -66,4 +66,4 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and block == 0 else 1
                 x = Block(self.width * 2**stage, stride, self.dtype)(x)
         x = x.mean((1, 2))
-        return nn.Dense(self.classes, dtype=self.dtype)(x).astype(jnp.float32)
+        return dense(self.classes, self.dtype)(x)

@@ -25,21 +25,21 @@ def conv_pool_relu(x: jax.Array, layers: Sequence[Layer], before: int) -> jax.Ar
     """Convolves, takes the maximum of 2 x 2 pixels, adds the bias and rectifies, layer by layer.
 
     Args:
-      x: `[N, H, W, C]`, in the type of the products; they are summed in float32.
+      x: `[N, H, W, C]`, in the type of the products; they are summed in float32 at least.
       layers: kernels and biases.
       before: rows and columns of zeros around the images; later layers have none.
 
     Returns:
-      `[N, h, w, Co]` float32.
+      `[N, h, w, Co]`, float32 at least.
     """
-    side = 2 ** len(layers)
+    side, summed = 2 ** len(layers), jnp.promote_types(x.dtype, jnp.float32)
     reaches = [_reach(side >> i, len(kernel)) for i, (kernel, _) in enumerate(layers)]
     tall, wide = (_tiles(size + 2 * before, layers) + sum(reaches) for size in x.shape[1:3])
     rows, grid = _cut(x, side, before, (tall, wide))
     for (kernel, bias), reach in zip(layers, reaches, strict=True):
         near, grid = _neighbours(rows.astype(x.dtype), grid, reach)
-        spread = _spread(kernel.astype(x.dtype), side, reach)
-        product = jnp.dot(spread, near, preferred_element_type=jnp.float32)
+        spread = _spread(kernel, side, reach).astype(x.dtype)
+        product = jnp.dot(spread, near, preferred_element_type=summed)
         a, b, c, d = jnp.split(product, 4)
         side //= 2
         pooled = _larger(_larger(a, b), _larger(c, d))

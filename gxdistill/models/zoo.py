@@ -33,8 +33,8 @@ def create(
       name: "lenet", "convnet" or "resnet18".
       shape: of one image, `[H, W, C]`.
       classes: K, number of logits.
-      dtype: "float32" or "bfloat16", in which products are computed; parameters and logits are
-        float32.
+      dtype: in which products are computed: "float32", "bfloat16" or, where JAX's 64-bit types are
+        enabled, "float64"; parameters are drawn in float32, logits are float32 at least.
       **options: the module's own settings, such as `width`, `depth` and `norm` of a ConvNet.
 
     Returns:
@@ -45,7 +45,8 @@ def create(
         too small, or the weights would take over 1 GiB.
     """
     _check.one_of("network", name, NAMES)
-    _check.one_of("dtype", dtype, ("float32", "bfloat16"))
+    double = ("float64",) if jax.config.read("jax_enable_x64") else ()
+    _check.one_of("dtype", dtype, ("float32", "bfloat16", *double))
     module_type = _MODULES[name]
     known = [f for f in module_type.__dataclass_fields__ if f not in ("parent", "name")]
     for option, value in options.items():

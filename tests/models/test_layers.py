@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gxdistill.models.layers import Norm
+from gxdistill.models.layers import Conv, Norm, dense
 from gxdistill.models.pooling import average_pool, max_pool
 
 
@@ -28,6 +28,18 @@ def test_norm_matches_a_loop_over_images_and_groups(kind, channels, groups):
     expected = expected * scale + bias
     actual = jax.jit(Norm(kind).apply)(params, x)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [Conv(2, dtype=jnp.bfloat16), dense(2, jnp.bfloat16)])
+def test_a_biass_gradient_is_added_up_in_float32(layer):
+    x = jnp.ones((64, 16, 16, 1))
+    params = layer.init(jax.random.key(0), x)
+
+    def total(params):
+        return layer.apply(params, x).astype(jnp.float32).sum()
+
+    by_bias = jax.jit(jax.grad(total))(params)["params"]["bias"]
+    np.testing.assert_array_equal(by_bias, [64 * 16 * 16] * 2)  # One for each output; exact.
 
 
 def test_norm_keeps_bfloat16_and_takes_statistics_in_float32():

@@ -88,6 +88,18 @@ def test_bfloat16_is_near_float32(variant):
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(drawn))
 
 
+def test_float64_adds_up_in_it(variant):
+    name, options, shape, classes = variant.row
+    _, logits = variant.program(variant.params, variant.images)
+    with jax.enable_x64(True):
+        exact = models.create(name, shape=shape, classes=classes, dtype="float64", **options)
+        wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), (variant.params, variant.images))
+        logits_64 = np.asarray(jax.jit(exact.apply)(*wide))
+    assert logits_64.dtype == np.float64
+    np.testing.assert_allclose(logits, logits_64, rtol=1e-3, atol=1e-4)
+    assert not np.array_equal(logits_64, logits_64.astype(np.float32))
+
+
 def test_init_is_a_function_of_its_key():
     network = models.create("convnet", shape=(6, 6, 1), classes=2, width=4, depth=1)
     init = jax.jit(network.init)
@@ -139,6 +151,7 @@ def test_parameter_counts(name, options, shape, classes, count):
     [
         ("vgg", {}, "`network` is 'vgg'; it must be one of 'lenet', 'convnet', 'resnet18'"),
         ("lenet", {"dtype": "float16"}, "`dtype` is 'float16'"),
+        ("lenet", {"dtype": "float64"}, "`dtype` is 'float64'"),
         ("lenet", {"width": 8}, "`option of lenet` is 'width'"),
         ("convnet", {"norm": "batch"}, "`norm` is 'batch'; it must be one of 'instance', 'group'"),
         ("convnet", {"width": 0}, "`width` is 0; it must be greater than 0"),

@@ -1,0 +1,177 @@
+"""What bfloat16 costs: the error of a meta-gradient, and accuracy after a short distillation.
+
+    python -m benchmarks.precision --record
+    python -m benchmarks.precision --record --only mnist
+
+`error_DTYPE` is the distance of the config's first meta-gradient, through all its inner steps, from
+the one in float64, as a share of its norm: the largest among images, labels and log learning rates,
+averaged over initial weights. `balanced_DTYPE` is the balanced accuracy over test patches after
+`outer_steps` outer steps, a small part of the config's own; both types start from the same seed.
+`cpu_s_DTYPE` is what such a run takes, with compiling; few CPUs compute in bfloat16 themselves.
+"""
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+
+from benchmarks.accelerator import config_of
+from benchmarks.record import RESULTS, record
+from gxdistill import models, package
+from gxdistill.distill import inner, meta_gradient, truncation
+from gxdistill.distill.unroll import Training
+from gxdistill.errors import UserError
+from gxdistill.pytrees import Batch, Distilled, Network
+from gxdistill.run import distilling, method
+from gxdistill.run.job import Job, Use
+
+DTYPES = ("float32", "bfloat16")
+_STARTS = 3
+
+
+class Row(NamedTuple):
+    """What is compared.
+
+    Attributes:
+      config: its name, perhaps with a variant.
+      outer_steps: of a short distillation; 0 for none.
+      network: another than the config's.
+    """
+
+    config: str
+    outer_steps: int
+    network: str | None = None
+
+
+ROWS = {
+    "mnist": Row("mnist", 1000),
+    "radiograph": Row("radiograph:random", 300),
+    "resnet18": Row("radiograph:random", 0, "resnet18"),
+}
+
+# Metric, value, standard deviation, number of measurements, unit.
+Figures = list[tuple[str, float, float | None, int, str]]
+
+
+def config_for(row: Row, dtype: str) -> ml_collections.ConfigDict:
+    """Makes the config of a row."""
+    config = config_of(row.config)
+    config.distill.outer_steps = row.outer_steps
+    with config.unlocked():
+        if row.network:
+            config.network = {"name": row.network, "options": {}}
+        config.network.options.dtype = dtype
+    return config
+
+
+def gradients(
+    job: Job, start: Distilled, real: Batch, dtype: str, starts: int = _STARTS
+) -> list[Distilled]:
+    """Computes a job's meta-gradients of the same data, for several initial weights.
+
+    Args:
+      job: whose network and method.
+      start: distilled data.
+      real: the batch that is judged.
+      dtype: in which products are computed; all else is float32, and float64 with float64.
+      starts: number of initial weights.
+    """
+    kind = np.float64 if dtype == "float64" else np.float32
+    cast = partial(jax.tree.map, lambda x: x.astype(kind))
+    options = {**job.config.network.options, "dtype": dtype}
+    name, rule = job.config.network.name, job.config.distill.label_rule
+    training = Training(inner.create(**method.optimiser(job)))
+    with jax.enable_x64(dtype == "float64"):
+        made = models.create(name, shape=job.shape, classes=job.classes, **options)
+        network = Network(lambda key: cast(made.init(key)), made.apply)
+        step = meta_gradient.after_training(network, rule=rule, train=truncation.full(training))
+        program = jax.jit(step, compiler_options=models.compiler_options())
+        batch = Batch(cast(real.images), real.labels, real.patients)
+        keys = jax.random.split(job.key(Use.FRESH), starts)
+        return [jax.tree.map(np.asarray, program(cast(start), key, batch)[1]) for key in keys]
+
+
+def apart(gradient: Distilled, exact: Distilled) -> float:
+    """Returns the largest relative distance among the parts of two gradients."""
+    norm = np.linalg.norm
+    far = jax.tree.map(lambda a, b: norm(np.ravel(a - b)) / norm(np.ravel(b)), gradient, exact)
+    return float(max(jax.tree.leaves(far)))
+
+
+def errors(row: Row) -> Figures:
+    """Measures the error of a row's gradient in each type."""
+    job = Job(config_for(row, "float32"), Path(), _say)
+    start, real = (
+        method.start(job),
+        job.sample("train", job.config.distill.batch, job.key(Use.LOOP)),
+    )
+    exact = gradients(job, start, real, "float64")
+    figures: Figures = []
+    for dtype in DTYPES:
+        found = gradients(job, start, real, dtype)
+        far = [apart(one, other) for one, other in zip(found, exact, strict=True)]
+        spread = statistics.stdev(far)
+        figures.append((f"error_{dtype}", statistics.fmean(far), spread, _STARTS, "1"))
+    return figures
+
+
+def accuracies(row: Row) -> Figures:
+    """Distils for a while in each type, and measures the packages."""
+    figures: Figures = [("outer_steps", row.outer_steps, None, 1, "1")]
+    for dtype in DTYPES:
+        began = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            path = distilling.distil(Job(config_for(row, dtype), Path(folder), _say))
+            found = package.load(path).manifest["results"]["balanced_patch_accuracy"]
+        figures.append((f"balanced_{dtype}", found["mean"], found["std"], found["n"], "1"))
+        figures.append((f"cpu_s_{dtype}", time.process_time() - began, None, 1, "s"))
+    return figures
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Measures, prints, and with `--record` appends the figures to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=tuple(ROWS), default=tuple(ROWS))
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    arguments = parser.parse_args()
+    for name in arguments.only:
+        cpu, wall = time.process_time(), time.perf_counter()
+        try:
+            row = ROWS[name]
+            figures = errors(row) + (accuracies(row) if row.outer_steps else [])
+        except UserError as error:
+            sys.exit(f"benchmarks.precision: {name}: {error}")
+        case = f"precision_{name}"
+        print(json.dumps({"case": case} | {metric: value for metric, value, *_ in figures}))
+        for metric, value, std, count, unit in figures if arguments.record else ():
+            record(
+                case,
+                metric,
+                value,
+                std=std,
+                n=count,
+                unit=unit,
+                command=shlex.join(["python", "-m", "benchmarks.precision", *sys.argv[1:]]),
+                cpu_s=time.process_time() - cpu,
+                wall_s=time.perf_counter() - wall,
+                folder=arguments.results,
+            )
+
+
+if __name__ == "__main__":
+    main()
