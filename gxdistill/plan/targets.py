@@ -112,6 +112,8 @@ def _gpu(target: Target) -> list[jax.Device]:
 
 def _ready_cuda() -> None:
     """Loads the compiler; that there is no GPU is not worth a traceback."""
+    # The compiler is refused otherwise where CUDA's own libraries, to run programs, are missing.
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
     xla_cuda12 = importlib.import_module("jax_plugins.xla_cuda12")
 
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.CRITICAL)
