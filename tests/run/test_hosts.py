@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ _CONFIG = (
     f"--config={ROOT}/configs/demo.py:smoke",
     "--config.distill.init=random",
     "--config.distill.networks=2",
+    "--config.distill.outer_steps=20",
 )
 
 
@@ -49,6 +51,13 @@ def _started(workdir):
             process.wait()
 
 
+def _together(workdir):
+    with _started(workdir) as processes:
+        for process in processes:
+            assert process.wait() == 0, _logs(workdir.parent)
+    return _learned(workdir)
+
+
 def _logs(folder):
     return "\n".join(path.read_text() for path in sorted(folder.glob("log*")))
 
@@ -64,15 +73,12 @@ def _alone(workdir):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
-    with _started(tmp_path / "two") as processes:
-        for process in processes:
-            assert process.wait() == 0, _logs(tmp_path)
-    for one, two in zip(_alone(tmp_path / "one"), _learned(tmp_path / "two"), strict=True):
+    for one, two in zip(_alone(tmp_path / "one"), _together(tmp_path / "two"), strict=True):
         np.testing.assert_allclose(two, one, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_where_a_process_is_killed_the_other_says_so_and_one_process_goes_on(tmp_path):
+def test_where_a_process_is_killed_the_other_says_so_and_one_or_two_go_on(tmp_path):
     workdir = tmp_path / "two"
     with _started(workdir) as (first, second):
         while not list((workdir / "checkpoints").glob("step_*")):
@@ -84,8 +90,12 @@ def test_where_a_process_is_killed_the_other_says_so_and_one_process_goes_on(tmp
         assert time.monotonic() - began < 60
     # Whoever notices first says it: we at the next meeting, or JAX's own watch in between.
     assert re.search("another one was lost|another task died", _logs(tmp_path))
-    for one, resumed in zip(_alone(tmp_path / "one"), _alone(workdir), strict=True):
-        np.testing.assert_allclose(resumed, one, atol=1e-6)
+    again = Path(shutil.copytree(workdir, tmp_path / "again"))
+    expected = _alone(tmp_path / "one")
+    for goes_on, folder in ((_alone, workdir), (_together, again)):
+        for one, resumed in zip(expected, goes_on(folder), strict=True):
+            np.testing.assert_allclose(resumed, one, atol=1e-6)
+    assert "resuming at outer step" in _logs(tmp_path)
 
 
 def test_a_place_that_is_half_told_is_refused(tmp_path):
