@@ -9,8 +9,8 @@
 - `weak_scaling_256`: predicted efficiency of 256 v5e chips beside 4, one network a chip, which is
   the time of a step without its links as a share of the time with them, at the compiled programs'
   bytes; `sent_spread`: how far the bytes that a chip sends in a step differ from 4 to 256 chips.
-  The job is configs/gastric.py with a ConvNet, which is compiled in a tenth of ResNet-18's time, and
-  64 real images: fewer products, so that links weigh more. `weak_scaling_256_radiograph`: of
+  The job is configs/gastric.py with 64 real images and a ConvNet, which compiles in a tenth of
+  ResNet-18's time: fewer products, so that links weigh more. `weak_scaling_256_radiograph`: of
   configs/radiograph.py:random, whose steps are too short to be worth so many chips.
 - `cpu_s_CONFIG`: processor seconds of a plan for this machine's CPU, compiling included;
   `again_cpu_s_CONFIG`: of the same plan once more.

@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
 
 ROWS = {
-    "mnist": Row("mnist", 1000),
+    "mnist": Row("mnist", 500),
     "radiograph": Row("radiograph:random", 300),
     "resnet18": Row("radiograph:random", 0, "resnet18"),
 }

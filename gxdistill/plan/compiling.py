@@ -1,8 +1,10 @@
 """Compiles for devices that are not there, shows that it lives, and keeps what it learned."""
 
 import contextlib
+import gzip
 import hashlib
 import importlib.metadata
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from gxdistill.errors import UserError
 from gxdistill.plan import counting
 from gxdistill.plan.program import Program
 from gxdistill.plan.targets import Target
+from gxdistill.pytrees import Metadata
 from gxdistill.run import compile_cache
 
 _EVERY = 10.0  # Seconds between two signs of life.
@@ -63,10 +66,10 @@ def compiled(program: Program, target: Target, *, say: Say, folder: Path) -> Com
     """
     with _signs_of_life(f"tracing for {target.name}", say):
         lowered = program.jitted.lower(*program.arguments)
-    kept = folder / f"{_digest(lowered, program, target)}.json"
+    kept = folder / f"{_digest(lowered, target)}.json.gz"
     if kept.exists():
-        with contextlib.suppress(UserError, TypeError):  # Half a file of a killed plan.
-            return Compiled(**storage.read_json(kept))
+        with contextlib.suppress(OSError, EOFError, ValueError):  # Not ours; make it anew.
+            return _read(json.loads(gzip.decompress(kept.read_bytes())), program.unknown)
     began = time.monotonic()
     try:
         with _signs_of_life(f"compiling for {target.name}", say):
@@ -77,10 +80,9 @@ def compiled(program: Program, target: Target, *, say: Say, folder: Path) -> Com
             f"Lower distill.batch, distill.networks_at_once or distill.images_per_step, or choose "
             f"--config.distill.memory=nested."
         ) from error
-    found = _read(executable, program, time.monotonic() - began)
-    folder.mkdir(parents=True, exist_ok=True)
-    storage.write_json(kept, found._asdict())
-    return found
+    found = _findings(executable, time.monotonic() - began)
+    storage.write_bytes(kept, gzip.compress(storage.json_text(found).encode()))
+    return _read(found, program.unknown)
 
 
 def default_folder() -> Path:
@@ -88,26 +90,30 @@ def default_folder() -> Path:
     return compile_cache.default_folder().parents[1] / "plans"
 
 
-def _read(executable: jax.stages.Compiled, program: Program, seconds: float) -> Compiled:
+def _findings(executable: jax.stages.Compiled, seconds: float) -> Metadata:
+    """What is kept: the program too, so that what is counted in it may change."""
     memory: Any = executable.memory_analysis()
-    traffic = counting.traffic(executable.as_text() or "", program.unknown)
-    return Compiled(
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
-        outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        moved=traffic.moved,
-        sent=traffic.sent,
-        compile_s=round(seconds, 1),
-    )
+    return {
+        "arguments": memory.argument_size_in_bytes,
+        "temporaries": memory.temp_size_in_bytes,
+        "outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "compile_s": round(seconds, 1),
+        "text": executable.as_text() or "",
+    }
 
 
-def _digest(lowered: jax.stages.Lowered, program: Program, target: Target) -> str:
+def _read(findings: Metadata, unknown: float) -> Compiled:
+    known = dict(findings)
+    traffic = counting.traffic(known.pop("text"), unknown)
+    return Compiled(**known, moved=traffic.moved, sent=traffic.sent)
+
+
+def _digest(lowered: jax.stages.Lowered, target: Target) -> str:
     digest = hashlib.sha256(lowered.as_text().encode())
     for name in _COMPILERS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
     digest.update(f"{target.platform} {target.topology} {target.compiler}".encode())
-    digest.update(f"{program.unknown} {Path(counting.__file__).read_text()}".encode())
     return digest.hexdigest()
 
 
