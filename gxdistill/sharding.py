@@ -8,7 +8,7 @@ all that is ever added up: a step communicates the distilled data's size once, w
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -58,6 +58,36 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def place(array: np.ndarray, mesh: Mesh) -> jax.Array:
     """Puts an array on every device as a whole; each process feeds its own devices."""
     return jax.make_array_from_callback(array.shape, replicated(mesh), lambda at: array[at])
+
+
+def by_rows(mesh: Mesh) -> NamedSharding:
+    """Lies in as many parts as share a batch, one of them on each device."""
+    return NamedSharding(mesh, P(mesh.axis_names[1]))
+
+
+def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """Tells which rows of a batch lie on this process's devices, in rising order."""
+    width = rows // mesh.devices.shape[1]
+    here = jax.process_index()
+    columns = [any(d.process_index == here for d in column) for column in mesh.devices.T]
+    return np.flatnonzero(np.repeat(columns, width))
+
+
+def place_rows(array: np.ndarray, mesh: Mesh, rows: int) -> jax.Array:
+    """Puts a batch of `rows` in parts on the devices.
+
+    Args:
+      array: this process's rows of it, those of `own_rows`.
+      mesh: of all processes' devices.
+      rows: of the whole batch; `mesh` shares them evenly.
+    """
+    where = np.full(rows, -1)
+    where[own_rows(mesh, rows)] = np.arange(len(array))
+
+    def part(at: Any) -> np.ndarray:
+        return array[where[at[0]]]
+
+    return jax.make_array_from_callback((rows, *array.shape[1:]), by_rows(mesh), part)
 
 
 def averaged(

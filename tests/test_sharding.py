@@ -51,19 +51,18 @@ print(json.dumps({"apart": apart, "moved": moved}))
 """
 
 
+def _run(source, *arguments):
+    command = [sys.executable, "-c", source, *arguments]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
 @pytest.mark.parametrize(
     "counts", [["8"], pytest.param(["1", "2", "4", "8"], marks=pytest.mark.slow)]
 )
 def test_any_number_of_devices_learns_the_same_images(counts):
-    run = subprocess.run(
-        [sys.executable, "-c", _SOURCE, *counts],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout)
+    found = _run(_SOURCE, *counts)
     assert found["moved"] > 0.05
     assert list(found["apart"]) == counts
     assert max(found["apart"].values()) < 1e-5
@@ -81,3 +80,24 @@ def test_a_mesh_names_its_axes():
     mesh = sharding.make_mesh(3, jax.devices()[:1], rows=sharding.PATIENT)
     assert mesh.axis_names == ("network", "patient")
     assert sharding.replicated(mesh).is_fully_replicated
+
+
+_ROWS = """
+import json
+import jax
+jax.config.update("jax_num_cpu_devices", 8)
+import numpy as np
+from gxdistill import sharding
+
+mesh = sharding.make_mesh(2)  # of each four devices, one network and the whole batch
+batch = np.arange(24 * 3).reshape(24, 3)
+placed = sharding.place_rows(batch[sharding.own_rows(mesh, 24)], mesh, 24)
+np.testing.assert_array_equal(placed, batch)
+parts = {d.device.id: np.asarray(d.data)[:, 0].tolist() for d in placed.addressable_shards}
+print(json.dumps([[parts[d.id] for d in row] for row in mesh.devices]))
+"""
+
+
+def test_a_batch_lies_in_parts_on_the_devices_that_share_it():
+    rows = [list(range(0, 72, 3))[part : part + 6] for part in (0, 6, 12, 18)]
+    assert _run(_ROWS) == [rows, rows]

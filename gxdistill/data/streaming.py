@@ -48,7 +48,6 @@ class Streaming:
         size: int,
         batch: int,
         cache_mb: int = 32,
-        shard: tuple[int, int] = (0, 1),
     ):
         """Opens nothing yet.
 
@@ -56,21 +55,16 @@ class Streaming:
           cohort: the images; a `stack.Stack` is read image by image.
           sampler: of their patches.
           size: side of a patch in pixels.
-          batch: N, patches of a batch, of all processes together.
+          batch: N, patches of a batch.
           cache_mb: MiB of images to keep; the more, the better a batch is mixed.
-          shard: this process's number, and that of all; each reads its part of every batch.
 
         Raises:
-          ValueError: a number is out of range, or `batch` no multiple of the processes.
+          ValueError: a number is out of range.
         """
         _check.positive(size=size, batch=batch, cache_mb=cache_mb)
-        index, count = shard
-        if batch % count:
-            raise ValueError(f"`batch` is {batch}, no multiple of {count} processes. Change it.")
         self.size, self.batch = size, batch
         self._table = PatchTable(*map(np.asarray, sampler.table))
         self._sampler, self._labels = sampler, cohort.labels
-        self._mine = slice(index * batch // count, (index + 1) * batch // count)
         n = len(cohort.images)
         kept = min(max(2, (cache_mb << 20) * n // cohort.images.nbytes), n)
         self._window = kept / 2  # Classes drift apart by a few images, and the rest is for that.
@@ -83,7 +77,7 @@ class Streaming:
         return -(-len(self._table.image) // self.batch)
 
     def rows(self, key: jax.Array, step: int) -> np.ndarray:
-        """Returns the rows of the sampler's table in the batch of a step, `[N]`, for all processes.
+        """Returns the rows of the sampler's table in the batch of a step, `[N]`.
 
         Args:
           key: typed PRNG key, of which each step folds its own.
@@ -92,12 +86,15 @@ class Streaming:
         epoch, place = divmod(step, self.steps)
         return self._plan(tuple(jax.random.key_data(key).tolist()), epoch)[place]
 
-    def batches(self, key: jax.Array, first: int = 0) -> Iterator[Pixels]:
-        """Reads this process's part of one batch after another, ahead of their use.
+    def batches(
+        self, key: jax.Array, first: int = 0, own: slice | np.ndarray = slice(None)
+    ) -> Iterator[Pixels]:
+        """Reads one batch after another, ahead of their use.
 
         Args:
           key: as for `rows`.
           first: step of the first batch.
+          own: the places of a batch that are read, where other processes read the others.
 
         Returns:
           An endless iterator.
@@ -113,7 +110,7 @@ class Streaming:
                 "`pip install 'gxdistill[tfds]'`, or set data.feed to 'resident'."
             ) from error
         steps = grain.MapDataset.range(first, _NEVER)
-        parts = steps.map(lambda step: self.read(self.rows(key, step)[self._mine]))
+        parts = steps.map(lambda step: self.read(self.rows(key, step)[own]))
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)
         return iter(parts.to_iter_dataset(ahead))
 

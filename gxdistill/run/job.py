@@ -109,13 +109,14 @@ class Feed(NamedTuple):
 
     Attributes:
       draw: `(given, key) -> Batch`, jit-able.
-      given: `(key, first) -> iterator` of what `draw` takes from step `first` on; `key` is the one
-        of which each step folds its own.
+      given: `(key, first, own) -> iterator` of what `draw` takes from step `first` on; `key` is the
+        one of which each step folds its own. Of a batch that does not last, only the places `own`
+        may be asked for (an index, all by default).
       lasting: whether one that is given serves any number of steps, or just one.
     """
 
     draw: Callable[[Any, jax.Array], Batch]
-    given: Callable[[jax.Array, int], Iterator[Any]]
+    given: Callable[..., Iterator[Any]]
     lasting: bool
 
 

@@ -19,15 +19,18 @@ Tree = TypeVar("Tree")
 def program(job: Job, loop: outer.Distiller, feed: Feed) -> tuple[jax.stages.Wrapped, int]:
     """Builds `(state, given) -> (state, losses)`, which takes over the place of the state.
 
-    State and what the feed gives lie on every device; `sharding.averaged` shares the work out.
+    The state and a feed that lasts lie on every device, a batch as it is shared out.
 
     Returns:
       The program, and how many outer steps it takes.
     """
     at_once = job.config.distill.steps_per_call if feed.lasting else 1
     several = outer.several_steps(loop, feed.draw, at_once)
+    layout = _layout(job)
+    if job.mesh is not None and not feed.lasting:
+        layout["in_shardings"] = (layout["in_shardings"], sharding.by_rows(job.mesh))
     options = models.compiler_options()
-    return jax.jit(several, donate_argnums=0, compiler_options=options, **_layout(job)), at_once
+    return jax.jit(several, donate_argnums=0, compiler_options=options, **layout), at_once
 
 
 def stepper(
@@ -70,19 +73,21 @@ def copied(job: Job, state: outer.DistillState) -> outer.DistillState:
 
 
 def _feed(job: Job) -> Feed:
-    """Makes the feed of the outer steps; what it gives lies on every device."""
-    feed, mesh = job.feed(job.config.distill.batch), job.mesh
+    """Makes the feed of the outer steps; what it gives lies where the program wants it."""
+    rows, mesh = job.config.distill.batch, job.mesh
+    feed = job.feed(rows)
     if mesh is None:
         return feed
 
-    def placed(given: Any) -> Any:
-        return jax.tree.map(lambda x: sharding.place(np.asarray(x), mesh), given)
+    def whole(key: jax.Array, first: int) -> Iterator[Any]:
+        one = next(feed.given(key, first))
+        return repeat(jax.tree.map(lambda x: sharding.place(np.asarray(x), mesh), one))
 
-    def given(key: jax.Array, first: int) -> Iterator[Any]:
-        each = feed.given(key, first)
-        return repeat(placed(next(each))) if feed.lasting else map(placed, each)
+    def shared(key: jax.Array, first: int) -> Iterator[Any]:
+        for one in feed.given(key, first, sharding.own_rows(mesh, rows)):
+            yield jax.tree.map(lambda x: sharding.place_rows(x, mesh, rows), one)
 
-    return feed._replace(given=given)
+    return feed._replace(given=whole if feed.lasting else shared)
 
 
 def fetch(tree: Tree) -> Tree:

@@ -104,11 +104,10 @@ def test_a_stream_goes_on_from_any_step(cohort, sampler, stream):
 def test_processes_share_a_batch_and_most_of_the_reading(processes, cohort, sampler, stream):
     whole = stream.batches(KEY)
     counted = [_counted(cohort) for _ in range(processes)]
-    parts = [
-        Streaming(one, sampler, size=SIZE, batch=BATCH, shard=(i, processes))
-        for i, (one, _) in enumerate(counted)
+    feeds = [
+        Streaming(one, sampler, size=SIZE, batch=BATCH).batches(KEY, own=own)
+        for (one, _), own in zip(counted, np.split(np.arange(BATCH), processes), strict=True)
     ]
-    feeds = [part.batches(KEY) for part in parts]
     for _ in range(4):
         together = jax.tree.map(lambda *some: np.concatenate(some), *map(next, feeds))
         jax.tree.map(np.testing.assert_array_equal, together, next(whole))
@@ -140,8 +139,6 @@ def test_normalised_batches_are_those_of_a_resident_feed(stream, cohort, sampler
     jax.tree.map(np.testing.assert_array_equal, resident, streamed)
 
 
-def test_what_cannot_be_shared_is_refused(cohort, sampler):
-    with pytest.raises(ValueError, match="`batch` is 48, no multiple of 5 processes"):
-        Streaming(cohort, sampler, size=SIZE, batch=BATCH, shard=(0, 5))
+def test_no_memory_for_images_is_refused(cohort, sampler):
     with pytest.raises(ValueError, match="`cache_mb` is 0"):
         Streaming(cohort, sampler, size=SIZE, batch=BATCH, cache_mb=0)

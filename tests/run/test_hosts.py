@@ -25,15 +25,17 @@ _CONFIG = (
     "--config.distill.networks=2",
     "--config.distill.outer_steps=20",
 )
+_ONE_NETWORK = "--config.distill.networks=1"
 
 
 @contextlib.contextmanager
-def _started(workdir):
+def _started(workdir, *settings):
     """Starts the job on loopback, each process with a log beside the working folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", "from gxdistill.cli import main; main()", "distill", *_CONFIG]
+    command += settings
     command += [f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2"]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     processes = []
@@ -51,8 +53,8 @@ def _started(workdir):
             process.wait()
 
 
-def _together(workdir):
-    with _started(workdir) as processes:
+def _together(workdir, *settings):
+    with _started(workdir, *settings) as processes:
         for process in processes:
             assert process.wait() == 0, _logs(workdir.parent)
     return _learned(workdir)
@@ -66,14 +68,20 @@ def _learned(workdir):
     return jax.tree.leaves(package.load(workdir / "package.gxd").distilled)
 
 
-def _alone(workdir):
-    cli.main(["distill", *_CONFIG, f"--workdir={workdir}"])
+def _alone(workdir, *settings):
+    cli.main(["distill", *_CONFIG, *settings, f"--workdir={workdir}"])
     return _learned(workdir)
 
 
+# Where two networks are shared out, each process needs whole batches; of one network, half of each.
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(tmp_path):
-    for one, two in zip(_alone(tmp_path / "one"), _together(tmp_path / "two"), strict=True):
+@pytest.mark.parametrize(
+    "settings",
+    [(), ("--config.data.feed=streaming",), ("--config.data.feed=streaming", _ONE_NETWORK)],
+)
+def test_two_processes_learn_what_one_learns(tmp_path, settings):
+    alone, together = _alone(tmp_path / "one", *settings), _together(tmp_path / "two", *settings)
+    for one, two in zip(alone, together, strict=True):
         np.testing.assert_allclose(two, one, atol=1e-5)
 
 
