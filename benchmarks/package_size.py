@@ -3,16 +3,18 @@
     python -m benchmarks.package_size --record                # all networks; resumes
     python -m benchmarks.package_size --network=lenet         # one
 
-Balanced accuracy is over one balanced draw of the test patients' patches. What is kept is chosen on
-training patches. `delta_...`: the network trained on all real patches, as the difference to its
-seeded start; the loss is against the same network uncompressed. `replay_...`: a package in few
-bits, seed in place of initial weights; the loss is against the float32 package, and
-`balanced_replay_...` beside `balanced_dense_...` tells what a replay is short of real patches.
-Ratios are to the float32 weights. Each stage's result lies in the working folder.
+Balanced accuracy is over one balanced draw of the test patients' patches, losses are in points of
+it; what is kept is chosen on training patches. All losses are against the network that was trained
+on all real patches, and ratios to its float32 weights. `delta_...`: its weights told by their seed
+and a few shared values; of their bytes, without the header that tells of the network. `replay_...`:
+the network that a package of 8-bit images and a seed trains; of the whole package's bytes. Of that
+loss, `rounding_loss_...` is what the images' 8 bits cost, against the package in float32. Each
+stage's result lies in the working folder.
 """
 
 import argparse
 import json
+import lzma
 import shlex
 import sys
 import time
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.record import RESULTS, Figure, read, record
@@ -34,28 +37,47 @@ from gxdistill.run.job import Job
 MAX_LOSS = 0.5
 _PLAIN_SHARES = (0.3, 0.1, 0.03)
 _CHANGES: dict[str, dict[str, Any]] = {
-    "lenet": {"distill.start_lr": 0.05, "network.options": {}},
-    "convnet": {"evaluate.ceiling.steps": 600, "distill.outer_steps": 300},
+    "lenet": {
+        "network.options": {},
+        "distill.start_lr": 0.05,
+        "evaluate.ceiling.steps": 4000,
+        "compress.weights.steps": 8000,
+    },
+    "convnet": {
+        "distill.outer_steps": 300,
+        "evaluate.ceiling.steps": 1500,
+        "compress.weights.steps": 3000,
+    },
     # 64 px images: at 128 px a step of training takes this network fourteen times as long.
     "resnet18": {
         "network.options": {},
         "data.downscale": 8,
         "patch.size": 8,
-        "patch.stride": 4,
-        "evaluate.ceiling.steps": 150,
+        "patch.stride": 6,
+        "evaluate.threshold_images": 30,
+        "evaluate.ceiling.steps": 300,
         "evaluate.ceiling.batch": 32,
-        "compress.steps": 40,
-        "compress.patches": 900,
-        "distill.steps": 4,
-        "distill.images_per_step": 6,
+        "compress.steps": 20,
+        "compress.patches": 3000,
+        "compress.weights.steps": 400,
+        "distill.steps": 5,
+        "distill.images_per_step": 4,
         "distill.epochs": 1,
-        "distill.outer_steps": 40,
+        "distill.start_lr": 0.03,
+        "distill.outer_steps": 140,
         "distill.batch": 32,
+        "distill.memory": "store",
+        "distill.optimizer.ema_clip": 2.0,
         "distill.steps_per_call": 2,
-        "distill.checkpoint_every": 4,
+        "distill.checkpoint_every": 10,
+        "distill.evaluate_patches": 300,
     },
 }
-_SHARES = {"resnet18": (0.02, 0.04)}
+_SHARES = {
+    "lenet": (0.02, 0.04, 0.06, 0.075),  # Values, for each weight.
+    "convnet": (0.03, 0.06, 0.075),
+    "resnet18": (0.001, 0.01),
+}
 
 
 class Point(NamedTuple):
@@ -63,7 +85,7 @@ class Point(NamedTuple):
 
     Attributes:
       kind: "dense", "int8", "pruned" or "delta".
-      share: of the kernels' values that is kept.
+      share: of the kernels' values that is kept; of a delta, values for each weight.
       ratio: bytes to those of float32.
       balanced: accuracy over test patches.
       training: over training patches.
@@ -96,30 +118,26 @@ def bytes_of(params: Params) -> int:
 
 
 def plain(params: Params, share: float) -> tuple[Params, int]:
-    """Rounds weights to 8 bits, the smallest ones to 0; no learning on.
+    """Rounds weights to 8 bits, each leaf by its largest, the smallest kernel values to 0.
 
     Returns:
-      The weights, and their bytes, coded as essential weights are.
+      The weights, trained no further, and their bytes by LZMA.
     """
-    bound = weights.threshold(params, share) / 2 if share < 1 else 0.0
-    steps = weights.steps_of(params, 1.0)
-    leaves, tree = jax.tree.flatten(params)
-    fine = [
-        np.abs(leaf).max() / 127 if leaf.ndim > 1 else step
-        for leaf, step in zip(leaves, steps, strict=True)
-    ]
-    kept = [np.where(np.abs(leaf) >= (bound if leaf.ndim > 1 else 0), leaf, 0) for leaf in leaves]
-    coded = weights.codes(kept, np.array(fine, np.float32))
-    nothing = [np.zeros(leaf.shape, np.float32) for leaf in leaves]
-    found = jax.tree.unflatten(tree, weights.restored(nothing, coded))
-    return found, len(weights.pack(coded))
+    leaves, tree = jax.tree.flatten(jax.tree.map(np.asarray, params))
+    sizes = np.concatenate([np.abs(leaf).ravel() for leaf in leaves if leaf.ndim > 1])
+    bound = np.quantile(sizes, 1 - share)
+    kept = [np.where((np.abs(leaf) >= bound) | (leaf.ndim == 1), leaf, 0) for leaf in leaves]
+    steps = [np.float32(max(np.abs(leaf).max() / 127, 1e-30)) for leaf in leaves]
+    coded = [np.rint(leaf / step).astype(np.int8) for leaf, step in zip(kept, steps, strict=True)]
+    found = [jnp.asarray(step * code) for code, step in zip(coded, steps, strict=True)]
+    size = len(lzma.compress(b"".join(code.tobytes() for code in coded))) + 4 * len(steps)
+    return jax.tree.unflatten(tree, found), size
 
 
 def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
     """Trains the network on real patches, and keeps it in each way."""
     feed = essential.feed_of(job)
-    start, delta = essential.trained(job, feed)
-    dense = jax.tree.map(lambda s, d: s + d, start, delta)
+    start, dense = essential.trained(job, feed)
     size = bytes_of(dense)
 
     def point(kind: str, share: float, params: Params, count: int) -> Point:
@@ -129,12 +147,12 @@ def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
         return found
 
     yield point("dense", 1.0, dense, size)
-    for share in shares:
-        coded = essential.coded(job, feed, start, delta, share)
-        yield point("delta", share, weights.restored(start, coded), len(weights.pack(coded)))
     yield point("int8", 1.0, *plain(dense, 1.0))
     for share in _PLAIN_SHARES:
         yield point("pruned", share, *plain(dense, share))
+    for share in shares:
+        coded = essential.coded(job, feed, start, share)
+        yield point("delta", share, weights.restored(start, coded), len(weights.pack(coded)))
 
 
 def chosen(points: list[Point]) -> Point:
@@ -146,9 +164,9 @@ def chosen(points: list[Point]) -> Point:
 
 
 def replay(job: Job) -> dict[str, float]:
-    """Distils, compresses, and measures both packages' networks."""
+    """Distils, rounds to 8 bits, and measures both packages' networks."""
     distilling.distil(job)
-    small = compressing.compress(job, MAX_LOSS)
+    small = compressing.compress(job, MAX_LOSS, ("uint8",))
     whole = package.load(job.workdir / "package.gxd").distilled
     networks = [
         distilling.replayed(job, data, 1, jax.random.key(0))
@@ -173,27 +191,27 @@ Row = tuple[str, str, float, str]  # Case, metric, value, unit.
 
 
 def figures(network: str, points: list[Point], replayed: dict[str, float]) -> Iterator[Row]:
-    """Lists what is recorded of a network; of a stage that was left out, nothing."""
+    """Lists what is recorded of a network; of a replay that was left out, nothing."""
     for point in points:
         where = f"package_size_{network}", f"{point.kind}_{1000 * point.share:04.0f}"
         yield where[0], f"{where[1]}_ratio", point.ratio, "1"
         yield where[0], f"{where[1]}_balanced", point.balanced, "1"
-    if points:
-        dense = next(point for point in points if point.kind == "dense")
-        small = chosen(points)
-        yield "package_size", f"balanced_dense_{network}", dense.balanced, "1"
-        yield "package_size", f"delta_ratio_{network}", small.ratio, "1"
-        loss = 100 * (dense.balanced - small.balanced)
-        yield "package_size", f"delta_loss_{network}", loss, "points"
+    dense, small = next(point for point in points if point.kind == "dense"), chosen(points)
+    kept = [("dense", 1.0, dense.balanced), ("delta", small.ratio, small.balanced)]
     if replayed:
-        yield "package_size", f"balanced_replay_{network}", replayed["after"], "1"
-        yield "package_size", f"replay_ratio_{network}", replayed["ratio"], "1"
+        kept.append(("replay", replayed["ratio"], replayed["after"]))
         loss = 100 * (replayed["before"] - replayed["after"])
-        yield "package_size", f"replay_loss_{network}", loss, "points"
+        yield "package_size", f"rounding_loss_{network}", loss, "points"
+    for way, ratio, balanced in kept:
+        yield "package_size", f"balanced_{way}_{network}", balanced, "1"
+        if way != "dense":
+            yield "package_size", f"{way}_ratio_{network}", ratio, "1"
+            loss = 100 * (dense.balanced - balanced)
+            yield "package_size", f"{way}_loss_{network}", loss, "points"
 
 
 _CURVES = {
-    "delta": ("o-", "#1f5fa8", "difference to the seeded start"),
+    "delta": ("o-", "#1f5fa8", "seed and shared values"),
     "pruned": ("s--", "#b0552a", "plain pruning, 8 bits"),
     "int8": ("^", "#3a7d44", "plain 8 bits"),
     "dense": ("D", "0.3", "dense float32"),
@@ -242,17 +260,12 @@ def _points(network: str, recorded: Sequence[Figure]) -> list[tuple[str, float, 
     ]
 
 
-def _measured(network: str, stage: str | None, workdir: Path) -> Iterator[Row]:
+def _measured(network: str, stage: str, workdir: Path) -> Iterator[Row]:
     folder = (workdir / network).absolute()
     job = job_of(network, folder)
-    points, replayed = [], {}
-    if stage != "replay":
-        shares = _SHARES.get(network, essential.SHARES)
-        found = cached(folder / "delta.json", lambda: [*curve(job, shares)])
-        points = [Point(*row) for row in found]
-    if stage != "delta":
-        replayed = cached(folder / "replay.json", lambda: replay(job))
-    return figures(network, points, replayed)
+    found = cached(folder / "delta.json", lambda: [*curve(job, _SHARES[network])])
+    replayed = {} if stage == "delta" else cached(folder / "replay.json", lambda: replay(job))
+    return figures(network, [Point(*row) for row in found], replayed)
 
 
 def main() -> None:
@@ -260,7 +273,7 @@ def main() -> None:
     began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", choices=tuple(_CHANGES))
-    parser.add_argument("--stage", choices=("delta", "replay"))
+    parser.add_argument("--stage", choices=("delta", "all"), default="all")
     parser.add_argument("--workdir", type=Path, default=Path("runs/package_size"))
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")

@@ -56,7 +56,7 @@ TABLES = {
             for network in ("lenet", "convnet", "resnet18")
             for metric in (
                 *("balanced_dense", "delta_ratio", "delta_loss"),
-                *("balanced_replay", "replay_ratio", "replay_loss"),
+                *("balanced_replay", "replay_ratio", "replay_loss", "rounding_loss"),
             )
         ),
     ),

@@ -144,6 +144,7 @@ def train_on_real(
     *,
     steps: int,
     lr: float,
+    fixed: Params = None,
 ) -> Params:
     """Trains a network on all real patches: the ceiling.
 
@@ -157,6 +158,7 @@ def train_on_real(
       key: typed PRNG key of the batches.
       steps: number of updates.
       lr: first rate.
+      fixed: what the network is given beside its weights, as a pair, and is not trained.
 
     Returns:
       The trained weights.
@@ -164,9 +166,8 @@ def train_on_real(
     carry = start, _adam(steps, lr).init(start)
     for step in range(steps):
         feed = next(feeds)
-        carry = _update(
-            network, draw, carry, feed=feed, key=key, step=jnp.int32(step), steps=steps, lr=lr
-        )
+        given = {"feed": feed, "key": key, "step": jnp.int32(step), "fixed": fixed}
+        carry = _update(network, draw, carry, **given, steps=steps, lr=lr)
     return carry[0]
 
 
@@ -184,11 +185,16 @@ def _update(
     feed: Feed,
     key: jax.Array,
     step: jax.Array,
+    fixed: Params,
     steps: int,
     lr: float,
 ) -> tuple[Params, optax.OptState]:
     params, state = carry
     batch = draw(feed, jax.random.fold_in(key, step))
-    grads = jax.grad(_real_loss, argnums=1)(network, params, batch)
+
+    def loss(params: Params) -> jax.Array:
+        return _real_loss(network, params if fixed is None else (params, fixed), batch)
+
+    grads = jax.grad(loss)(params)
     updates, state = _adam(steps, lr).update(grads, state, params)
     return optax.apply_updates(params, updates), state

@@ -1,142 +1,143 @@
 """Essential weights: what of trained weights their seed does not tell, in few bytes.
 
 Trained weights are their start, which a seed draws anew, and a difference to it. The difference is
-rounded to whole multiples of a step, so that most of it is 0: pruned; the gaps between what is left
-and the multiples are entropy-coded. Han et al. 2015, https://arxiv.org/abs/1510.00149, code the
-weights themselves so. Or the weights are the end of a replay: then seed and distilled data tell all
-of them, and a `proof` tells whether they did.
+trained to lie where few numbers tell it: a value moves many weights of a leaf, each up or down by a
+fixed draw of signs. That such a random subspace of few dimensions holds good solutions was seen by
+Li et al. 2018, https://arxiv.org/abs/1804.08838; values shared by a draw are from Chen et al. 2015,
+https://arxiv.org/abs/1504.04788. Values are whole multiples of a step, and entropy-coded. Or the
+weights are the end of a replay: then seed and distilled data tell all of them, and a `proof` tells
+whether they did.
 """
 
 import hashlib
-import lzma
 import math
 import struct
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gxdistill import range_coder
 from gxdistill.pytrees import Network, Params
 
+STEP = 0.5  # Of values; they are trained at rates at which their size is some of these.
 _PROBES = 8
-_BIASES = 127  # Multiples of a step that the largest value of a bias or a scale takes.
-_LARGEST = 2**15  # Multiple of a step.
-_FILTERS = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 20, "lc": 0, "lp": 0, "pb": 0}]
-_HEAD = struct.Struct("<5L")  # Numbers of leaves, weights and codes; bytes of both streams.
+_MOST = 2**17  # Values: a stranger's are read in seconds.
+_OF_VECTORS = 1 / 16  # How far a value moves a bias or a scale.
+_HEAD = struct.Struct("<2L")  # Fineness and number of values.
 
 
 class Codes(NamedTuple):
-    """A difference as multiples of a step.
+    """A difference in few numbers.
 
     Attributes:
-      steps: `[n_leaves]` float32, above 0.
-      values: for each leaf, in the order of `jax.tree.leaves`, int32 of its shape.
+      fineness: how many values a leaf has, see `counts`.
+      values: multiples of `STEP`, `[sum(counts)]` int32.
     """
 
-    steps: np.ndarray
-    values: list[np.ndarray]
+    fineness: int
+    values: np.ndarray
 
 
-def difference(trained: Params, start: Params) -> Params:
-    """Returns trained - start."""
-    return jax.tree.map(jnp.subtract, trained, start)
+def counts(like: Params, fineness: int) -> list[int]:
+    """Tells how many values each leaf has: the root of fineness * n for n weights, n at most.
+
+    Small leaves, which many paths go through, thus have more values for their size.
+    """
+    sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(like)]
+    return [min(size, math.isqrt(fineness * size)) for size in sizes]
 
 
-def threshold(delta: Params, share: float) -> float:
-    """Returns the step at which that share of the kernels' values is not rounded to 0."""
-    flat = np.concatenate([np.abs(leaf).ravel() for leaf in _kernels(delta)])
-    rank = min(len(flat) - 1, int(len(flat) * (1 - share)))
-    return max(2 * float(np.partition(flat, rank)[rank]), 1e-30)
+def fineness_of(like: Params, share: float) -> int:
+    """Returns the largest fineness with at most `share` values for each weight; 1 at least."""
+    most = min(_MOST, int(share * sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(like))))
+    low, high = 1, 2**31
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if sum(counts(like, middle)) <= most else (low, middle)
+    return low
 
 
-def _kernels(tree: Params) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree) if leaf.ndim > 1]
+def factors(like: Params) -> Params:
+    """Draws how far a value of 1 moves each weight, up or down, in float32.
+
+    1 / sqrt(n) for the kernel of a neuron that sees n values, about the size of its start.
+    """
+    leaves, tree = jax.tree.flatten(like)
+    sizes = [math.prod(leaf.shape) for leaf in leaves]
+    drawn = hashlib.shake_256(b"gxdistill signs").digest(-(-sum(sizes) // 8))
+    down = np.unpackbits(np.frombuffer(drawn, np.uint8))[: sum(sizes)].astype(bool)
+    each = np.split(down, np.cumsum(sizes)[:-1])
+
+    def factor(shape: Sequence[int], down: np.ndarray) -> np.ndarray:
+        far = np.float32(math.prod(shape[:-1]) ** -0.5 if len(shape) > 1 else _OF_VECTORS)
+        return np.where(down, -far, far).reshape(shape)
+
+    shapes = [leaf.shape for leaf in leaves]
+    return jax.tree.unflatten(tree, map(factor, shapes, each))
 
 
-def steps_of(delta: Params, step: float) -> np.ndarray:
-    """Returns the step of each leaf: `step` for kernels, a fine one for biases and scales.
+def moved(start: Params, factors: Params, values: jax.Array, fineness: int) -> Params:
+    """Moves weights by values: weight i of a leaf by its factor times value i mod k of the leaf's.
 
     Args:
-      delta: trained - start.
-      step: of the kernels.
+      start: the weights to start from.
+      factors: from `factors`.
+      values: `[sum(counts)]`.
+      fineness: see `counts`.
     """
+    numbers = counts(start, fineness)
+    parts = jnp.split(values, np.cumsum(numbers)[:-1])
+    leaves, tree = jax.tree.flatten(start)
 
-    def one(leaf: Any) -> float:
-        fine = float(np.abs(leaf).max(initial=0)) / _BIASES
-        return step if leaf.ndim > 1 else max(fine, 1e-30)
+    def one(leaf: jax.Array, factor: jax.Array, part: jax.Array) -> jax.Array:
+        if not len(part):
+            return leaf
+        shared = jnp.tile(part, -(-leaf.size // len(part)))[: leaf.size]
+        return leaf + factor * shared.reshape(leaf.shape)
 
-    return np.array([one(leaf) for leaf in jax.tree.leaves(delta)], np.float32)
+    return jax.tree.unflatten(tree, map(one, leaves, jax.tree.leaves(factors), parts))
 
 
-def rounded(delta: Params, steps: np.ndarray) -> Params:
-    """Rounds a difference to multiples of its steps; the gradient passes as if nothing was.
+def rounded(values: jax.Array) -> jax.Array:
+    """Rounds to multiples of `STEP` that can be coded; the gradient passes as if nothing was.
 
     The straight-through estimator, Bengio et al. 2013, https://arxiv.org/abs/1308.3432.
     """
-    leaves, tree = jax.tree.flatten(delta)
-    near = [step * jnp.rint(leaf / step) for leaf, step in zip(leaves, steps, strict=True)]
-    pairs = zip(leaves, near, strict=True)
-    return jax.tree.unflatten(tree, [x + jax.lax.stop_gradient(r - x) for x, r in pairs])
+    most = STEP * range_coder.LARGEST
+    near = jnp.clip(STEP * jnp.rint(values / STEP), -most, most)
+    return values + jax.lax.stop_gradient(near - values)
 
 
-def codes(delta: Params, steps: np.ndarray) -> Codes:
-    """Codes a difference, with the multiples that `rounded` finds."""
-    leaves = [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(delta)]
-    values = [np.rint(leaf / step) for leaf, step in zip(leaves, steps, strict=True)]
-    return Codes(steps, [np.clip(v, -_LARGEST, _LARGEST).astype(np.int32) for v in values])
+def codes(values: jax.Array, fineness: int) -> Codes:
+    """Codes values, with the multiples that `rounded` finds."""
+    return Codes(fineness, np.rint(np.asarray(rounded(values)) / STEP).astype(np.int32))
 
 
 def restored(start: Params, coded: Codes) -> Params:
-    """Returns start + step * code, in float32, the product and the sum each rounded."""
+    """Returns start + factor * (`STEP` * code), in float32, each product and the sum rounded."""
+    values = np.float32(STEP) * coded.values.astype(np.float32)
+    numbers = counts(start, coded.fineness)
+    parts = np.split(values, np.cumsum(numbers)[:-1])
     leaves, tree = jax.tree.flatten(start)
-    moved = [
-        np.asarray(leaf, np.float32) + step * value.astype(np.float32)
-        for leaf, step, value in zip(leaves, coded.steps, coded.values, strict=True)
-    ]
-    return jax.tree.unflatten(tree, [jnp.asarray(leaf) for leaf in moved])
+    factor = jax.tree.leaves(factors(start))
 
+    def one(leaf: jax.Array, factor: np.ndarray, part: np.ndarray) -> jax.Array:
+        shared = np.resize(part, leaf.shape)  # Repeated; zeros where there is none.
+        return jnp.asarray(np.asarray(leaf, np.float32) + factor * shared)
 
-def _to_bytes(numbers: np.ndarray) -> bytes:
-    """Writes whole numbers >= 0: 255 as often as it fits, then the rest."""
-    fulls = numbers // 255
-    stream = np.full(int(fulls.sum()) + len(numbers), 255, np.uint8)
-    stream[np.cumsum(fulls + 1) - 1] = numbers % 255
-    return stream.tobytes()
-
-
-def _from_bytes(stream: bytes, count: int) -> np.ndarray:
-    content = np.frombuffer(stream, np.uint8)
-    ends = np.flatnonzero(content != 255)
-    if len(ends) != count or (len(content) and content[-1] == 255):
-        raise ValueError("the codes are not as many as declared")
-    return 255 * (np.diff(ends, prepend=-1) - 1) + content[ends].astype(np.int64)
+    return jax.tree.unflatten(tree, map(one, leaves, factor, parts))
 
 
 def pack(coded: Codes) -> bytes:
-    """Writes codes: the number of zeros before each other one, and these, by LZMA."""
-    flat = np.concatenate([value.ravel() for value in coded.values]).astype(np.int64)
-    (places,) = flat.nonzero()
-    found = flat[places]
-    gaps = np.diff(places, prepend=-1) - 1
-    folded = 2 * np.abs(found) - 1 - (found > 0)  # 1, -1, 2, -2: 0, 1, 2, 3
-    streams = [
-        lzma.compress(_to_bytes(part), lzma.FORMAT_RAW, filters=_FILTERS) for part in (gaps, folded)
-    ]
-    head = _HEAD.pack(len(coded.steps), len(flat), len(places), *map(len, streams))
-    return head + coded.steps.astype("<f4").tobytes() + b"".join(streams)
-
-
-def _unpacked(stream: bytes, most: int) -> bytes:
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
-    content = decoder.decompress(stream, most + 1)
-    if len(content) > most or not decoder.eof or decoder.unused_data:
-        raise ValueError("a stream is longer or shorter than its codes can be")
-    return content
+    """Writes codes: the fineness, the number of values, and these by `range_coder`."""
+    return _HEAD.pack(coded.fineness, len(coded.values)) + range_coder.encode(coded.values)
 
 
 def unpack(content: bytes, like: Params) -> Codes:
-    """Reads what `pack` wrote, also a stranger's: nothing larger than `like` is allocated.
+    """Reads what `pack` wrote, also a stranger's: in seconds, and in the memory of 2^17 values.
 
     Args:
       content: the bytes.
@@ -145,34 +146,16 @@ def unpack(content: bytes, like: Params) -> Codes:
     Raises:
       ValueError: these are no codes of this network.
     """
-    shapes = [leaf.shape for leaf in jax.tree.leaves(like)]
-    total = sum(map(math.prod, shapes))
-    try:
-        leaves, weights, count, *sizes = _HEAD.unpack_from(content)
-        start = _HEAD.size + 4 * leaves
-        sound = (leaves, weights) == (len(shapes), total) and count <= total
-        if not sound or start + sum(sizes) != len(content):
-            raise ValueError("the codes are not of this network")
-        steps = np.frombuffer(content[_HEAD.size : start], "<f4").astype(np.float32)
-        most = count + total // 255, count * (1 + 2 * _LARGEST // 255)
-        gaps, folded = (
-            _from_bytes(_unpacked(stream, size), count)
-            for stream, size in zip(_split(content[start:], sizes[0]), most, strict=True)
-        )
-    except (lzma.LZMAError, struct.error) as error:
-        raise ValueError(f"the codes are damaged: {error}") from error
-    places = np.cumsum(gaps + 1) - 1
-    if not (np.isfinite(steps).all() and (steps > 0).all()) or (count and places[-1] >= total):
-        raise ValueError("the codes lie outside the network's weights, or a step is no number > 0")
-    flat = np.zeros(total, np.int32)
-    flat[places] = np.where(folded % 2, -1, 1) * (folded // 2 + 1)
-    ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
-    parts = zip(np.split(flat, ends), shapes, strict=True)
-    return Codes(steps, [part.reshape(shape) for part, shape in parts])
-
-
-def _split(content: bytes, at: int) -> tuple[bytes, bytes]:
-    return content[:at], content[at:]
+    if len(content) < _HEAD.size:
+        raise ValueError("the codes are cut short")
+    fineness, number = _HEAD.unpack_from(content)
+    if number > _MOST or number != sum(counts(like, fineness)):
+        raise ValueError("the codes are not of this network")
+    values = range_coder.decode(content[_HEAD.size :], number)
+    coded = Codes(fineness, values)
+    if pack(coded) != content:
+        raise ValueError("the codes are followed by others, or cut short")
+    return coded
 
 
 def digest(params: Params) -> str:

@@ -1,5 +1,6 @@
 import hashlib
-import lzma
+import math
+import struct
 
 import jax
 import jax.numpy as jnp
@@ -9,66 +10,82 @@ import pytest
 from gxdistill import weights
 
 START = {"b": {"bias": jnp.ones(5), "kernel": jnp.zeros((3, 3, 4, 5))}, "a": jnp.ones((7, 9))}
+SIZES = (63, 5, 180)  # In the order of the names.
 
 
-def _sparse(rng, share=0.1, scale=1.0):
-    def one(leaf):
-        drawn = rng.laplace(size=leaf.shape) * (rng.random(leaf.shape) < share)
-        return jnp.asarray(scale * drawn, jnp.float32)
-
-    return jax.tree.map(one, START)
+def _values(fineness, scale=2.0):
+    count = sum(weights.counts(START, fineness))
+    drawn = np.random.default_rng(1).laplace(size=count)
+    return jnp.asarray(scale * drawn, jnp.float32)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
-def test_weights_come_back_from_their_codes(share):
-    delta = _sparse(np.random.default_rng(1), share)
-    steps = weights.steps_of(delta, 0.25)
-    content = weights.pack(weights.codes(delta, steps))
-    coded = weights.unpack(content, START)
-    found = weights.restored(START, coded)
-    expected = jax.tree.map(jnp.add, START, weights.rounded(delta, steps))
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-    error = jax.tree.map(lambda f, s, d: np.abs(f - s - d).max(), found, START, delta)
-    assert max(error["a"], error["b"]["kernel"]) <= 0.1251
-    assert error["b"]["bias"] <= float(np.abs(delta["b"]["bias"]).max()) / 127
+def _by_the_book(values, fineness):
+    """The weights by a loop over the rule of docs/format.md."""
+    bits = hashlib.shake_256(b"gxdistill signs").digest(31)
+    moved, first, n = [], 0, 0
+    for leaf in jax.tree.leaves(START):
+        k = min(leaf.size, math.isqrt(fineness * leaf.size))
+        far = 1 / 16 if leaf.ndim == 1 else math.prod(leaf.shape[:-1]) ** -0.5
+        for i, weight in enumerate(np.asarray(leaf).ravel().tolist()):
+            down = bits[n // 8] >> (7 - n % 8) & 1
+            moved.append(weight + (-far if down else far) * (values[first + i % k] if k else 0))
+            n += 1
+        first += k
+    assert first == len(values)
+    return moved
 
 
-def test_the_size_comes_near_the_entropy():
-    """An order-0 entropy coder of each value needs the entropy; gaps and LZMA, little more."""
-    rng, shape = np.random.default_rng(0), (1000, 1000)
-    delta = {"w": jnp.asarray(rng.laplace(size=shape), jnp.float32)}
-    for share in (0.01, 0.03, 0.1):
-        step = weights.threshold(delta, share)
-        coded = weights.codes(delta, weights.steps_of(delta, step))
-        _, counts = np.unique(coded.values[0], return_counts=True)
-        p = counts / counts.sum()
-        assert abs(1 - p.max() - share) < 0.01 * share
-        entropy = -(p * np.log2(p)).sum() * delta["w"].size / 8
-        assert entropy < len(weights.pack(coded)) < 1.06 * entropy
+@pytest.mark.parametrize("fineness", [1, 7, 100, 2**31])
+def test_weights_come_back_from_their_codes(fineness):
+    values = _values(fineness)
+    coded = weights.codes(values, fineness)
+    back = weights.unpack(weights.pack(coded), START)
+    assert back.fineness == fineness
+    np.testing.assert_array_equal(back.values, coded.values)
+    found = weights.restored(START, back)
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(found)])
+    near = (np.rint(np.asarray(values) / 0.5) * 0.5).clip(-15.5, 15.5)
+    np.testing.assert_allclose(flat, _by_the_book(near.tolist(), fineness), rtol=1e-6, atol=1e-6)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, START)
 
 
-def test_long_gaps_and_large_codes_come_back():
-    values = np.zeros(70_000, np.int32)
-    values[[0, 254, 255, 511, 1022, 69_999]] = (1, -1, 128, -127, 2**15, -(2**15))
-    coded = weights.Codes(np.float32([0.5]), [values])
-    back = weights.unpack(weights.pack(coded), [np.zeros(70_000)])
-    np.testing.assert_array_equal(back.values[0], values)
-    assert back.steps.tolist() == [0.5]
+@pytest.mark.parametrize("fineness", [7, 100])
+def test_training_sees_the_weights_that_are_restored(fineness):
+    values = _values(fineness)
+    seen = weights.moved(START, weights.factors(START), weights.rounded(values), fineness)
+    found = weights.restored(START, weights.codes(values, fineness))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), seen, found)
+
+
+def test_there_are_as_many_values_as_asked_for_and_more_of_small_leaves():
+    for share in (0.2, 0.9):
+        fineness = weights.fineness_of(START, share)
+        found = weights.counts(START, fineness)
+        assert sum(found) <= share * sum(SIZES) < sum(weights.counts(START, fineness + 1))
+        assert found == [min(n, math.isqrt(fineness * n)) for n in SIZES]
+    assert weights.counts(START, weights.fineness_of(START, 1.0)) == [*SIZES]
+    large = {"w": jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)}
+    assert sum(weights.counts(large, weights.fineness_of(large, 1.0))) <= 2**17
+
+
+def test_signs_are_fair_and_factors_as_large_as_a_start():
+    like = {"w": jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32)}
+    factor = weights.factors(like)["w"]
+    assert abs(np.mean(factor > 0) - 0.5) < 4 * 0.5 / math.sqrt(factor.size)
+    start = jax.nn.initializers.lecun_normal()(jax.random.key(0), factor.shape)
+    np.testing.assert_allclose(np.abs(factor), float(start.std()), rtol=0.02)
 
 
 def test_rounding_has_the_gradient_of_no_rounding():
-    delta = {"w": jnp.array([[0.3, -1.2, 0.9]])}
-    steps, slope = np.float32([0.5]), jnp.array([[1.0, 2.0, 3.0]])
-    found = jax.grad(lambda d: jnp.sum(slope * weights.rounded(d, steps)["w"]))(delta)
-    np.testing.assert_array_equal(found["w"], slope)
-    expected = np.float32([[0.5, -1.0, 1.0]])
-    np.testing.assert_allclose(weights.rounded(delta, steps)["w"], expected, rtol=1e-6)
+    values, slope = jnp.array([0.3, -1.2, 0.9, 99.0]), jnp.array([1.0, 2.0, 3.0, 4.0])
+    found = jax.grad(lambda v: jnp.sum(slope * weights.rounded(v)))(values)
+    np.testing.assert_array_equal(found, slope)
+    np.testing.assert_allclose(weights.rounded(values), [0.5, -1.0, 1.0, 15.5])
 
 
 def test_harmed_codes_are_refused_or_are_codes_of_the_network():
-    delta = _sparse(np.random.default_rng(1))
-    sound = weights.pack(weights.codes(delta, weights.steps_of(delta, 0.25)))
-    rng, refused = np.random.default_rng(0), 0
+    sound = weights.pack(weights.codes(_values(100), 100))
+    rng, read = np.random.default_rng(0), 0
     for _ in range(500):
         harmed = bytearray(sound)
         harmed[rng.integers(len(harmed))] ^= 1 << rng.integers(8)
@@ -76,20 +93,26 @@ def test_harmed_codes_are_refused_or_are_codes_of_the_network():
         try:
             coded = weights.unpack(bytes(harmed), START)
         except ValueError:
-            refused += 1
-        else:
-            assert [v.shape for v in coded.values] == [x.shape for x in jax.tree.leaves(START)]
-            assert (coded.steps > 0).all()
-    assert refused > 300
+            continue
+        read += 1
+        assert len(coded.values) == sum(weights.counts(START, coded.fineness))
+        assert np.abs(coded.values).max() <= 31
+    assert 0 < read < 300
 
 
-def test_a_stream_that_grows_without_end_is_refused_before_it_is_unpacked():
-    bomb = lzma.compress(bytes(1 << 24), lzma.FORMAT_RAW, filters=weights._FILTERS)
-    head = weights._HEAD.pack(3, 248, 10, len(bomb), 0) + np.ones(3, "<f4").tobytes()
-    with pytest.raises(ValueError, match="longer or shorter than its codes"):
-        weights.unpack(head + bomb, START)
-    with pytest.raises(ValueError, match="not of this network"):
-        weights.unpack(weights._HEAD.pack(3, 248, 249, len(bomb), 0) + bytes(12) + bomb, START)
+def test_codes_that_would_take_long_are_refused_before_they_are_read():
+    large = {"w": jax.ShapeDtypeStruct((3, 3, 512, 512), jnp.float32)}
+    many = struct.pack("<2L", 2**32 - 1, 9 * 512 * 512)
+    sound = weights.pack(weights.codes(_values(100), 100))
+    for content, like, reason in (
+        (many, large, "not of this network"),
+        (sound, large, "not of this network"),
+        (sound[:5], START, "cut short"),
+        (sound[:-1], START, "followed by others, or cut short"),
+        (sound + b"x", START, "followed by others, or cut short"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            weights.unpack(content, like)
 
 
 def test_the_digest_is_that_of_the_leaves_in_order_of_their_names():

@@ -15,7 +15,7 @@ from gxdistill.errors import UserError
 from gxdistill.package.manifest import WAY_OUT, check_part
 from gxdistill.pytrees import Metadata
 
-MAGIC = b"gxdistill weights 1\n"
+MAGIC = b"gxdistill weights 2\n"
 FIELDS = (
     *("name", "purpose", "licence", "privacy", "cohort", "network", "init", "patch"),
     *("reading", "normalisation", "class_names", "decision", "results", "proof"),

@@ -1,6 +1,7 @@
 """Fewer bytes for the same network: packages of rounded images, and essential weights."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ _FEWEST_FIRST = ("uint4", "uint8", "bfloat16", "float32")
 _AT_ONCE = 300  # Patches of one forward pass.
 
 
-def compress(job: Job, max_loss: float) -> Path:
+def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) -> Path:
     """Writes the package of a job anew, in the fewest bits that cost no more than `max_loss`.
 
     The images are fine-tuned through the rounding. Known initial weights are left to their seed.
@@ -28,6 +29,7 @@ def compress(job: Job, max_loss: float) -> Path:
     Args:
       job: that was distilled in its working folder.
       max_loss: balanced accuracy over training patches that may be given up, in points (percent).
+      kinds: precisions to try, in turn; the last is taken whatever it costs.
 
     Returns:
       The file, `compressed.gxd`; the package stays.
@@ -38,7 +40,7 @@ def compress(job: Job, max_loss: float) -> Path:
     distilling.check_same(job)
     content = package.load(job.workdir / "package.gxd")
     whole = accuracy(job, content.distilled)
-    for kind in _FEWEST_FIRST:
+    for kind in kinds:
         data, grid = rounded(job, content.distilled, kind)
         loss = 100 * (whole - accuracy(job, data))
         job.say(f"images as {kind}: {loss:.2f} points of balanced accuracy lost")

@@ -95,9 +95,12 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.optimizer.warmup = 0  # outer steps
 
     config.compress = ml_collections.ConfigDict()
-    config.compress.steps = 100  # that fine-tune images, or weights, through their rounding
+    config.compress.steps = 100  # that fine-tune images through their rounding
     config.compress.rate = 0.1  # of the rates of distill.optimizer
     config.compress.patches = 3000  # training patches that a loss is measured on
+    config.compress.weights = ml_collections.ConfigDict()  # essential ones
+    config.compress.weights.steps = 4000  # of training, on batches as the ceiling's
+    config.compress.weights.lr = 0.03  # first rate, of values that move weights by some hundredths
 
     config.decision = ml_collections.ConfigDict()
     config.decision.rule = "counts"  # or "soft"

@@ -19,33 +19,20 @@ PRIVACY = (
     "No guarantee. These are weights of a network that was trained on patients' images, and no "
     "attack was tried: they may reveal who took part, or what the images look like."
 )
-SHARES = (0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)  # Of the kernels' values that are kept.
-_FINE = 1e-30  # A step at which nothing is rounded.
+SHARES = (0.002, 0.01, 0.03, 0.06, 0.08, 0.1, 0.15, 0.2)  # Of values, for each weight.
 
 
 @cache  # Compiled programs belong to the object.
-def _through(network: Network) -> Network:
-    """Trains a difference to a start through its rounding; start and steps stay as they are."""
+def _shared(network: Network, fineness: int) -> Network:
+    """Trains the values that weights share, through their rounding."""
 
-    def apply(params: Params, images: jax.Array) -> jax.Array:
-        start, steps = jax.lax.stop_gradient((params["start"], params["steps"]))
-        moved = weights.rounded(params["delta"], steps)
-        return network.apply(jax.tree.map(jnp.add, start, moved), images)
+    def apply(params: tuple[jax.Array, tuple[Params, Params]], images: jax.Array) -> jax.Array:
+        values, (start, factors) = params
+        return network.apply(
+            weights.moved(start, factors, weights.rounded(values), fineness), images
+        )
 
     return Network(network.init, apply)
-
-
-def _learned(job: Job, feed: Feed, params: Params, *, steps: int, use: Use) -> Params:
-    key = job.key(use)
-    return baselines.train_on_real(
-        _through(job.network),
-        feed.draw,
-        feed.given(key, 0),
-        params,
-        key,
-        steps=steps,
-        lr=job.config.evaluate.ceiling.lr,
-    )
 
 
 def feed_of(job: Job) -> Feed:
@@ -57,30 +44,38 @@ def trained(job: Job, feed: Feed) -> tuple[Params, Params]:
     """Trains the network on all real patches, from the start that the job's seed tells.
 
     Returns:
-      The start, and the difference that training made.
+      The start, and the trained weights.
     """
-    start = job.network.init(job.key(Use.KNOWN))
-    zeros = jax.tree.map(jnp.zeros_like, start)
-    steps = jnp.full(len(jax.tree.leaves(start)), _FINE, jnp.float32)
-    params = {"start": start, "delta": zeros, "steps": steps}
-    learned = _learned(job, feed, params, steps=job.config.evaluate.ceiling.steps, use=Use.CEILING)
-    return start, learned["delta"]
+    start, key = job.network.init(job.key(Use.KNOWN)), job.key(Use.CEILING)
+    settings = job.config.evaluate.ceiling
+    given = feed.given(key, 0)
+    return start, baselines.train_on_real(
+        job.network, feed.draw, given, start, key, steps=settings.steps, lr=settings.lr
+    )
 
 
-def coded(job: Job, feed: Feed, start: Params, delta: Params, share: float) -> weights.Codes:
-    """Rounds a difference such that a share of its kernels is left, and learns on through that.
+def coded(job: Job, feed: Feed, start: Params, share: float) -> weights.Codes:
+    """Trains a difference to the start that a few shared values tell, through their rounding.
 
     Args:
       job: whose patches and settings.
       feed: from `feed_of`.
       start: from `trained`.
-      delta: likewise.
-      share: of the kernels' values, from 0 to 1.
+      share: values for each weight, from 0 to 1.
     """
-    steps = weights.steps_of(delta, weights.threshold(delta, share))
-    params = {"start": start, "delta": delta, "steps": jnp.asarray(steps)}
-    learned = _learned(job, feed, params, steps=job.config.compress.steps, use=Use.COMPRESS)
-    return weights.codes(learned["delta"], steps)
+    fineness, key = weights.fineness_of(start, share), job.key(Use.COMPRESS)
+    settings = job.config.compress.weights
+    learned = baselines.train_on_real(
+        _shared(job.network, fineness),
+        feed.draw,
+        feed.given(key, 0),
+        jnp.zeros(sum(weights.counts(start, fineness))),
+        key,
+        steps=settings.steps,
+        lr=settings.lr,
+        fixed=(start, weights.factors(start)),
+    )
+    return weights.codes(learned, fineness)
 
 
 def compress(job: Job, max_loss: float) -> Path:
@@ -94,21 +89,21 @@ def compress(job: Job, max_loss: float) -> Path:
       The file, `weights.gxw` in the working folder.
 
     Raises:
-      UserError: no share of the weights loses so little.
+      UserError: no number of values loses so little.
     """
     feed = feed_of(job)
-    start, delta = trained(job, feed)
-    whole = balanced(job, jax.tree.map(jnp.add, start, delta), "train")
+    start, params = trained(job, feed)
+    whole = balanced(job, params, "train")
     for share in SHARES:
-        codes = coded(job, feed, start, delta, share)
+        codes = coded(job, feed, start, share)
         loss = 100 * (whole - balanced(job, weights.restored(start, codes), "train"))
-        job.say(f"{share:.1%} of the kernels kept: {loss:.2f} points of balanced accuracy lost")
+        job.say(f"{len(codes.values)} values: {loss:.2f} points of balanced accuracy lost")
         if loss <= max_loss:
             break
     else:
         raise UserError(
-            f"Kept {SHARES[-1]:.0%} of its kernels, the network loses {loss:.2f} points. Raise "
-            f"--max-loss, or compress.steps (now {job.config.compress.steps})."
+            f"With {len(codes.values)} values, the network loses {loss:.2f} points. Raise "
+            f"--max-loss, or compress.weights.steps (now {job.config.compress.weights.steps})."
         )
     path = job.workdir / "weights.gxw"
     content = weights.pack(codes)

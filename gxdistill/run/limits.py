@@ -65,6 +65,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "compress.steps": _COUNT,
     "compress.rate": (1e-9, 1.0),
     "compress.patches": _COUNT,
+    "compress.weights.steps": _COUNT,
+    "compress.weights.lr": (1e-9, 1e3),
     "evaluate.networks": _COUNT,
     "evaluate.threshold_images": _COUNT,
     "evaluate.baseline_networks": _COUNT,

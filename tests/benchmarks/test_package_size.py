@@ -29,10 +29,12 @@ def test_ratios_and_losses_are_named_after_the_network():
     rows = {row[1]: row for row in package_size.figures("lenet", POINTS, replayed)}
     assert rows["delta_ratio_lenet"] == ("package_size", "delta_ratio_lenet", 0.008, "1")
     assert rows["delta_loss_lenet"][2:] == (pytest.approx(0.3), "points")
-    assert rows["replay_loss_lenet"][2:] == (pytest.approx(0.2), "points")
+    assert rows["rounding_loss_lenet"][2:] == (pytest.approx(0.2), "points")
+    assert rows["replay_loss_lenet"][2:] == (pytest.approx(3.2), "points")
+    assert rows["balanced_delta_lenet"][2] == 0.797
     assert rows["replay_ratio_lenet"][2] == 0.005
     assert rows["delta_0030_ratio"] == ("package_size_lenet", "delta_0030_ratio", 0.008, "1")
-    assert not [*package_size.figures("lenet", [], {})]
+    assert not any("replay" in row[1] for row in package_size.figures("lenet", POINTS, {}))
 
 
 def test_plain_rounding_and_pruning_are_what_their_names_say():
@@ -66,7 +68,7 @@ def test_recorded_points_are_drawn(tmp_path):
         record(case, metric, value, unit=unit, command="x", folder=tmp_path / "results", **spent)
     path = package_size.plot(read(tmp_path / "results"), tmp_path / "plots")
     text = path.read_text()
-    for word in ("lenet", "plain 8 bits", "difference to the seeded start", "balanced accuracy"):
+    for word in ("lenet", "plain 8 bits", "seed and shared values", "balanced accuracy"):
         assert word in text
     assert "resnet18" not in text
 
