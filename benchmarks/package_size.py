@@ -84,8 +84,8 @@ class Point(NamedTuple):
     """One way to keep a network.
 
     Attributes:
-      kind: "dense", "int8", "pruned" or "delta".
-      share: of the kernels' values that is kept; of a delta, values for each weight.
+      kind: "dense", "int8", "pruned" or "shared".
+      share: of the kernels' values that is kept; or shared values, for each weight.
       ratio: bytes to those of float32.
       balanced: accuracy over test patches.
       training: over training patches.
@@ -152,13 +152,13 @@ def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
         yield point("pruned", share, *plain(dense, share))
     for share in shares:
         coded = essential.coded(job, feed, start, share)
-        yield point("delta", share, weights.restored(start, coded), len(weights.pack(coded)))
+        yield point("shared", share, weights.restored(start, coded), len(weights.pack(coded)))
 
 
 def chosen(points: list[Point]) -> Point:
     """Chooses the smallest difference that loses no more than `MAX_LOSS` on training patches."""
     dense = next(point for point in points if point.kind == "dense")
-    deltas = [point for point in points if point.kind == "delta"]
+    deltas = [point for point in points if point.kind == "shared"]
     enough = [p for p in deltas if 100 * (dense.training - p.training) <= MAX_LOSS]
     return min(enough, key=lambda p: p.ratio) if enough else max(deltas, key=lambda p: p.training)
 
@@ -211,7 +211,7 @@ def figures(network: str, points: list[Point], replayed: dict[str, float]) -> It
 
 
 _CURVES = {
-    "delta": ("o-", "#1f5fa8", "seed and shared values"),
+    "shared": ("o-", "#1f5fa8", "seed and shared values"),
     "pruned": ("s--", "#b0552a", "plain pruning, 8 bits"),
     "int8": ("^", "#3a7d44", "plain 8 bits"),
     "dense": ("D", "0.3", "dense float32"),

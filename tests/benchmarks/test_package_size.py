@@ -12,9 +12,9 @@ from tests.plots import texts
 
 POINTS = [
     Point("dense", 1.0, 1.0, 0.80, 0.82),
-    Point("delta", 0.01, 0.004, 0.70, 0.72),
-    Point("delta", 0.03, 0.008, 0.797, 0.816),
-    Point("delta", 0.1, 0.02, 0.799, 0.82),
+    Point("shared", 0.01, 0.004, 0.70, 0.72),
+    Point("shared", 0.03, 0.008, 0.797, 0.816),
+    Point("shared", 0.1, 0.02, 0.799, 0.82),
     Point("int8", 1.0, 0.25, 0.79, 0.81),
 ]
 
@@ -33,7 +33,7 @@ def test_ratios_and_losses_are_named_after_the_network():
     assert rows["replay_loss_lenet"][2:] == (pytest.approx(3.2), "points")
     assert rows["balanced_delta_lenet"][2] == 0.797
     assert rows["replay_ratio_lenet"][2] == 0.005
-    assert rows["delta_0030_ratio"] == ("package_size_lenet", "delta_0030_ratio", 0.008, "1")
+    assert rows["shared_0030_ratio"] == ("package_size_lenet", "shared_0030_ratio", 0.008, "1")
     assert not any("replay" in row[1] for row in package_size.figures("lenet", POINTS, {}))
 
 
