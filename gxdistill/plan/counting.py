@@ -22,6 +22,7 @@ _FREE = {
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"),
     *("opt-barrier", "partition-id", "replica-id", "iota"),
 }
+_PARTS = ("slice", "dynamic-slice", "gather")  # Of their first operand they read what they give.
 _SENDING = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -182,8 +183,10 @@ def _moved(
 ) -> float:
     inputs = [_bytes(by_name[o].result) if o in by_name else 0.0 for o in operation.operands]
     result = _bytes(operation.result)
-    if operation.kind in ("dynamic-slice", "gather"):
-        return 2 * result
+    if operation.kind.endswith("-start") and operation.result.startswith("("):
+        result = max(result - sum(inputs), 0.0)  # The operands are repeated in it.
+    if operation.kind in _PARTS:
+        return result + min(_bytes(operation.result, fast=True), inputs[0])
     if operation.kind == "dynamic-update-slice":
         return 2 * inputs[1]
     fused = _called(operation, "calls")
@@ -192,10 +195,9 @@ def _moved(
     body = computations[fused[0]]
     slots = {o.name: int(o.inside) for o in body if o.kind == "parameter"}
     for name, slot in slots.items():
-        users = [o for o in body if name in o.operands]
-        if users and all(_reads_a_part(user, name) for user in users):
-            parts = [_bytes(u.result) for u in users if u.kind in ("dynamic-slice", "gather")]
-            inputs[slot] = min(inputs[slot], sum(parts))
+        parts = [_part(user, name) for name, user in _users(body, name)]
+        if parts and None not in parts:
+            inputs[slot] = min(inputs[slot], sum(filter(None, parts)))
     within = {o.name: o for o in body}
     written = [within[o.operands[1]] for o in body if o.kind == "dynamic-update-slice"]
     if written:
@@ -203,6 +205,20 @@ def _moved(
     return result + sum(inputs)
 
 
-def _reads_a_part(user: _Operation, name: str) -> bool:
-    first = user.operands[:1] == (name,)
-    return first and user.kind in ("dynamic-slice", "gather", "dynamic-update-slice")
+def _users(body: list[_Operation], name: str) -> Iterator[tuple[str, _Operation]]:
+    """Finds what uses a value, by whatever name."""
+    for user in body:
+        if name in user.operands:
+            if user.kind == "bitcast":
+                yield from _users(body, user.name)
+            else:
+                yield name, user
+
+
+def _part(user: _Operation, name: str) -> float | None:
+    """Bytes that are read of a value; None for all."""
+    if user.operands[:1] != (name,):
+        return None
+    if user.kind == "dynamic-update-slice":
+        return 0.0
+    return _bytes(user.result) if user.kind in _PARTS else None

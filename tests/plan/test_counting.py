@@ -75,6 +75,33 @@ def test_a_slice_moves_its_own_size_not_its_sources():
     assert _traffic(looped, (50, 100)).moved < 50 * 10 * 4 * 100  # not 50 times all the rows
 
 
+_FETCHED = """
+HloModule m
+
+%fused (r: f32[6,8,4], i: s32[]) -> f32[1,8,4] {
+  %r = f32[6,8,4]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %b = f32[6,32]{1,0} bitcast(%r)
+  %d = f32[1,32]{1,0} dynamic-slice(%b, %i, %i), dynamic_slice_sizes={1,32}
+  ROOT %s = f32[1,8,4]{2,1,0} bitcast(%d)
+}
+
+ENTRY %main (a: f32[6,8,4], i: s32[]) -> f32[1,8,4] {
+  %a = f32[6,8,4]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %c = (f32[6,8,4]{2,1,0:S(1)}, f32[6,8,4]{2,1,0}, u32[]{:S(2)}) copy-start(%a)
+  %e = f32[6,8,4]{2,1,0:S(1)} copy-done(%c)
+  %p = f32[1,8,4]{2,1,0:S(1)} slice(%a), slice={[0:1], [0:8], [0:4]}
+  ROOT %f = f32[1,8,4]{2,1,0} fusion(%a, %i), kind=kLoop, calls=%fused
+}
+"""
+
+
+def test_what_is_fetched_is_read_once():
+    # All rows into fast memory; one row into it; and one row read, which a fusion writes back.
+    assert counting.traffic(_FETCHED).moved == pytest.approx(4 * 32 * (6 + 1 + 2), abs=16)
+
+
 def test_what_is_sent_is_what_is_added_up():
     text = """
 HloModule m
