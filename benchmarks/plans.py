@@ -10,7 +10,7 @@
   links as a share of the time with them, for configs/gastric.py as it is compiled for 8 chips, its
   networks as many as there are chips. What a chip sends is the size of the distilled data, which
   is seen in configs/radiograph.py:random compiled for 4, 16, 64 and 256 chips, one network each:
-  `sent_spread` is by how much a chip's bytes differ, `weak_scaling_256_radiograph` their efficiency,
+  `sent_spread` is by how much a chip's bytes differ, `weak_scaling_256_radiograph` the efficiency,
   for steps that are too short to be worth so many chips.
 - `cpu_s_CONFIG`: processor seconds of a plan for this machine's CPU, compiling included;
   `again_cpu_s_CONFIG`: of the same plan once more.

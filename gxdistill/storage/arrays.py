@@ -111,11 +111,7 @@ def _reserve(folder: Path, size: int) -> None:
 def _orbax_save(folder: Path, tree: dict[str, Any]) -> None:
     from orbax.checkpoint import v1 as ocp
 
-    # Of several processes, each saves what it is told to, without waiting for the others.
-    mine = jax.process_index()
-    context = ocp.Context()
-    context.multiprocessing.primary_host = mine
-    context.multiprocessing.active_processes = {mine}
+    context = orbax.context()
     # Plain Zarr 2: one file a leaf of exactly its bytes. OCDBT gives its files random names; and
     # without a codec the size of what is read is known before it is read.
     context.array.saving.use_ocdbt = False
@@ -326,7 +322,7 @@ def load_arrays(
     if stored:
         _check_files(folder, stored)
         try:
-            with orbax.quiet():
+            with orbax.quiet(), orbax.context():
                 loaded = ocp.load(folder, _nest(stored))
             leaves |= {name: np.asarray(_at(loaded, name)) for name in stored}
         except Exception as error:  # whatever Orbax's parsers stumble upon in damaged files

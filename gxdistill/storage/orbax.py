@@ -3,8 +3,12 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import jax
+
+if TYPE_CHECKING:
+    from orbax.checkpoint import v1 as ocp
 
 
 @contextlib.contextmanager
@@ -20,6 +24,17 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(ours)
+
+
+def context() -> "ocp.Context":
+    """Makes settings by which each of several processes saves and loads without the others."""
+    from orbax.checkpoint import v1 as ocp
+
+    mine = jax.process_index()
+    made = ocp.Context()
+    made.multiprocessing.primary_host = mine
+    made.multiprocessing.active_processes = {mine}
+    return made
 
 
 @contextlib.contextmanager
