@@ -6,7 +6,8 @@
 Images are black, for their values cost nothing; no data set is needed. One JSON line a config:
 median seconds of an outer step, share of the device's peak of products (model-FLOP utilisation),
 largest memory, the plan's least seconds and memory, and the plan's share of the memory. On a CPU,
-memory is what the process grew by while it ran, beside the arguments.
+memory is what the process grew by while it ran, beside the arguments, and seconds are those of
+processors.
 """
 
 import argparse
@@ -79,14 +80,15 @@ def measure(config: ml_collections.ConfigDict, target: str, repeats: int) -> dic
         state, given = jax.device_put((state, given), sharding.replicated(job.mesh))
     state = jax.block_until_ready(jax.tree.map(jnp.copy, state))
     seconds: list[float] = []
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
 
     def run() -> None:
         nonlocal state
         for _ in range(repeats + 1):
-            began = time.perf_counter()
+            began = clock()
             state, losses = compiled(state, given)
             jax.block_until_ready(losses)
-            seconds.append(time.perf_counter() - began)
+            seconds.append(clock() - began)
 
     grown = growth_mb(run) * 2**20
     stats = jax.devices()[0].memory_stats() or {}

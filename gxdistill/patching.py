@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gxdistill import _check
+from gxdistill import _check, backend
 from gxdistill.pytrees import Cohort, PatchTable
 
 
@@ -72,6 +72,17 @@ def gather_patches(
     def cut(i: jax.Array, r: jax.Array, c: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(images, (i, r, c, 0), (1, size, size, channels))[0]
 
+    def cut_from_its_image(at: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        i, r, c = at
+        whole = jax.lax.dynamic_index_in_dim(images, i, keepdims=False)
+        return jax.lax.dynamic_slice(
+            jax.lax.optimization_barrier(whole), (r, c, 0), (size, size, channels)
+        )
+
+    if backend.platform() == "tpu":
+        # Patches lie in other tiles of memory than images do: a gather, a loop there, would lay all
+        # images out anew for each patch.
+        return jax.lax.map(cut_from_its_image, (image, row, col))
     return jax.vmap(cut)(image, row, col)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gxdistill import patching
+from gxdistill import backend, patching
 from gxdistill.pytrees import Cohort
 
 # height, width, size, stride: divisible or not, overlapping or with gaps, one patch only
@@ -86,6 +86,23 @@ def test_the_border_covers_every_pixel_that_the_stride_allows(height, width, siz
         covered[row : row + size, col : col + size] = True
     assert covered[-1, -1]
     assert covered.all() == (stride <= size)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_patches_are_the_same_as_a_tpu_cuts_them(channels):
+    images = np.stack([_image(20, 30, channels, np.uint8, seed) for seed in range(3)])
+    # Inside, at the corners, and past the edges and the last image.
+    at = jnp.array([[1, 3, 4], [0, 0, 0], [2, 13, 23], [1, 18, 5], [7, 2, 99]]).T
+
+    def gather(images, at):
+        return patching.gather_patches(images, *at, size=7)
+
+    expected = jax.jit(gather)(images, at)
+    with backend.planned_for("tpu"):
+        patches = jax.jit(lambda *x: gather(*x))(images, at)
+    np.testing.assert_array_equal(patches, expected)
+    np.testing.assert_array_equal(patches[0], images[1, 3:10, 4:11])
+    np.testing.assert_array_equal(patches[4], images[2, 2:9, 23:])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])

@@ -209,7 +209,8 @@ def _users(body: list[_Operation], name: str) -> Iterator[tuple[str, _Operation]
     """Finds what uses a value, by whatever name."""
     for user in body:
         if name in user.operands:
-            if user.kind == "bitcast":
+            # In a fusion, another layout is another name: a TPU's bear this mark.
+            if user.kind in ("bitcast", "copy") or "output_to_operand_aliasing" in user.rest:
                 yield from _users(body, user.name)
             else:
                 yield name, user

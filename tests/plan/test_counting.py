@@ -78,11 +78,17 @@ def test_a_slice_moves_its_own_size_not_its_sources():
 _FETCHED = """
 HloModule m
 
+%copied (q: f32[6,32]) -> f32[6,32] {
+  %q = f32[6,32]{1,0} parameter(0)
+  ROOT %copy = f32[6,32]{1,0:T(8,128)} copy(%q)
+}
+
 %fused (r: f32[6,8,4], i: s32[]) -> f32[1,8,4] {
   %r = f32[6,8,4]{2,1,0} parameter(0)
   %i = s32[] parameter(1)
   %b = f32[6,32]{1,0} bitcast(%r)
-  %d = f32[1,32]{1,0} dynamic-slice(%b, %i, %i), dynamic_slice_sizes={1,32}
+  %l = f32[6,32]{1,0:T(8,128)} fusion(%b), output_to_operand_aliasing={{}: (0, {})}, calls=%copied
+  %d = f32[1,32]{1,0} dynamic-slice(%l, %i, %i), dynamic_slice_sizes={1,32}
   ROOT %s = f32[1,8,4]{2,1,0} bitcast(%d)
 }
 
