@@ -184,7 +184,10 @@ def _moved(
     inputs = [_bytes(by_name[o].result) if o in by_name else 0.0 for o in operation.operands]
     result = _bytes(operation.result)
     if operation.kind.endswith("-start") and operation.result.startswith("("):
-        result = max(result - sum(inputs), 0.0)  # The operands are repeated in it.
+        # The operands are repeated in it; what is fetched may be a slice of them.
+        whole = sum(_bytes(by_name[o].result, fast=True) for o in operation.operands)
+        fetched = _bytes(operation.result, fast=True) - whole
+        return max(result - sum(inputs), 0.0) + min(sum(inputs), fetched)
     if operation.kind in _PARTS:
         return result + min(_bytes(operation.result, fast=True), inputs[0])
     if operation.kind == "dynamic-update-slice":

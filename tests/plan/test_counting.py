@@ -98,14 +98,15 @@ ENTRY %main (a: f32[6,8,4], i: s32[]) -> f32[1,8,4] {
   %c = (f32[6,8,4]{2,1,0:S(1)}, f32[6,8,4]{2,1,0}, u32[]{:S(2)}) copy-start(%a)
   %e = f32[6,8,4]{2,1,0:S(1)} copy-done(%c)
   %p = f32[1,8,4]{2,1,0:S(1)} slice(%a), slice={[0:1], [0:8], [0:4]}
+  %g = ((f32[6,8,4]{2,1,0}), f32[2,8,4]{2,1,0:S(1)}, s32[]{:S(2)}) slice-start(%a)
   ROOT %f = f32[1,8,4]{2,1,0} fusion(%a, %i), kind=kLoop, calls=%fused
 }
 """
 
 
 def test_what_is_fetched_is_read_once():
-    # All rows into fast memory; one row into it; and one row read, which a fusion writes back.
-    assert counting.traffic(_FETCHED).moved == pytest.approx(4 * 32 * (6 + 1 + 2), abs=16)
+    # All rows into fast memory; one and two of them; and one row, which a fusion writes back.
+    assert counting.traffic(_FETCHED).moved == pytest.approx(4 * 32 * (6 + 1 + 2 + 2), abs=16)
 
 
 def test_what_is_sent_is_what_is_added_up():
