@@ -31,7 +31,10 @@ def _say(line: str) -> None:
 def _inspect(path: Path) -> None:
     from gxdistill import package
 
-    print(package.describe(package.load(path), path))
+    if package.is_weights(path):
+        print(package.describe_weights(package.load_weights(path), path))
+    else:
+        print(package.describe(package.load(path), path))
 
 
 def _verify(path: Path, *, key: str | None) -> None:

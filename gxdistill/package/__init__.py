@@ -13,7 +13,7 @@ from gxdistill.package.manifest import SCHEMA_VERSION, schema
 from gxdistill.package.precision import PRECISIONS, Grid
 from gxdistill.package.saving import convert, save
 from gxdistill.package.signing import sign, verify
-from gxdistill.package.words import WARNING, card, decision, describe
+from gxdistill.package.words import WARNING, card, decision, describe, describe_weights
 
 __all__ = [
     "FORMATS",
@@ -27,6 +27,7 @@ __all__ = [
     "convert",
     "decision",
     "describe",
+    "describe_weights",
     "diff",
     "digest",
     "export",

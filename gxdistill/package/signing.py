@@ -12,6 +12,7 @@ from types import ModuleType
 from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package.content import SIGNATURE, SUMS, load, opened
+from gxdistill.package.essential import is_weights, load_weights
 
 _MAX_KEY_BYTES = 1 << 16
 _MAKE = "Make one by `openssl genpkey -algorithm ed25519 -out private.pem`"
@@ -72,10 +73,10 @@ def sign(path: Path, key: Path) -> str:
 
 
 def verify(path: Path, key: Path | None = None) -> str | None:
-    """Verifies a package as `load` does, and who signed it.
+    """Verifies a package, or essential weights, as `load` does, and who signed it.
 
     Args:
-      path: file of the package.
+      path: file of the package; one of essential weights bears no signature.
       key: the sender's public Ed25519 key, PEM; None does not ask who signed it.
 
     Returns:
@@ -84,9 +85,12 @@ def verify(path: Path, key: Path | None = None) -> str | None:
     Raises:
       UserError: as `load`; or the key cannot be read, or the signature is missing or not of it.
     """
-    load(path)
+    weights = is_weights(path)
+    _ = load_weights(path) if weights else load(path)
     if key is None:
         return None
+    if weights:
+        raise UserError(f"{path} holds essential weights, which nobody can sign. Leave --key out.")
     serialization, ed25519 = _library()
     from cryptography.exceptions import InvalidSignature
 

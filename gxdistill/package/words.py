@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gxdistill.package.content import MANIFEST, SIGNATURE, Package, opened
+from gxdistill.package.essential import EssentialWeights
 from gxdistill.package.manifest import SCHEMA_VERSION
 from gxdistill.pytrees import Metadata
 
@@ -164,6 +165,44 @@ def _results(manifest: Metadata) -> Iterator[Row]:
         yield "" if i else "results", figure
 
 
+def _framed(what: Row, manifest: Metadata, method: Iterator[Row], last: list[Row]) -> str:
+    """Words a file: what it is, what its manifest says of any, and its own method and end."""
+    rows: list[Row] = [
+        what,
+        ("purpose", manifest["purpose"]),
+        *_cohort(manifest["cohort"]),
+        *method,
+        *_task(manifest),
+        *_results(manifest),
+        ("privacy", manifest["privacy"]),
+        ("licence", manifest["licence"]),
+        *last,
+    ]
+    wrap = textwrap.TextWrapper(width=96, subsequent_indent=" " * 16)
+    return "\n".join(wrap.fill(f"{name:<16}{text}") for name, text in rows)
+
+
+def describe_weights(found: EssentialWeights, path: Path) -> str:
+    """Words essential weights for people, as `describe` a package.
+
+    Args:
+      found: from `load_weights`.
+      path: its file.
+    """
+    manifest, total, own = found.manifest, path.stat().st_size, len(found.codes)
+    network = manifest["network"]
+    method: list[Row] = [
+        ("network", _named(network["name"], network["options"])),
+        ("weights", f"their start of seed {manifest['init']['seed']}, moved by coded values"),
+    ]
+    last = [
+        ("size", f"{total} bytes: codes {own}, all else {total - own}"),
+        ("SHA-256", found.sha256),
+    ]
+    what = "file", f"{manifest['name']}: essential weights, one trained network"
+    return _framed(what, manifest, iter(method), last)
+
+
 def describe(package: Package, path: Path) -> str:
     """Words a package for people, a line or more for each of its properties.
 
@@ -176,21 +215,13 @@ def describe(package: Package, path: Path) -> str:
     arrays = sum(len(content) for name, content in members.items() if name.startswith("arrays/"))
     total = path.stat().st_size
     rest = f"{total} bytes: arrays {arrays}, manifest {own}, all else {total - arrays - own}"
-    rows: list[Row] = [
-        ("package", f"{manifest['name']} (schema version {manifest['schema_version']})"),
-        ("purpose", manifest["purpose"]),
-        *_cohort(manifest["cohort"]),
-        *_method(package),
-        *_task(manifest),
-        *_results(manifest),
-        ("privacy", manifest["privacy"]),
-        ("licence", manifest["licence"]),
+    what = "package", f"{manifest['name']} (schema version {manifest['schema_version']})"
+    last = [
         ("size", rest),
         ("signature", "there is one; `verify --key` checks it" if SIGNATURE in members else "none"),
         ("SHA-256", package.sha256 or ""),
     ]
-    wrap = textwrap.TextWrapper(width=96, subsequent_indent=" " * 16)
-    return "\n".join(wrap.fill(f"{name:<16}{text}") for name, text in rows)
+    return _framed(what, manifest, _method(package), last)
 
 
 def _plain(text: str) -> str:

@@ -47,6 +47,30 @@ def test_the_command_writes_them(written, tmp_path, capsys):
     assert (tmp_path / "job/weights.gxw").read_bytes() == path.read_bytes()
 
 
+def test_they_are_inspected_and_verified(written, tmp_path, capsys):
+    _, path, _ = written
+    cli.main(["inspect", str(path)])
+    said = capsys.readouterr().out
+    found = package.load_weights(path)
+    for words in (
+        f"{found.manifest['name']}: essential weights, one trained network",
+        "their start of seed 0, moved by coded values",
+        f"{package.size_bytes(path)} bytes: codes {len(found.codes)}, all else ",
+        found.sha256,
+        found.manifest["privacy"][:40],
+    ):
+        assert words in said
+    cli.main(["verify", str(path)])
+    assert capsys.readouterr().out == f"{path}: whole and unchanged.\n"
+    with pytest.raises(SystemExit, match="essential weights, which nobody can sign"):
+        cli.main(["verify", str(path), "--key=public.pem"])
+    harmed = tmp_path / "harmed.gxw"
+    harmed.write_bytes(path.read_bytes()[:-1] + b"\0")
+    for command in ("verify", "inspect"):
+        with pytest.raises(SystemExit, match="holds no essential weights, or was damaged"):
+            cli.main([command, str(harmed)])
+
+
 def test_with_more_values_a_network_learns_more(tmp_path):
     job = jobs.make(tmp_path, compress__weights__steps=60, compress__weights__lr=0.3)
     feed = essential.feed_of(job)
