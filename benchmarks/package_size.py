@@ -45,8 +45,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
     },
     "convnet": {
         "distill.outer_steps": 300,
-        "evaluate.ceiling.steps": 1500,
-        "compress.weights.steps": 3000,
+        "evaluate.ceiling.steps": 1000,
+        "compress.weights.steps": 2000,
     },
     # 64 px images: at 128 px a step of training takes this network fourteen times as long.
     "resnet18": {
@@ -55,11 +55,11 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "patch.size": 8,
         "patch.stride": 6,
         "evaluate.threshold_images": 30,
-        "evaluate.ceiling.steps": 300,
+        "evaluate.ceiling.steps": 200,
         "evaluate.ceiling.batch": 32,
         "compress.steps": 20,
-        "compress.patches": 3000,
-        "compress.weights.steps": 400,
+        "compress.patches": 1500,
+        "compress.weights.steps": 300,
         "distill.steps": 5,
         "distill.images_per_step": 4,
         "distill.epochs": 1,
@@ -75,8 +75,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 _SHARES = {
     "lenet": (0.02, 0.04, 0.06, 0.075),  # Values, for each weight.
-    "convnet": (0.03, 0.06, 0.075),
-    "resnet18": (0.001, 0.01),
+    "convnet": (0.075,),
+    "resnet18": (0.01,),
 }
 
 

@@ -1,13 +1,13 @@
 """How good trained networks are: patch predictions, whole images, intervals."""
 
-from functools import partial
+from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gxdistill import decision, metrics
+from gxdistill import decision, metrics, models
 from gxdistill.data.batches import Normalisation
 from gxdistill.patching import gather_patches, patch_corners
 from gxdistill.pytrees import Cohort, Metadata, Network, Params, PatchTable
@@ -36,7 +36,12 @@ class Grid(NamedTuple):
         return patch_corners(cohort.images.shape[1:], self.size, self.stride, border=self.border)
 
 
-@partial(jax.jit, static_argnames=("network", "size", "normalise"))
+@cache  # The options ask for the backend, which a module that is imported must not.
+def _compiled() -> jax.stages.Wrapped:
+    static = ("network", "size", "normalise")
+    return jax.jit(_forward, static_argnames=static, compiler_options=models.compiler_options())
+
+
 def _forward(
     network: Network,
     params: Params,
@@ -96,7 +101,8 @@ def _predict_block(
         # The last chunk repeats the last patch, so that one program serves all chunks.
         chosen = np.minimum(np.arange(begin, begin + chunk), count - 1)
         where = (image[chosen], row[chosen], col[chosen])
-        part = _forward(network, params, images, where, size=grid.size, normalise=grid.normalise)
+        fixed = {"size": grid.size, "normalise": grid.normalise}
+        part = _compiled()(network, params, images, where, **fixed)
         parts.append(np.asarray(part))
     flat = np.concatenate(parts, axis=1)[:, :count]
     return flat.reshape(len(flat), len(block), len(corners), -1)

@@ -5,6 +5,7 @@ size.
 """
 
 import csv
+import functools
 import io
 import math
 import re
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import decision, evaluate, package, storage
@@ -20,11 +23,11 @@ from gxdistill.data.batches import Normalisation
 from gxdistill.data.manifest import Entry
 from gxdistill.data.reading import Recipe
 from gxdistill.errors import UserError
-from gxdistill.pytrees import Cohort, Metadata
+from gxdistill.pytrees import Cohort, Metadata, Network
 from gxdistill.run.progress import Progress, Say
 from gxdistill.run.receiving import Trained, from_weights, train_networks
 
-_PIXELS = 1 << 20  # Of the patches of one forward pass: 1024 of 32 x 32, 11 of 299 x 299.
+_CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
 
 
 def _found(paths: Sequence[Path]) -> list[tuple[Path, str]]:
@@ -60,6 +63,16 @@ def _read(path: Path, recipe: Recipe) -> np.ndarray:
         return reading.read_entry(Entry.of_image(path), recipe).image[..., None]
 
 
+@functools.cache  # A trace for each image would take as long as many patches.
+def _largest_of(network: Network, shape: tuple[int, ...]) -> int:
+    """Counts the bytes of the largest array that one patch is made into."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    traced = jax.make_jaxpr(network.apply)(params, image)
+    made = (var.aval for equation in traced.eqns for var in equation.outvars)
+    return max(aval.size * aval.dtype.itemsize for aval in made if aval.shape[:1] == (1,))
+
+
 def _probabilities(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.ndarray:
     """Predicts the patches of one image, `[n, K]`: the mean over the networks."""
     patch, scale = manifest["patch"], manifest["normalisation"]
@@ -68,7 +81,8 @@ def _probabilities(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> 
     alone = np.zeros(1, np.int32)
     text = np.array([""])
     cohort = Cohort(pixels[None], None, alone, text, text, text, text, ())
-    most = max(1, _PIXELS // patch["size"] ** 2)
+    shape = (patch["size"], patch["size"], pixels.shape[-1])
+    most = max(1, _CACHED // _largest_of(trained.network, shape))
     count = len(grid.corners(cohort))
     # As few passes as the memory allows, all of one size.
     chunk = math.ceil(count / math.ceil(count / most))

@@ -75,7 +75,7 @@ def test_each_image_is_decided_as_a_loop_over_its_patches_decides(run, cohort, t
 def test_the_size_of_a_batch_changes_nothing(run, cohort, tmp_path, monkeypatch):
     folder, _ = cohort
     whole = predicting.predict(run / "package.gxd", [folder / "a.png"], tmp_path / "a", print)
-    monkeypatch.setattr(predicting, "_PIXELS", 1)
+    monkeypatch.setattr(predicting, "_CACHED", 1)
     single = predicting.predict(run / "package.gxd", [folder / "a.png"], tmp_path / "b", print)
     score = whole[0].pop("score")
     assert single[0].pop("score") == (score if score is None else pytest.approx(score, abs=1e-5))
