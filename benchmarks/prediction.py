@@ -26,7 +26,7 @@ from gxdistill.run import compile_cache, predicting
 from gxdistill.run.receiving import Trained
 
 _SIZE, _STRIDE, _WIDTH = 299, 50, 2048
-_NETWORKS: dict[str, dict[str, Any]] = {"lenet": {}, "convnet": {"width": 32}, "resnet18": {}}
+NETWORKS: dict[str, dict[str, Any]] = {"lenet": {}, "convnet": {"width": 32}, "resnet18": {}}
 _MANIFEST = {
     "patch": {"size": _SIZE, "stride": _STRIDE, "border": False},
     "normalisation": {"mean": [0.4], "std": [0.2]},
@@ -52,7 +52,7 @@ def whole(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 
 def measure(name: str, rows: int, repeats: int) -> Iterator[tuple[str, float, str]]:
     """Times both ways on one image, and compares what they find."""
-    network = models.create(name, shape=(_SIZE, _SIZE, 1), classes=3, **_NETWORKS[name])
+    network = models.create(name, shape=(_SIZE, _SIZE, 1), classes=3, **NETWORKS[name])
     params = jax.jit(network.init)(jax.random.key(0))
     trained = Trained(network, jax.tree.map(lambda leaf: leaf[None], params), {})
     shape = (_SIZE + (rows - 1) * _STRIDE, _WIDTH, 1)
@@ -75,14 +75,14 @@ def measure(name: str, rows: int, repeats: int) -> Iterator[tuple[str, float, st
 def main() -> None:
     """Measures, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--network", choices=tuple(_NETWORKS))
+    parser.add_argument("--network", choices=tuple(NETWORKS))
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--record", action="store_true")
     given = parser.parse_args()
     compile_cache.enable(lambda line: print(line, file=sys.stderr))
     command = shlex.join(["python", "-m", "benchmarks.prediction", *sys.argv[1:]])
-    for name in [given.network] if given.network else _NETWORKS:
+    for name in [given.network] if given.network else NETWORKS:
         began, cpu_s = time.monotonic(), time.process_time()
         for metric, value, unit in measure(name, given.rows, given.repeats):
             print(f"{metric}: {value:.4g} {unit}", flush=True)

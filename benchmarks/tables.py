@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import accelerator, against_torch, plans, precision, sharding
+from benchmarks import accelerator, against_torch, plans, precision, prediction, sharding
 from benchmarks.record import RESULTS, ROOT, Figure, read
 from gxdistill.errors import UserError
 
@@ -117,6 +117,14 @@ TABLES = {
         metrics=(
             *("error_float32", "error_bfloat16", "outer_steps"),
             *("balanced_float32", "balanced_bfloat16", "cpu_s_float32", "cpu_s_bfloat16"),
+        ),
+    ),
+    "prediction": Table(
+        cases=("prediction",),
+        metrics=tuple(
+            f"{metric}_{network}"
+            for network in prediction.NETWORKS
+            for metric in ("loop_patch_ms", "whole_patch_ms", "speedup")
         ),
     ),
     "burned_in": Table(
