@@ -7,11 +7,11 @@
 - `temp_gb_h100`, `temp_gb_v5e8`, ...: temporary memory of a device for configs/gastric.py, in GB.
 - `inner_steps_300_h100`: memory of a device with T = 300 inner steps as a share of that with 30.
 - `weak_scaling_256`: predicted efficiency of 256 v5e chips beside 4: the time of a step without its
-  links as a share of the time with them, for configs/gastric.py as it is compiled for 8 chips, its
-  networks as many as there are chips. What a chip sends is the size of the distilled data, which
-  is seen in configs/radiograph.py:random compiled for 4, 16, 64 and 256 chips, one network each:
-  `sent_spread` is by how much a chip's bytes differ, `weak_scaling_256_radiograph` the efficiency,
-  for steps that are too short to be worth so many chips.
+  links as a share of the time with them, for configs/gastric.py as it is compiled for 8 chips, a
+  network for each two. What a chip sends is the size of the distilled data, which is seen in
+  configs/radiograph.py:random compiled for 4, 16, 64 and 256 chips, one network each: `sent_spread`
+  is by how much a chip's bytes differ, `weak_scaling_256_radiograph` the efficiency, for steps that
+  are too short to be worth so many chips.
 - `cpu_s_CONFIG`: processor seconds of a plan for this machine's CPU, compiling included;
   `again_cpu_s_CONFIG`: of the same plan once more.
 """
