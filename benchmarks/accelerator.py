@@ -1,13 +1,13 @@
 """Outer steps of the configs on the device that is there, beside what was planned for it.
 
     python -m benchmarks.accelerator --target=h100 --record
-    python -m benchmarks.accelerator --target=cpu --record    # the configs that a CPU is enough for
+    python -m benchmarks.accelerator --target=cpu --configs demo --record
 
 Images are black, for their values cost nothing; no data set is needed. One JSON line a config:
 median seconds of an outer step, share of the device's peak of products (model-FLOP utilisation),
 largest memory, the plan's least seconds and memory, and the plan's share of the memory. On a CPU,
 memory is what the process grew by while it ran, beside the arguments, and seconds are those of
-processors.
+processors; measure one config at a time there, for what an earlier one gave back hides growth.
 """
 
 import argparse

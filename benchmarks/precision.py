@@ -44,19 +44,16 @@ class Row(NamedTuple):
 
     Attributes:
       config: its name, perhaps with a variant.
-      outer_steps: of a short distillation; 0 for none.
-      network: another than the config's.
+      outer_steps: of a short distillation.
     """
 
     config: str
     outer_steps: int
-    network: str | None = None
 
 
 ROWS = {
     "mnist": Row("mnist", 500),
     "radiograph": Row("radiograph:random", 300),
-    "resnet18": Row("radiograph:random", 0, "resnet18"),
 }
 
 # Metric, value, standard deviation, number of measurements, unit.
@@ -68,8 +65,6 @@ def config_for(row: Row, dtype: str) -> ml_collections.ConfigDict:
     config = config_of(row.config)
     config.distill.outer_steps = row.outer_steps
     with config.unlocked():
-        if row.network:
-            config.network = {"name": row.network, "options": {}}
         config.network.options.dtype = dtype
     return config
 
@@ -153,7 +148,7 @@ def main() -> None:
         cpu, wall = time.process_time(), time.perf_counter()
         try:
             row = ROWS[name]
-            figures = errors(row) + (accuracies(row) if row.outer_steps else [])
+            figures = errors(row) + accuracies(row)
         except UserError as error:
             sys.exit(f"benchmarks.precision: {name}: {error}")
         case = f"precision_{name}"

@@ -16,4 +16,4 @@ def test_the_largest_relative_distance_counts():
 def test_a_row_computes_in_the_type_it_names(name):
     config = precision.config_for(precision.ROWS[name], "bfloat16")
     assert config.network.options.dtype == "bfloat16"
-    assert config.network.name == {"mnist": "lenet", "radiograph": "convnet"}.get(name, name)
+    assert config.network.name == {"mnist": "lenet", "radiograph": "convnet"}[name]
