@@ -146,8 +146,9 @@ def _cell(figure: Figure | None) -> str:
     if figure is None:
         return _MISSING
     digits = 0 if isinstance(figure.value, int) else 3 if abs(figure.value) < 10 else 1
-    tiny = 0 < abs(figure.value) < 0.0005
-    text = f"{figure.value:.1e}" if tiny else f"{figure.value:,.{digits}f}"
+    text = f"{figure.value:,.{digits}f}"
+    if 0 < abs(figure.value) < 0.01:
+        text = f"{figure.value:.1e}" if abs(figure.value) < 0.0001 else f"{figure.value:.2g}"
     if figure.std is not None:
         text += f" ± {figure.std:,.{max(digits, 1)}f} (n = {figure.n})"
     return text
