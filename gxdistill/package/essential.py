@@ -56,7 +56,9 @@ def save_weights(path: Path, manifest: Metadata, codes: bytes) -> None:
 
 
 def is_weights(path: Path) -> bool:
-    """Tells whether a file begins as one of essential weights."""
+    """Tells whether a file begins as one of essential weights; a folder never does."""
+    if path.is_dir():
+        return False
     with storage.reading(path), path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
