@@ -106,10 +106,8 @@ def apart(gradient: Distilled, exact: Distilled) -> float:
 def errors(row: Row) -> Figures:
     """Measures the error of a row's gradient in each type."""
     job = Job(config_for(row, "float32"), Path(), _say)
-    start, real = (
-        method.start(job),
-        job.sample("train", job.config.distill.batch, job.key(Use.LOOP)),
-    )
+    start = method.start(job)
+    real = job.sample("train", job.config.distill.batch, job.key(Use.LOOP))
     exact = gradients(job, start, real, "float64")
     figures: Figures = []
     for dtype in DTYPES:

@@ -68,7 +68,7 @@ class Streaming:
         n = len(cohort.images)
         kept = min(max(2, (cache_mb << 20) * n // cohort.images.nbytes), n)
         self._window = kept / 2  # Classes drift apart by a few images, and the rest is for that.
-        self._image = _Latest(cohort.images, int(kept))
+        self._image = _Latest(cohort.images, kept)
         self._plan = functools.lru_cache(2)(self._make_plan)
 
     @property
