@@ -47,7 +47,7 @@ def looped(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 
 def whole(trained: Trained, pixels: np.ndarray) -> np.ndarray:
     """Predicts as `gxdistill predict` does, `[n, K]`."""
-    return predicting._probabilities(trained, _MANIFEST, pixels)
+    return predicting.of_patches(trained, _MANIFEST, pixels)
 
 
 def measure(name: str, rows: int, repeats: int) -> Iterator[tuple[str, float, str]]:

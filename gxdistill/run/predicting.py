@@ -73,7 +73,7 @@ def _largest_of(network: Network, shape: tuple[int, ...]) -> int:
     return max(aval.size * aval.dtype.itemsize for aval in made if aval.shape[:1] == (1,))
 
 
-def _probabilities(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.ndarray:
+def of_patches(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.ndarray:
     """Predicts the patches of one image, `[n, K]`: the mean over the networks."""
     patch, scale = manifest["patch"], manifest["normalisation"]
     normalise = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
@@ -135,7 +135,7 @@ def _predictions(
         except grey.BadEntryError as error:
             yield {"image": name, "refused": str(error)}
         else:
-            probabilities = _probabilities(trained, manifest, pixels)
+            probabilities = of_patches(trained, manifest, pixels)
             picture = f"{i:04d}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[-100:]}.png"
             (folder / picture).write_bytes(_picture(manifest, probabilities, pixels))
             yield {"image": name, "heat_map": picture, **_row(manifest, probabilities)}

@@ -147,7 +147,7 @@ def test_a_package_for_fresh_networks_decides_by_as_many_as_it_says(tmp_path, co
     rows = predicting.predict(path, [cohort[0] / "a.png"], tmp_path / "out", print)
     pair = receiving.train_networks(path, count=2)
     both = [
-        predicting._probabilities(
+        predicting.of_patches(
             pair._replace(params=jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], pair.params)),
             manifest,
             cohort[1]["a.png"][..., None],
