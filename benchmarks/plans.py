@@ -17,7 +17,6 @@
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 import time
@@ -26,24 +25,21 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.accelerator import config_of
-from benchmarks.record import RESULTS, record
+from benchmarks.record import Measured, Recorder
 from gxdistill import plan
 from gxdistill.errors import UserError
 from gxdistill.plan import targets
+from gxdistill.progress import say
 
 _CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
 SMALL = ("demo", "radiograph", "mnist")
 _HOP_S = 1e-6  # Of one message from a chip to the next, at most.
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def _gastric(target: str, inner_steps: int = 30) -> plan.Plan:
     config = config_of("gastric")
     config.distill.epochs = inner_steps
-    made = plan.make(config, target, say=_say)
+    made = plan.make(config, target, say=say)
     print(plan.as_text(made), end="\n\n")
     return made
 
@@ -75,7 +71,7 @@ def weak_scaling() -> dict[str, float]:
     for chips, topology in _CHIPS.items():
         config.distill.networks = chips
         target = targets.load("tpu-v5e-8")._replace(name=f"{chips} v5e", topology=topology)
-        small = plan.make(config, target, say=_say)
+        small = plan.make(config, target, say=say)
         print(plan.as_text(small), end="\n\n")
         sent[chips] = small.sent
     large = _gastric("tpu-v5e-8")
@@ -93,7 +89,7 @@ def small() -> dict[str, float]:
         for name in SMALL:
             for metric in (f"cpu_s_{name}", f"again_cpu_s_{name}"):
                 began = time.process_time()
-                plan.make(config_of(name), "cpu", say=_say, folder=Path(folder))
+                plan.make(config_of(name), "cpu", say=say, folder=Path(folder))
                 found[metric] = time.process_time() - began
     return found
 
@@ -109,31 +105,24 @@ PARTS: dict[str, Callable[[], dict[str, float]]] = {
 }
 
 
+def _unit(metric: str) -> str:
+    return "GB" if "gb" in metric else "s" if "cpu_s" in metric else "1"
+
+
 def main() -> None:
     """Plans, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    Recorder.add_flags(parser)
     arguments = parser.parse_args()
     for part in arguments.only:
-        cpu, wall = time.process_time(), time.perf_counter()
+        recorder = Recorder("plans", arguments)
         try:
             figures = PARTS[part]()
         except UserError as error:
             sys.exit(f"benchmarks.plans: {error}")
         print(figures)
-        for metric, value in figures.items() if arguments.record else ():
-            record(
-                "plan",
-                metric,
-                value,
-                unit="GB" if "gb" in metric else "s" if "cpu_s" in metric else "1",
-                command=shlex.join(["python", "-m", "benchmarks.plans", *sys.argv[1:]]),
-                cpu_s=time.process_time() - cpu,
-                wall_s=time.perf_counter() - wall,
-                folder=arguments.results,
-            )
+        recorder.add("plan", *(Measured(*row, unit=_unit(row[0])) for row in figures.items()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import main_job
-from benchmarks.record import read
+from benchmarks.record import Measured, read
 from tests import jobs
 
 
@@ -51,12 +51,13 @@ def test_an_undefined_figure_is_left_out(evaluation):
 
 
 def test_figures_of_several_seeds_are_averaged_where_all_have_them():
-    runs = [[("hm", 0.5, 0.1, 5, "1"), ("wall_s", 10.0, None, 1, "s")], [("hm", 0.7, 0.2, 5, "1")]]
+    first = [Measured("hm", 0.5, 0.1, 5), Measured("wall_s", 10.0, unit="s")]
+    runs = [first, [Measured("hm", 0.7, 0.2, 5)]]
     ((name, value, std, count, unit),) = main_job.over_seeds(runs)
     assert (name, count, unit) == ("hm", 2, "1")
     assert value == pytest.approx(0.6)
     assert std == pytest.approx(0.02**0.5)
-    assert main_job.over_seeds(runs[:1]) == runs[0]
+    assert main_job.over_seeds([first]) == first
 
 
 @pytest.mark.slow
