@@ -7,7 +7,7 @@ Images are black, for their values cost nothing; no data set is needed. One JSON
 median seconds of an outer step, share of the device's peak of products (model-FLOP utilisation),
 largest memory, the plan's least seconds and memory, and the plan's share of the memory. On a CPU,
 memory is what the process grew by while it ran, beside the arguments, and seconds are those of
-processors; measure one config at a time there, for what an earlier one gave back hides growth.
+processors.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from gxdistill import plan, sharding
 from gxdistill.errors import UserError
 from gxdistill.plan import program, targets
 from gxdistill.progress import say
-from gxdistill.run import method
+from gxdistill.run import allocator, method
 
 CONFIGS = ("gastric", "radiograph", "mnist", "demo")
 CPU_CONFIGS = ("radiograph", "radiograph:random", "mnist", "mnist:random_100", "demo")
@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     Recorder.add_flags(parser)
     arguments = parser.parse_args()
+    allocator.give_back()  # As `gxdistill distill` does.
     for name in arguments.configs or (CPU_CONFIGS if arguments.target == "cpu" else CONFIGS):
         case = case_of(name, arguments.target)
         recorder = Recorder("accelerator", arguments)

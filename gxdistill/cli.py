@@ -98,8 +98,9 @@ def _preview(flags: _Flags) -> None:
 
 
 def _distill(flags: _Flags) -> None:
-    from gxdistill.run import distilling, hosts
+    from gxdistill.run import allocator, distilling, hosts
 
+    allocator.give_back()
     place = hosts.Place(flags.coordinator, flags.processes, flags.process)
     with hosts.together(place, flags.workdir) as workdir:
         first = workdir == flags.workdir
