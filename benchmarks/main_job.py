@@ -5,7 +5,9 @@
 The figures are those of `evaluation.json`; `wall_s` is the time of all stages together, from
 nothing compiled, installation apart. A run that was resumed is not recorded, for its time would be
 too short. With `--seeds=3` the job is run for as many seeds, one after the other, and a figure is
-the mean over them.
+the mean over them. With `--networks=convnet,lenet` networks of these kinds are trained and
+evaluated, each in a case of its own as NAME_lenet, beside NAME_shuffled: what the distilled set
+does in a training that it was not made for.
 """
 
 import argparse
@@ -25,27 +27,35 @@ from gxdistill.pytrees import Metadata
 _STAGES = ("distill", "train", "evaluate", "report")
 
 
-def run(config: str, workdir: Path, seed: int | None = None) -> tuple[Metadata, float]:
-    """Runs the stages; with the config's own seed, where none is given.
+def run(
+    config: str, workdir: Path, seed: int | None = None, networks: str | None = None
+) -> tuple[Metadata, float]:
+    """Runs the stages; with the config's own seed and network, where none is given.
 
     Returns:
       The evaluation, and the wall seconds of all stages.
     """
     flags = [f"--config={config}", f"--workdir={workdir}"]
     flags += [] if seed is None else [f"--config.seed={seed}"]
+    own = {"evaluate": [] if networks is None else [f"--networks={networks}"]}
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:  # as at a user's first start
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
         for stage in _STAGES:
-            command = [str(Path(sys.executable).with_name("gxdistill")), stage, *flags]
+            command = [
+                str(Path(sys.executable).with_name("gxdistill")),
+                stage,
+                *flags,
+                *own.get(stage, []),
+            ]
             subprocess.run(command, env=environment, check=True)
     wall = time.monotonic() - began
     return json.loads((workdir / "evaluation.json").read_text()), wall
 
 
-def figures(evaluation: Metadata, wall_s: float) -> list[Measured]:
-    """Lists the figures of a run; those of several networks with their spread."""
-    contenders, shares = evaluation["contenders"], evaluation["shares"]
+def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
+    """Lists the figures of a run by case; those of several networks with their spread."""
+    case, contenders, shares = (evaluation[part] for part in ("name", "contenders", "shares"))
     distilled = contenders["distilled"]
     parts = {name: part.get("images", {}) for name, part in contenders.items()}
     found = [(name, distilled[name]) for name in ("accuracy", "balanced_patch_accuracy")]
@@ -56,18 +66,24 @@ def figures(evaluation: Metadata, wall_s: float) -> list[Measured]:
             found.append((f"balanced_{name}", contender["balanced_patch_accuracy"]))
             found += [(f"{metric}_{name}", parts[name].get(metric)) for metric in ("hm", "auc")]
     # A figure is undefined where whole images are not decided, or all are undecidable.
-    rows = [
-        Measured(name, figure["mean"], figure["std"], figure["n"])
-        for name, figure in found
-        if figure
-    ]
+    rows = [_spread(name, figure) for name, figure in found if figure]
     rows += [
         Measured(f"{name}_share", shares[name])
         for name in ("hm", "auc")
         if shares.get(name) is not None
     ]
     rows.append(Measured("package_bytes", evaluation["package_bytes"], unit="B"))
-    return [*rows, Measured("wall_s", round(wall_s, 1), unit="s")]
+    rows.append(Measured("wall_s", round(wall_s, 1), unit="s"))
+    elsewhere = {
+        f"{case}_{name.removeprefix('on_')}": [_spread("accuracy", contender["accuracy"])]
+        for name, contender in contenders.items()
+        if name == "shuffled" or name.startswith("on_")
+    }
+    return {case: rows, **elsewhere}
+
+
+def _spread(metric: str, figure: Metadata) -> Measured:
+    return Measured(metric, figure["mean"], figure["std"], figure["n"])
 
 
 def over_seeds(runs: Sequence[list[Measured]]) -> list[Measured]:
@@ -89,6 +105,7 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--seeds", type=int, help="number of runs, with the seeds 0, 1, ...")
+    parser.add_argument("--networks", help="to evaluate on, the config's own first: NAME,...")
     Recorder.add_flags(parser)
     arguments = parser.parse_args()
     if arguments.seeds is not None and arguments.seeds < 1:
@@ -96,15 +113,19 @@ def main() -> None:
     if arguments.workdir.exists():
         sys.exit(f"{arguments.workdir} exists: a timed run starts afresh. Name another folder.")
     recorder = Recorder("main_job", arguments)
+    config, workdir, networks = arguments.config, arguments.workdir, arguments.networks
     if arguments.seeds is None:
-        runs = [run(arguments.config, arguments.workdir)]
+        runs = [run(config, workdir, None, networks)]
     else:
         seeds = range(arguments.seeds)
-        runs = [run(arguments.config, arguments.workdir / f"seed{s}", s) for s in seeds]
-    rows = over_seeds([figures(*one) for one in runs])
-    recorder.add(runs[0][0]["name"], *rows)
-    for metric, value, std, count, _ in rows:
-        print(f"{metric}: {value:.4g}" + ("" if std is None else f" +- {std:.2g} (n = {count})"))
+        runs = [run(config, workdir / f"seed{seed}", seed, networks) for seed in seeds]
+    found = [figures(*one) for one in runs]
+    for case in found[0]:
+        rows = over_seeds([one[case] for one in found])
+        recorder.add(case, *rows)
+        for metric, value, std, n, _ in rows:
+            spread = "" if std is None else f" +- {std:.2g} (n = {n})"
+            print(f"{case} {metric}: {value:.4g}{spread}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ Flags:
   --package=FILE            the package to train or evaluate (default: WORKDIR/package.gxd)
   --networks=NAME[,...]     train, evaluate: networks of the zoo (lenet, convnet, resnet18) in place
                             of the package's own; evaluate compares several
-  --seeds=N                 train, evaluate: number of fresh networks of each kind (default 5)
+  --seeds=N                 train, evaluate: number of fresh networks of each kind (default:
+                            evaluate.networks of the config, else 5)
   --seed=N                  train, evaluate: draws their initial weights (default 0). A package with
                             known initial weights gives its one network unless one of these is given
   --max-loss=POINTS         compress: balanced accuracy over training patches that may be given up
@@ -70,6 +71,11 @@ class _Flags:
     target: str | None
     images: int | None
     price: float | None
+
+    @property
+    def fresh(self) -> int | None:
+        """Number of fresh networks where --seeds names none."""
+        return None if self.config is None else int(self.config.evaluate.networks)
 
     @functools.cached_property
     def job(self) -> "Job":
@@ -124,7 +130,9 @@ def _train(flags: _Flags) -> None:
             f"--networks={','.join(flags.networks)} names several; train makes one kind. Name one."
         )
     name = flags.networks[0] if flags.networks else None
-    trained = receiving.train_networks(flags.package, count=flags.seeds, seed=flags.seed, name=name)
+    trained = receiving.train_networks(
+        flags.package, count=flags.seeds, fresh=flags.fresh, seed=flags.seed, name=name
+    )
     receiving.save_networks(flags.workdir / "networks", trained)
     receiving.say_networks(trained, say)
 
@@ -135,7 +143,7 @@ def _evaluate(flags: _Flags) -> None:
     job, folder = flags.job, flags.workdir / "networks"
     if flags.networks or (flags.seeds, flags.seed) != (None, None):
         trained, *others = receiving.train_each(
-            flags.package, flags.networks, count=flags.seeds, seed=flags.seed
+            flags.package, flags.networks, count=flags.seeds, fresh=flags.fresh, seed=flags.seed
         )
         for one in (trained, *others):
             receiving.say_networks(one, say)
