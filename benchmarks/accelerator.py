@@ -7,29 +7,28 @@ Images are black, for their values cost nothing; no data set is needed. One JSON
 median seconds of an outer step, share of the device's peak of products (model-FLOP utilisation),
 largest memory, the plan's least seconds and memory, and the plan's share of the memory. On a CPU,
 memory is what the process grew by while it ran, beside the arguments, and seconds are those of
-processors; measure one config at a time there, for what an earlier one gave back hides growth.
+processors.
 """
 
 import argparse
 import importlib
 import json
-import shlex
 import statistics
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from benchmarks.peak_memory import growth_mb
-from benchmarks.record import RESULTS, record
+from benchmarks.record import Measured, Recorder
 from gxdistill import plan, sharding
 from gxdistill.errors import UserError
 from gxdistill.plan import program, targets
-from gxdistill.run import method
+from gxdistill.progress import say
+from gxdistill.run import allocator, method
 
 CONFIGS = ("gastric", "radiograph", "mnist", "demo")
 CPU_CONFIGS = ("radiograph", "radiograph:random", "mnist", "mnist:random_100", "demo")
@@ -71,7 +70,7 @@ def measure(config: ml_collections.ConfigDict, target: str, repeats: int) -> dic
     Raises:
       UserError: the target or the config is unfit.
     """
-    made = plan.make(config, target, say=_say)
+    made = plan.make(config, target, say=say)
     devices = None if jax.default_backend() == "cpu" else tuple(jax.devices())
     job = program.sketch(config, program.size_of(config, None), devices)
     built = program.build(job)
@@ -112,40 +111,27 @@ def _ones(shape: jax.ShapeDtypeStruct) -> jax.Array:
     return jnp.ones(shape.shape, shape.dtype)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Measures, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", required=True, choices=targets.NAMES)
     parser.add_argument("--configs", nargs="+")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    Recorder.add_flags(parser)
     arguments = parser.parse_args()
+    allocator.give_back()  # As `gxdistill distill` does.
     for name in arguments.configs or (CPU_CONFIGS if arguments.target == "cpu" else CONFIGS):
         case = case_of(name, arguments.target)
-        cpu, wall = time.process_time(), time.perf_counter()
+        recorder = Recorder("accelerator", arguments)
         try:
             figures = measure(config_of(name), arguments.target, arguments.repeats)
         except UserError as error:
             sys.exit(f"benchmarks.accelerator: {name}: {error}")
         device = jax.devices()[0].device_kind
         print(json.dumps({"case": case, "device": device, "jax": jax.__version__, **figures}))
-        for metric, value in figures.items() if arguments.record else ():
-            record(
-                case,
-                metric,
-                value,
-                n=arguments.repeats if metric == "median_s" else 1,
-                unit=UNITS[metric],
-                command=shlex.join(["python", "-m", "benchmarks.accelerator", *sys.argv[1:]]),
-                cpu_s=time.process_time() - cpu,
-                wall_s=time.perf_counter() - wall,
-                folder=arguments.results,
-            )
+        counts = {metric: arguments.repeats if metric == "median_s" else 1 for metric in figures}
+        rows = [Measured(*row, n=counts[row[0]], unit=UNITS[row[0]]) for row in figures.items()]
+        recorder.add(case, *rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import importlib.util
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.record import RESULTS, ROOT, record
+from benchmarks.record import ROOT, Measured, Recorder
 
 Figures = Mapping[str, float]
 
@@ -128,30 +127,21 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    Recorder.add_flags(parser)
     arguments = parser.parse_args()
     if importlib.util.find_spec("torch") is None:
         sys.exit("benchmarks.against_torch: needs PyTorch; pip install 'gxdistill[torch]'.")
     # Libraries ask for the processors when they are imported; what is started inherits them.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
     for row in (row for row in ROWS if row.name in arguments.rows):
-        began = os.times()
+        recorder = Recorder("against_torch", arguments)
         figures = compare(row, rounds=arguments.rounds, repeats=arguments.repeats)
-        ended = os.times()
         print(json.dumps({"row": row.name, **figures}), flush=True)
-        for metric in figures if arguments.record else ():
-            record(
-                f"against_torch_{row.name}",
-                metric,
-                figures[metric],
-                n=arguments.rounds,
-                unit=UNITS[metric],
-                command=shlex.join(["python", "-m", "benchmarks.against_torch", *sys.argv[1:]]),
-                cpu_s=sum(ended[2:4]) - sum(began[2:4]),  # of what was started
-                wall_s=ended.elapsed - began.elapsed,
-                folder=arguments.results,
-            )
+        found = (
+            Measured(metric, value, n=arguments.rounds, unit=UNITS[metric])
+            for metric, value in figures.items()
+        )
+        recorder.add(f"against_torch_{row.name}", *found)
 
 
 if __name__ == "__main__":

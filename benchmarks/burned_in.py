@@ -8,16 +8,11 @@ import argparse
 import csv
 import json
 import os
-import shlex
-import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 
-from benchmarks.record import RESULTS, ROOT, record
+from benchmarks.record import ROOT, Measured, Recorder
 from gxdistill.data import burned_in, images
-
-CASE = "burned_in"
 
 
 def measure(folder: Path) -> dict[str, list[bool]]:
@@ -33,27 +28,15 @@ def measure(folder: Path) -> dict[str, list[bool]]:
 def main() -> None:
     """Measures, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    Recorder.add_flags(parser)
     given = parser.parse_args()
-    began = time.perf_counter()
+    recorder = Recorder("burned_in", given)
     root = Path(os.environ.get("GXDISTILL_DATA") or ROOT / "../shared/data")
     found = measure(root / "cxr_tb_lung")
-    cpu_s, wall_s = time.process_time(), time.perf_counter() - began
     for site, flags in found.items():
         print(json.dumps({"site": site, "images": len(flags), "with_text": sum(flags)}))
-        if given.record:
-            record(
-                CASE,
-                f"with_text_{site}",
-                sum(flags) / len(flags),
-                n=len(flags),
-                unit="1",
-                command=shlex.join(["python", "-m", "benchmarks.burned_in", *sys.argv[1:]]),
-                cpu_s=cpu_s,
-                wall_s=wall_s,
-                folder=given.results,
-            )
+        share = Measured(f"with_text_{site}", sum(flags) / len(flags), n=len(flags))
+        recorder.add("burned_in", share)
 
 
 if __name__ == "__main__":

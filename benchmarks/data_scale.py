@@ -28,12 +28,13 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.peak_memory import peak_rss_mb
-from benchmarks.record import ROOT, record
+from benchmarks.record import ROOT, Measured, Recorder
 from configs import gastric
 from gxdistill import models, storage
 from gxdistill.data import phantom, prepared
 from gxdistill.distill.losses import cross_entropy
 from gxdistill.errors import UserError
+from gxdistill.progress import say
 from gxdistill.pytrees import Params
 from gxdistill.run import preparing
 from gxdistill.run.job import Job, Use
@@ -92,7 +93,7 @@ def repeat_set(place: Path, out: Path, times: int) -> None:
 def _job(workdir: Path, path: Path, **data: Any) -> Job:
     config = gastric.get_config()
     config.data.update({"path": str(path), **data})
-    return Job(config, workdir, lambda line: print(line, file=sys.stderr))
+    return Job(config, workdir, say)
 
 
 def _cpu_s() -> float:
@@ -232,7 +233,7 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/data_scale"))
     parser.add_argument("--patients", type=int, default=200)
     parser.add_argument("--only", nargs="+", help=argparse.SUPPRESS)
-    parser.add_argument("--record", action="store_true")
+    Recorder.add_flags(parser)
     parser.add_argument("--measure", nargs="+", choices=STAGES, default=STAGES)
     arguments = parser.parse_args()
     if arguments.only:
@@ -242,19 +243,10 @@ def main() -> None:
     workdir = arguments.workdir.absolute()
     write_phantoms(workdir / f"files_{arguments.patients}", arguments.patients)
     for stage in arguments.measure:
-        wall, cpu = time.monotonic(), _cpu_s()
+        recorder = Recorder("data_scale", arguments)
         for metric, value in measure(stage, workdir, arguments.patients):
             print(json.dumps({"case": "data_scale", "metric": metric, "value": value}), flush=True)
-            if arguments.record:
-                record(
-                    "data_scale",
-                    metric,
-                    value,
-                    unit=_unit(metric),
-                    command=f"python -m benchmarks.data_scale --measure {stage} --record",
-                    cpu_s=_cpu_s() - cpu,
-                    wall_s=time.monotonic() - wall,
-                )
+            recorder.add("data_scale", Measured(metric, value, unit=_unit(metric)))
 
 
 if __name__ == "__main__":

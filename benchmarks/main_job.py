@@ -5,14 +5,14 @@
 The figures are those of `evaluation.json`; `wall_s` is the time of all stages together, from
 nothing compiled, installation apart. A run that was resumed is not recorded, for its time would be
 too short. With `--seeds=3` the job is run for as many seeds, one after the other, and a figure is
-the mean over them.
+the mean over them. With `--networks=convnet,lenet` networks of these kinds are trained and
+evaluated, each in a case of its own as NAME_lenet, beside NAME_shuffled: what the distilled set
+does in a training that it was not made for.
 """
 
 import argparse
 import json
 import os
-import resource
-import shlex
 import statistics
 import subprocess
 import sys
@@ -21,36 +21,41 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Metadata
 
 _STAGES = ("distill", "train", "evaluate", "report")
 
-# Metric, value, standard deviation, number of measurements, unit.
-Row = tuple[str, float, float | None, int, str]
 
-
-def run(config: str, workdir: Path, seed: int | None = None) -> tuple[Metadata, float]:
-    """Runs the stages; with the config's own seed, where none is given.
+def run(
+    config: str, workdir: Path, seed: int | None = None, networks: str | None = None
+) -> tuple[Metadata, float]:
+    """Runs the stages; with the config's own seed and network, where none is given.
 
     Returns:
       The evaluation, and the wall seconds of all stages.
     """
     flags = [f"--config={config}", f"--workdir={workdir}"]
     flags += [] if seed is None else [f"--config.seed={seed}"]
+    own = {"evaluate": [] if networks is None else [f"--networks={networks}"]}
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:  # as at a user's first start
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
         for stage in _STAGES:
-            command = [str(Path(sys.executable).with_name("gxdistill")), stage, *flags]
+            command = [
+                str(Path(sys.executable).with_name("gxdistill")),
+                stage,
+                *flags,
+                *own.get(stage, []),
+            ]
             subprocess.run(command, env=environment, check=True)
     wall = time.monotonic() - began
     return json.loads((workdir / "evaluation.json").read_text()), wall
 
 
-def figures(evaluation: Metadata, wall_s: float) -> list[Row]:
-    """Lists metric, value, standard deviation, number of networks and unit."""
-    contenders, shares = evaluation["contenders"], evaluation["shares"]
+def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
+    """Lists the figures of a run by case; those of several networks with their spread."""
+    case, contenders, shares = (evaluation[part] for part in ("name", "contenders", "shares"))
     distilled = contenders["distilled"]
     parts = {name: part.get("images", {}) for name, part in contenders.items()}
     found = [(name, distilled[name]) for name in ("accuracy", "balanced_patch_accuracy")]
@@ -61,28 +66,36 @@ def figures(evaluation: Metadata, wall_s: float) -> list[Row]:
             found.append((f"balanced_{name}", contender["balanced_patch_accuracy"]))
             found += [(f"{metric}_{name}", parts[name].get(metric)) for metric in ("hm", "auc")]
     # A figure is undefined where whole images are not decided, or all are undecidable.
-    rows: list[Row] = [
-        (name, figure["mean"], figure["std"], figure["n"], "1") for name, figure in found if figure
-    ]
+    rows = [_spread(name, figure) for name, figure in found if figure]
     rows += [
-        (f"{name}_share", shares[name], None, 1, "1")
+        Measured(f"{name}_share", shares[name])
         for name in ("hm", "auc")
         if shares.get(name) is not None
     ]
-    rows.append(("package_bytes", evaluation["package_bytes"], None, 1, "B"))
-    return [*rows, ("wall_s", round(wall_s, 1), None, 1, "s")]
+    rows.append(Measured("package_bytes", evaluation["package_bytes"], unit="B"))
+    rows.append(Measured("wall_s", round(wall_s, 1), unit="s"))
+    elsewhere = {
+        f"{case}_{name.removeprefix('on_')}": [_spread("accuracy", contender["accuracy"])]
+        for name, contender in contenders.items()
+        if name == "shuffled" or name.startswith("on_")
+    }
+    return {case: rows, **elsewhere}
 
 
-def over_seeds(runs: Sequence[list[Row]]) -> list[Row]:
+def _spread(metric: str, figure: Metadata) -> Measured:
+    return Measured(metric, figure["mean"], figure["std"], figure["n"])
+
+
+def over_seeds(runs: Sequence[list[Measured]]) -> list[Measured]:
     """Averages the figures of runs that differ by their seed; those that all of them have."""
     if len(runs) == 1:
         return runs[0]
-    known = [{row[0]: row for row in rows} for rows in runs]
-    shared = [row for row in runs[0] if all(row[0] in rows for rows in known)]
+    known = [{row.metric: row for row in rows} for rows in runs]
+    shared = [row for row in runs[0] if all(row.metric in rows for rows in known)]
     return [
-        (name, statistics.fmean(values), statistics.stdev(values), len(values), unit)
+        Measured(name, statistics.fmean(values), statistics.stdev(values), len(values), unit)
         for name, *_, unit in shared
-        for values in [[rows[name][1] for rows in known]]
+        for values in [[rows[name].value for rows in known]]
     ]
 
 
@@ -92,35 +105,27 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--seeds", type=int, help="number of runs, with the seeds 0, 1, ...")
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    parser.add_argument("--networks", help="to evaluate on, the config's own first: NAME,...")
+    Recorder.add_flags(parser)
     arguments = parser.parse_args()
     if arguments.seeds is not None and arguments.seeds < 1:
         parser.error(f"--seeds is {arguments.seeds}; it must be 1 or more")
     if arguments.workdir.exists():
         sys.exit(f"{arguments.workdir} exists: a timed run starts afresh. Name another folder.")
+    recorder = Recorder("main_job", arguments)
+    config, workdir, networks = arguments.config, arguments.workdir, arguments.networks
     if arguments.seeds is None:
-        runs = [run(arguments.config, arguments.workdir)]
+        runs = [run(config, workdir, None, networks)]
     else:
         seeds = range(arguments.seeds)
-        runs = [run(arguments.config, arguments.workdir / f"seed{s}", s) for s in seeds]
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = shlex.join(["python", "-m", "benchmarks.main_job", *sys.argv[1:]])
-    for metric, value, std, count, unit in over_seeds([figures(*one) for one in runs]):
-        print(f"{metric}: {value:.4g}" + ("" if std is None else f" +- {std:.2g} (n = {count})"))
-        if arguments.record:
-            record(
-                runs[0][0]["name"],
-                metric,
-                value,
-                std=std,
-                n=count,
-                unit=unit,
-                command=command,
-                cpu_s=used.ru_utime + used.ru_stime,
-                wall_s=sum(wall for _, wall in runs),
-                folder=arguments.results,
-            )
+        runs = [run(config, workdir / f"seed{seed}", seed, networks) for seed in seeds]
+    found = [figures(*one) for one in runs]
+    for case in found[0]:
+        rows = over_seeds([one[case] for one in found])
+        recorder.add(case, *rows)
+        for metric, value, std, n, _ in rows:
+            spread = "" if std is None else f" +- {std:.2g} (n = {n})"
+            print(f"{case} {metric}: {value:.4g}{spread}")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,10 @@ import argparse
 import dataclasses
 import json
 import os
-import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peak_memory import peak_rss_mb
-from benchmarks.record import RESULTS, record
+from benchmarks.record import Measured, Recorder
 from gxdistill import models
 from gxdistill.distill import init, meta_gradient, outer, truncation
 from gxdistill.distill.memory import Memory
@@ -189,39 +187,32 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=kind, default=field.default)
 
 
+def setting_of(given: argparse.Namespace) -> Setting:
+    """Takes a `Setting` from among the flags."""
+    names = [field.name for field in dataclasses.fields(Setting)]
+    return Setting(**{name: getattr(given, name) for name in names})
+
+
 def main() -> None:
     """Measures, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_flags(parser)
     parser.add_argument("--repeats", type=int, default=25)
     parser.add_argument("--cached", action="store_true", help="take programs from JAX's cache")
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
-    arguments = vars(parser.parse_args())
-    repeats, recorded, folder = (arguments.pop(name) for name in ("repeats", "record", "results"))
-    cached = arguments.pop("cached")
-    setting = Setting(**arguments)
+    Recorder.add_flags(parser)
+    given = parser.parse_args()
+    setting = setting_of(given)
     stay_on(setting.threads)
-    jax.config.update("jax_enable_compilation_cache", cached)
-    began = time.perf_counter()
+    jax.config.update("jax_enable_compilation_cache", given.cached)
+    recorder = Recorder("outer_step", given)
     try:
-        figures = measure(setting, repeats)
+        figures = measure(setting, given.repeats)
     except ValueError as error:
         parser.error(str(error))
-    cpu_s, wall_s = time.process_time(), time.perf_counter() - began
     print(json.dumps({"case": setting.case, **figures}))
-    for metric in figures if recorded else ():
-        record(
-            setting.case,
-            metric,
-            figures[metric],
-            n=repeats if metric.startswith("median") else 1,
-            unit=UNITS[metric],
-            command=shlex.join(["python", "-m", "benchmarks.outer_step", *sys.argv[1:]]),
-            cpu_s=cpu_s,
-            wall_s=wall_s,
-            folder=folder,
-        )
+    counts = {metric: given.repeats if metric.startswith("median") else 1 for metric in figures}
+    rows = [Measured(*row, n=counts[row[0]], unit=UNITS[row[0]]) for row in figures.items()]
+    recorder.add(setting.case, *rows)
 
 
 if __name__ == "__main__":

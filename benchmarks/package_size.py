@@ -15,9 +15,6 @@ stage's result lies in the working folder.
 import argparse
 import json
 import lzma
-import shlex
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,10 +23,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.record import RESULTS, Figure, read, record
+from benchmarks.record import RESULTS, Figure, Measured, Recorder, read
 from benchmarks.scaling import PLOTS
 from configs import radiograph
 from gxdistill import package, weights
+from gxdistill.progress import say
 from gxdistill.pytrees import Params
 from gxdistill.run import compile_cache, compressing, distilling, essential
 from gxdistill.run.job import Job
@@ -109,7 +107,7 @@ def job_of(network: str, folder: Path) -> Job:
     config.network.options = changes.pop("network.options", config.network.options)
     config.update_from_flattened_dict(changes)
     config.distill.evaluate_every = config.distill.outer_steps
-    return Job(config, folder, lambda line: print(line, file=sys.stderr, flush=True))
+    return Job(config, folder, say)
 
 
 def bytes_of(params: Params) -> int:
@@ -270,36 +268,23 @@ def _measured(network: str, stage: str, workdir: Path) -> Iterator[Row]:
 
 def main() -> None:
     """Measures, prints, and with `--record` appends the figures to the results and draws them."""
-    began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", choices=tuple(_CHANGES))
     parser.add_argument("--stage", choices=("delta", "all"), default="all")
     parser.add_argument("--workdir", type=Path, default=Path("runs/package_size"))
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    Recorder.add_flags(parser)
     arguments = parser.parse_args()
-    compile_cache.enable(lambda line: print(line, file=sys.stderr))
+    recorder = Recorder("package_size", arguments)
+    compile_cache.enable(say)
     networks = [arguments.network] if arguments.network else [*_CHANGES]
     rows = [
         row
         for network in networks
         for row in _measured(network, arguments.stage, arguments.workdir)
     ]
-    command = shlex.join(["python", "-m", "benchmarks.package_size", *sys.argv[1:]])
-    cpu_s, wall_s = time.process_time(), time.monotonic() - began
     for case, metric, value, unit in rows:
         print(f"{case} {metric}: {value:.4g} {unit}")
-        if arguments.record:
-            record(
-                case,
-                metric,
-                value,
-                unit=unit,
-                command=command,
-                cpu_s=cpu_s,
-                wall_s=wall_s,
-                folder=arguments.results,
-            )
+        recorder.add(case, Measured(metric, value, unit=unit))
     if arguments.record and arguments.results == RESULTS:
         print(plot(read(RESULTS), PLOTS))
 

@@ -17,6 +17,11 @@ def peak_rss_mb() -> float:
     return round(kib / 1024, 1)
 
 
+def resident_mb() -> float:
+    """Returns the resident memory of this process, in MiB; Linux only."""
+    return round(_status("VmRSS") / 1024, 1)
+
+
 def growth_mb(call: Callable[[], object]) -> float:
     """Returns by how much resident memory grows at most during a call, in MiB; Linux only.
 
@@ -25,9 +30,9 @@ def growth_mb(call: Callable[[], object]) -> float:
     # What was freed but kept for later would hide as much growth.
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # Forgets the peak.
-    before = _status("VmRSS")
+    before = resident_mb()
     call()
-    return round((_status("VmHWM") - before) / 1024, 1)
+    return round(peak_rss_mb() - before, 1)
 
 
 def _status(name: str) -> int:

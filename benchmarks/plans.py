@@ -5,6 +5,8 @@
     python -m benchmarks.plans --record --only weak_scaling
 
 - `temp_gb_h100`, `temp_gb_v5e8`, ...: temporary memory of a device for configs/gastric.py, in GB.
+  What else its plan says is a case of its own, `plan_h100`, `plan_v5e8`, ...: of an outer step, the
+  operations, the bytes, and the least seconds by what could bind them, of one device.
 - `inner_steps_300_h100`: memory of a device with T = 300 inner steps as a share of that with 30.
 - `weak_scaling_256`: predicted efficiency of 256 v5e chips beside 4: the time of a step without its
   links as a share of the time with them, for configs/gastric.py as it is compiled for 8 chips, a
@@ -17,7 +19,6 @@
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 import time
@@ -26,37 +27,51 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.accelerator import config_of
-from benchmarks.record import RESULTS, record
+from benchmarks.record import Measured, Recorder
 from gxdistill import plan
 from gxdistill.errors import UserError
 from gxdistill.plan import targets
+from gxdistill.progress import say
 
 _CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
 SMALL = ("demo", "radiograph", "mnist")
 _HOP_S = 1e-6  # Of one message from a chip to the next, at most.
+_UNITS = {"gb": "GB", "s": "s", "h": "h", "tflop": "TFLOP"}  # By a word of the metric.
+TARGETS = {"h100": "h100", "a100": "a100", "v5e8": "tpu-v5e-8", "v5p8": "tpu-v5p-8"}
 
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+Figures = dict[str, dict[str, float]]  # By case and metric.
 
 
 def _gastric(target: str, inner_steps: int = 30) -> plan.Plan:
     config = config_of("gastric")
     config.distill.epochs = inner_steps
-    made = plan.make(config, target, say=_say)
+    made = plan.make(config, target, say=say)
     print(plan.as_text(made), end="\n\n")
     return made
 
 
-def temporaries(name: str, target: str) -> dict[str, float]:
-    """Plans for a target, which a metric calls `name`."""
-    return {f"temp_gb_{name}": _gastric(target).compiled.temporaries / 1e9}
+def on(name: str) -> Figures:
+    """Plans for one of `TARGETS`."""
+    made = _gastric(TARGETS[name])
+    temporaries = made.compiled.temporaries / 1e9
+    found = {
+        **{f"peak_gb_{strategy}": peak / 1e9 for strategy, peak in made.peaks.items()},
+        "arguments_gb": made.compiled.arguments / 1e9,
+        "temp_gb": temporaries,
+        "tflop": made.flops / 1e12,
+        "moved_gb": made.moved / 1e9,
+        "sent_gb": made.sent / 1e9,
+        **{f"{what}_s": seconds for what, seconds in made.seconds.items()},
+        "whole_run_h": max(made.seconds.values()) * made.outer_steps / 3600,
+        "largest_batch": made.largest_batch,
+    }
+    return {"plan": {f"temp_gb_{name}": temporaries}, f"plan_{name}": found}
 
 
-def inner_steps() -> dict[str, float]:
+def inner_steps() -> Figures:
     """Compares ten times as many inner steps."""
     short, long = (_gastric("h100", count).compiled.peak for count in (30, 300))
-    return {"inner_steps_300_h100": long / short}
+    return {"plan": {"inner_steps_300_h100": long / short}}
 
 
 def _efficiency(made: plan.Plan, chips: int) -> float:
@@ -67,7 +82,7 @@ def _efficiency(made: plan.Plan, chips: int) -> float:
     return alone / (alone + made.seconds["links"] + hops)
 
 
-def weak_scaling() -> dict[str, float]:
+def weak_scaling() -> Figures:
     """Compares 256 chips with 4, for a large job and a small one."""
     config = config_of("radiograph:random")
     config.network.options.dtype = "bfloat16"
@@ -75,65 +90,57 @@ def weak_scaling() -> dict[str, float]:
     for chips, topology in _CHIPS.items():
         config.distill.networks = chips
         target = targets.load("tpu-v5e-8")._replace(name=f"{chips} v5e", topology=topology)
-        small = plan.make(config, target, say=_say)
+        small = plan.make(config, target, say=say)
         print(plan.as_text(small), end="\n\n")
         sent[chips] = small.sent
     large = _gastric("tpu-v5e-8")
-    return {
+    found = {
         "weak_scaling_256": _efficiency(large, 256) / _efficiency(large, 4),
         "sent_spread": max(sent.values()) / min(sent.values()) - 1,
         "weak_scaling_256_radiograph": _efficiency(small, 256) / _efficiency(small, 4),
     }
+    return {"plan": found}
 
 
-def small() -> dict[str, float]:
+def small() -> Figures:
     """Times plans of the configs that a CPU is enough for."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in SMALL:
             for metric in (f"cpu_s_{name}", f"again_cpu_s_{name}"):
                 began = time.process_time()
-                plan.make(config_of(name), "cpu", say=_say, folder=Path(folder))
+                plan.make(config_of(name), "cpu", say=say, folder=Path(folder))
                 found[metric] = time.process_time() - began
-    return found
+    return {"plan": found}
 
 
-PARTS: dict[str, Callable[[], dict[str, float]]] = {
-    "h100": partial(temporaries, "h100", "h100"),
-    "a100": partial(temporaries, "a100", "a100"),
-    "v5e8": partial(temporaries, "v5e8", "tpu-v5e-8"),
-    "v5p8": partial(temporaries, "v5p8", "tpu-v5p-8"),
+PARTS: dict[str, Callable[[], Figures]] = {
+    **{name: partial(on, name) for name in TARGETS},
     "inner_steps": inner_steps,
     "weak_scaling": weak_scaling,
     "small": small,
 }
 
 
+def _unit(metric: str) -> str:
+    return next((unit for word, unit in _UNITS.items() if word in metric.split("_")), "1")
+
+
 def main() -> None:
     """Plans, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    Recorder.add_flags(parser)
     arguments = parser.parse_args()
     for part in arguments.only:
-        cpu, wall = time.process_time(), time.perf_counter()
+        recorder = Recorder("plans", arguments)
         try:
             figures = PARTS[part]()
         except UserError as error:
             sys.exit(f"benchmarks.plans: {error}")
         print(figures)
-        for metric, value in figures.items() if arguments.record else ():
-            record(
-                "plan",
-                metric,
-                value,
-                unit="GB" if "gb" in metric else "s" if "cpu_s" in metric else "1",
-                command=shlex.join(["python", "-m", "benchmarks.plans", *sys.argv[1:]]),
-                cpu_s=time.process_time() - cpu,
-                wall_s=time.perf_counter() - wall,
-                folder=arguments.results,
-            )
+        for case, found in figures.items():
+            recorder.add(case, *(Measured(*row, unit=_unit(row[0])) for row in found.items()))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ averaged over initial weights. `balanced_DTYPE` is the balanced accuracy over te
 
 import argparse
 import json
-import shlex
 import statistics
 import sys
 import tempfile
@@ -26,11 +25,12 @@ import ml_collections
 import numpy as np
 
 from benchmarks.accelerator import config_of
-from benchmarks.record import RESULTS, record
+from benchmarks.record import Measured, Recorder
 from gxdistill import models, package
 from gxdistill.distill import inner, meta_gradient, truncation
 from gxdistill.distill.unroll import Training
 from gxdistill.errors import UserError
+from gxdistill.progress import say
 from gxdistill.pytrees import Batch, Distilled, Network
 from gxdistill.run import distilling, method
 from gxdistill.run.job import Job, Use
@@ -55,9 +55,6 @@ ROWS = {
     "mnist": Row("mnist", 500),
     "radiograph": Row("radiograph:random", 300),
 }
-
-# Metric, value, standard deviation, number of measurements, unit.
-Figures = list[tuple[str, float, float | None, int, str]]
 
 
 def config_for(row: Row, dtype: str) -> ml_collections.ConfigDict:
@@ -103,67 +100,50 @@ def apart(gradient: Distilled, exact: Distilled) -> float:
     return float(max(jax.tree.leaves(far)))
 
 
-def errors(row: Row) -> Figures:
+def errors(row: Row) -> list[Measured]:
     """Measures the error of a row's gradient in each type."""
-    job = Job(config_for(row, "float32"), Path(), _say)
+    job = Job(config_for(row, "float32"), Path(), say)
     start = method.start(job)
     real = job.sample("train", job.config.distill.batch, job.key(Use.LOOP))
     exact = gradients(job, start, real, "float64")
-    figures: Figures = []
+    figures = []
     for dtype in DTYPES:
         found = gradients(job, start, real, dtype)
         far = [apart(one, other) for one, other in zip(found, exact, strict=True)]
         spread = statistics.stdev(far)
-        figures.append((f"error_{dtype}", statistics.fmean(far), spread, _STARTS, "1"))
+        figures.append(Measured(f"error_{dtype}", statistics.fmean(far), spread, _STARTS))
     return figures
 
 
-def accuracies(row: Row) -> Figures:
+def accuracies(row: Row) -> list[Measured]:
     """Distils for a while in each type, and measures the packages."""
-    figures: Figures = [("outer_steps", row.outer_steps, None, 1, "1")]
+    figures = [Measured("outer_steps", row.outer_steps)]
     for dtype in DTYPES:
         began = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            path = distilling.distil(Job(config_for(row, dtype), Path(folder), _say))
+            path = distilling.distil(Job(config_for(row, dtype), Path(folder), say))
             found = package.load(path).manifest["results"]["balanced_patch_accuracy"]
-        figures.append((f"balanced_{dtype}", found["mean"], found["std"], found["n"], "1"))
-        figures.append((f"cpu_s_{dtype}", time.process_time() - began, None, 1, "s"))
+        figures.append(Measured(f"balanced_{dtype}", found["mean"], found["std"], found["n"]))
+        figures.append(Measured(f"cpu_s_{dtype}", time.process_time() - began, unit="s"))
     return figures
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     """Measures, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(ROWS), default=tuple(ROWS))
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    Recorder.add_flags(parser)
     arguments = parser.parse_args()
     for name in arguments.only:
-        cpu, wall = time.process_time(), time.perf_counter()
+        recorder = Recorder("precision", arguments)
         try:
             row = ROWS[name]
             figures = errors(row) + accuracies(row)
         except UserError as error:
             sys.exit(f"benchmarks.precision: {name}: {error}")
         case = f"precision_{name}"
-        print(json.dumps({"case": case} | {metric: value for metric, value, *_ in figures}))
-        for metric, value, std, count, unit in figures if arguments.record else ():
-            record(
-                case,
-                metric,
-                value,
-                std=std,
-                n=count,
-                unit=unit,
-                command=shlex.join(["python", "-m", "benchmarks.precision", *sys.argv[1:]]),
-                cpu_s=time.process_time() - cpu,
-                wall_s=time.perf_counter() - wall,
-                folder=arguments.results,
-            )
+        print(json.dumps({"case": case} | {found.metric: found.value for found in figures}))
+        recorder.add(case, *figures)
 
 
 if __name__ == "__main__":

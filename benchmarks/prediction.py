@@ -9,9 +9,7 @@ turn, after a first run of each that is not timed.
 """
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,9 +17,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import Measured, Recorder
 from gxdistill import models
 from gxdistill.patching import patch_corners
+from gxdistill.progress import say
 from gxdistill.run import compile_cache, predicting
 from gxdistill.run.receiving import Trained
 
@@ -78,26 +77,14 @@ def main() -> None:
     parser.add_argument("--network", choices=tuple(NETWORKS))
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--record", action="store_true")
+    Recorder.add_flags(parser)
     given = parser.parse_args()
-    compile_cache.enable(lambda line: print(line, file=sys.stderr))
-    command = shlex.join(["python", "-m", "benchmarks.prediction", *sys.argv[1:]])
+    compile_cache.enable(say)
     for name in [given.network] if given.network else NETWORKS:
-        began, cpu_s = time.monotonic(), time.process_time()
+        recorder = Recorder("prediction", given)
         for metric, value, unit in measure(name, given.rows, given.repeats):
             print(f"{metric}: {value:.4g} {unit}", flush=True)
-            if given.record:
-                record(
-                    "prediction",
-                    metric,
-                    value,
-                    n=given.repeats,
-                    unit=unit,
-                    command=command,
-                    cpu_s=time.process_time() - cpu_s,
-                    wall_s=time.monotonic() - began,
-                    folder=RESULTS,
-                )
+            recorder.add("prediction", Measured(metric, value, n=given.repeats, unit=unit))
 
 
 if __name__ == "__main__":

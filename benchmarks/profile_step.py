@@ -164,15 +164,14 @@ def main() -> None:
     outer_step.add_flags(parser)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--longest", type=int, default=20, help="operations in the second table")
-    arguments = vars(parser.parse_args())
-    repeats, longest = arguments.pop("repeats"), arguments.pop("longest")
-    setting = outer_step.Setting(**arguments)
+    given = parser.parse_args()
+    setting = outer_step.setting_of(given)
     # Else operations of several threads overlap, and wait for each other.
     outer_step.stay_on(1)
     program, example = outer_step.prepare(setting, lambda network: scoped(network, setting.images))
     compiled = program.lower(*example).compile()
-    spent = profile(compiled, example, repeats)
-    print(tables(spent, sources(compiled.as_text() or ""), longest))
+    spent = profile(compiled, example, given.repeats)
+    print(tables(spent, sources(compiled.as_text() or ""), given.longest))
 
 
 if __name__ == "__main__":

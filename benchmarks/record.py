@@ -4,6 +4,7 @@ The command that measures a figure appends it here itself; nothing is filled in 
 estimate, and a missed target is recorded like any other.
 """
 
+import argparse
 import dataclasses
 import datetime
 import json
@@ -11,9 +12,11 @@ import math
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 
@@ -179,6 +182,51 @@ def record(
     with (folder / f"{case}.jsonl").open("a", encoding="utf-8") as file:
         file.write(line)
     return figure
+
+
+class Measured(NamedTuple):
+    """A figure as a benchmark finds it; its fields are those of a `Figure`."""
+
+    metric: str
+    value: float
+    std: float | None = None
+    n: int = 1
+    unit: str = "1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder:
+    """Appends what a command measures, if it is given `--record`.
+
+    Seconds count from when it is made: those of this process, and of all it started and waited for.
+
+    Attributes:
+      module: of this folder, whose command runs.
+      given: its flags, those of `add_flags` among them.
+    """
+
+    module: str
+    given: argparse.Namespace
+    _began: os.times_result = dataclasses.field(default_factory=os.times)
+
+    @staticmethod
+    def add_flags(parser: argparse.ArgumentParser) -> None:
+        """Adds the flags that a recorder reads."""
+        parser.add_argument("--record", action="store_true", help="append what is measured")
+        parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+
+    def add(self, case: str, *rows: Measured) -> None:
+        """Appends figures that are there."""
+        now = os.times()
+        for row in rows if self.given.record else ():
+            record(
+                case,
+                **row._asdict(),
+                command=shlex.join(["python", "-m", f"benchmarks.{self.module}", *sys.argv[1:]]),
+                cpu_s=sum(now[:4]) - sum(self._began[:4]),
+                wall_s=now.elapsed - self._began.elapsed,
+                folder=self.given.results,
+            )
 
 
 def _parse(line: str, case: str) -> Figure:

@@ -9,16 +9,13 @@ and one program without a mesh have learned: images, labels and log learning rat
 import argparse
 import dataclasses
 import json
-import shlex
-import sys
-import time
 from functools import cached_property
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from benchmarks.record import RESULTS, record
+from benchmarks.record import Measured, Recorder
 from configs import demo
 from gxdistill.pytrees import Distilled
 from gxdistill.run import method, placing
@@ -70,30 +67,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, nargs="+", default=COUNTS)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--record", action="store_true")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where --record appends")
+    Recorder.add_flags(parser)
     arguments = parser.parse_args()
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(arguments.devices))
-    began = time.perf_counter()
+    recorder = Recorder("sharding", arguments)
     alone = learned(0, arguments.steps)
     found = {
         f"max_difference_{count}": apart(alone, learned(count, arguments.steps))
         for count in arguments.devices
     }
-    cpu_s, wall_s = time.process_time(), time.perf_counter() - began
     print(json.dumps({"case": "sharding", **found}))
-    for metric, value in found.items() if arguments.record else ():
-        record(
-            "sharding",
-            metric,
-            value,
-            unit="1",
-            command=shlex.join(["python", "-m", "benchmarks.sharding", *sys.argv[1:]]),
-            cpu_s=cpu_s,
-            wall_s=wall_s,
-            folder=arguments.results,
-        )
+    recorder.add("sharding", *(Measured(*row) for row in found.items()))
 
 
 if __name__ == "__main__":

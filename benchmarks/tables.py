@@ -94,6 +94,14 @@ TABLES = {
             *("weak_scaling_256", "weak_scaling_256_radiograph"),
         ),
     ),
+    "plan_targets": Table(
+        cases=tuple(f"plan_{name}" for name in plans.TARGETS),
+        metrics=(
+            *("peak_gb_store", "peak_gb_recompute", "peak_gb_nested", "arguments_gb", "temp_gb"),
+            *("tflop", "moved_gb", "sent_gb", "products_s", "memory_s", "links_s"),
+            *("whole_run_h", "largest_batch"),
+        ),
+    ),
     "plan_seconds": Table(
         cases=("plan",),
         metrics=tuple(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gxdistill import package_commands
 from gxdistill.errors import UserError
+from gxdistill.progress import say
 
 if TYPE_CHECKING:
     import ml_collections
@@ -31,7 +32,8 @@ Flags:
   --package=FILE            the package to train or evaluate (default: WORKDIR/package.gxd)
   --networks=NAME[,...]     train, evaluate: networks of the zoo (lenet, convnet, resnet18) in place
                             of the package's own; evaluate compares several
-  --seeds=N                 train, evaluate: number of fresh networks of each kind (default 5)
+  --seeds=N                 train, evaluate: number of fresh networks of each kind (default:
+                            evaluate.networks of the config, else 5)
   --seed=N                  train, evaluate: draws their initial weights (default 0). A package with
                             known initial weights gives its one network unless one of these is given
   --max-loss=POINTS         compress: balanced accuracy over training patches that may be given up
@@ -70,6 +72,11 @@ class _Flags:
     images: int | None
     price: float | None
 
+    @property
+    def fresh(self) -> int | None:
+        """Number of fresh networks where --seeds names none."""
+        return None if self.config is None else int(self.config.evaluate.networks)
+
     @functools.cached_property
     def job(self) -> "Job":
         """Of the config; the stages of a demo share its cohort."""
@@ -77,11 +84,7 @@ class _Flags:
 
         if self.config is None:
             raise UserError(_NO_CONFIG)
-        return Job(self.config, self.workdir, _say)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+        return Job(self.config, self.workdir, say)
 
 
 def _hush(_: str) -> None:
@@ -97,12 +100,13 @@ def _prepare(flags: _Flags) -> None:
 def _preview(flags: _Flags) -> None:
     from gxdistill.run import previewing
 
-    _say(f"preview: {previewing.write(flags.job)}")
+    say(f"preview: {previewing.write(flags.job)}")
 
 
 def _distill(flags: _Flags) -> None:
-    from gxdistill.run import distilling, hosts
+    from gxdistill.run import allocator, distilling, hosts
 
+    allocator.give_back()
     place = hosts.Place(flags.coordinator, flags.processes, flags.process)
     with hosts.together(place, flags.workdir) as workdir:
         first = workdir == flags.workdir
@@ -126,9 +130,11 @@ def _train(flags: _Flags) -> None:
             f"--networks={','.join(flags.networks)} names several; train makes one kind. Name one."
         )
     name = flags.networks[0] if flags.networks else None
-    trained = receiving.train_networks(flags.package, count=flags.seeds, seed=flags.seed, name=name)
+    trained = receiving.train_networks(
+        flags.package, count=flags.seeds, fresh=flags.fresh, seed=flags.seed, name=name
+    )
     receiving.save_networks(flags.workdir / "networks", trained)
-    receiving.say_networks(trained, _say)
+    receiving.say_networks(trained, say)
 
 
 def _evaluate(flags: _Flags) -> None:
@@ -137,10 +143,10 @@ def _evaluate(flags: _Flags) -> None:
     job, folder = flags.job, flags.workdir / "networks"
     if flags.networks or (flags.seeds, flags.seed) != (None, None):
         trained, *others = receiving.train_each(
-            flags.package, flags.networks, count=flags.seeds, seed=flags.seed
+            flags.package, flags.networks, count=flags.seeds, fresh=flags.fresh, seed=flags.seed
         )
         for one in (trained, *others):
-            receiving.say_networks(one, _say)
+            receiving.say_networks(one, say)
     else:
         if not folder.exists():
             _train(flags)
@@ -155,14 +161,14 @@ def _plan(flags: _Flags) -> None:
         raise UserError(f"--target is missing. Choose one of {', '.join(plan.NAMES)}.")
     if flags.config is None:
         raise UserError(_NO_CONFIG)
-    made = plan.make(flags.config, flags.target, say=_say, images=flags.images)
+    made = plan.make(flags.config, flags.target, say=say, images=flags.images)
     print(plan.as_text(made, flags.price))
 
 
 def _report(flags: _Flags) -> None:
     from gxdistill import report
 
-    _say(f"report: {report.write(flags.workdir, flags.package)}")
+    say(f"report: {report.write(flags.workdir, flags.package)}")
 
 
 def _demo(flags: _Flags) -> None:
@@ -287,7 +293,7 @@ def _run(command: str, arguments: list[str]) -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"
 
     if flags.compile_cache:
-        compile_cache.enable(_say)
+        compile_cache.enable(say)
     else:
         compile_cache.disable()
     _JOBS[command][0](flags)
@@ -309,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"gxdistill {command}: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        _say(f"gxdistill {command}: interrupted; the same command resumes.")
+        say(f"gxdistill {command}: interrupted; the same command resumes.")
         sys.exit(130)
     except (MemoryError, RuntimeError) as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):

@@ -1,11 +1,11 @@
 """The commands on packages alone: no config, no job. Nothing costly is imported for the help."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from gxdistill.errors import UserError
+from gxdistill.progress import say
 
 
 class Command(NamedTuple):
@@ -22,10 +22,6 @@ class Command(NamedTuple):
     takes: str
     flags: tuple[str, ...]
     text: str
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _inspect(path: Path) -> None:
@@ -86,7 +82,7 @@ def _predict(path: Path, *images: Path, out: str | None) -> None:
     from gxdistill.run import predicting
 
     target = Path(out or "predictions").absolute()
-    rows = predicting.predict(path, images, target, _say)
+    rows = predicting.predict(path, images, target, say)
     for row in rows:
         refused = f"refused: {row['refused']}" if "refused" in row else None
         score = "" if row.get("score") is None else f", score {row['score']:.3f}"

@@ -223,12 +223,13 @@ def test_evaluation_trains_networks_where_there_are_none(run, tmp_path, capsys):
     assert jobs.content(tmp_path / "run/networks") == jobs.content(run / "networks")
 
 
-def test_evaluation_honours_the_networks_asked_for(run, tmp_path, capsys):
+@pytest.mark.parametrize("number", [["--seeds=2", "--config.evaluate.networks=4"], []])
+def test_evaluation_honours_the_networks_asked_for(run, tmp_path, capsys, number):
     arguments = [f"--config={jobs.ROOT}/configs/demo.py:smoke", f"--package={run / 'package.gxd'}"]
     shutil.copytree(run / "networks", tmp_path / "run/networks")
     flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
-    kinds = ["--networks=lenet,convnet", "--seeds=2", "--seed=3"]
-    cli.main(["evaluate", *arguments, *flags, *kinds])
+    kinds = ["--networks=lenet,convnet", "--seed=3"]
+    cli.main(["evaluate", *arguments, *flags, *kinds, *number])  # the config says 2, too
     said = capsys.readouterr()
     trained = [line for line in said.err.splitlines() if line.startswith("trained")]
     assert trained == [f"trained 2 {name} network(s) from seed 3" for name in ("convnet", "lenet")]

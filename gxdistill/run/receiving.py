@@ -55,6 +55,7 @@ def train_networks(
     path: Path,
     *,
     count: int | None = None,
+    fresh: int | None = None,
     seed: int | None = None,
     name: str | None = None,
     may_diverge: bool = False,
@@ -66,7 +67,8 @@ def train_networks(
 
     Args:
       path: file of the package.
-      count: R, number of fresh networks; None is 5.
+      count: R, number of fresh networks; None is one of a known init, and else `fresh`.
+      fresh: see `count`; None is 5.
       seed: of their initial weights; None is 0.
       name: network of the zoo; None takes the package's own.
       may_diverge: also returns weights that are not finite.
@@ -78,19 +80,14 @@ def train_networks(
       UserError: the package cannot be read, or a network diverged.
     """
     content = package.load(path)
-    return _trained(content, name, count=count, seed=seed, may_diverge=may_diverge)
+    start = _chosen_start(content, count, fresh, seed, own=name is None)
+    return _trained(content, name, start, may_diverge=may_diverge)
 
 
 def _trained(
-    content: package.Package,
-    name: str | None,
-    *,
-    count: int | None,
-    seed: int | None,
-    may_diverge: bool,
+    content: package.Package, name: str | None, start: Metadata, *, may_diverge: bool
 ) -> Trained:
     network, chosen = network_of(content.manifest, name)
-    start = _chosen_start(content, count, seed, own=name is None)
     record: dict[str, Any] = {"network": chosen, "package": content.sha256, **start}
     params = replayed(content, network, record, may_diverge=may_diverge)
     if record["init"] == "known" and content.manifest["proof"] is not None:
@@ -100,14 +97,14 @@ def _trained(
 
 
 def _chosen_start(
-    content: package.Package, count: int | None, seed: int | None, *, own: bool
+    content: package.Package, count: int | None, fresh: int | None, seed: int | None, *, own: bool
 ) -> Metadata:
     if count is not None and count < 1:
         raise UserError(f"{count} networks cannot be trained; ask for 1 or more.")
     known = content.manifest["init"]["rule"] != "random"
     if known and count is None and seed is None and own:
         return {"init": "known", "count": 1, "seed": None}
-    return {"init": "fresh", "count": count or _FRESH, "seed": seed or 0}
+    return {"init": "fresh", "count": count or fresh or _FRESH, "seed": seed or 0}
 
 
 def replayed(
@@ -187,7 +184,12 @@ def known_start(content: package.Package, network: Network) -> Params:
 
 
 def train_each(
-    path: Path, names: Sequence[str], *, count: int | None = None, seed: int | None = None
+    path: Path,
+    names: Sequence[str],
+    *,
+    count: int | None = None,
+    fresh: int | None = None,
+    seed: int | None = None,
 ) -> list[Trained]:
     """Replays a package into networks it was distilled with and others, to be compared.
 
@@ -197,6 +199,7 @@ def train_each(
       path: folder of the package.
       names: networks of the zoo; none for the package's own alone.
       count: see `train_networks`.
+      fresh: see `train_networks`.
       seed: see `train_networks`.
 
     Returns:
@@ -208,7 +211,8 @@ def train_each(
     content = package.load(path)
     own = content.manifest["network"]["name"]
     order = sorted(dict.fromkeys(names or [own]), key=lambda name: name != own)
-    return [_trained(content, name, count=count, seed=seed, may_diverge=True) for name in order]
+    start = _chosen_start(content, count, fresh, seed, own=False)
+    return [_trained(content, name, start, may_diverge=True) for name in order]
 
 
 def save_networks(folder: Path, trained: Trained) -> None:

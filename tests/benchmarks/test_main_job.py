@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import main_job
-from benchmarks.record import read
+from benchmarks.record import Measured, read
 from tests import jobs
 
 
@@ -15,7 +15,8 @@ def evaluation(run):
 
 
 def test_the_figures_are_those_of_the_evaluation(evaluation):
-    rows = {metric: rest for metric, *rest in main_job.figures(evaluation, 12.34)}
+    found = main_job.figures(evaluation, 12.34)
+    rows = {metric: rest for metric, *rest in found["demo_smoke"]}
     contenders = evaluation["contenders"]
     ours, ceiling = contenders["distilled"], contenders["all_patches"]
     for name in ("hm", "auc", "sen", "spe"):
@@ -37,13 +38,25 @@ def test_the_figures_are_those_of_the_evaluation(evaluation):
         assert rows[f"auc_{name}"][0] == contenders[name]["images"]["auc"]["mean"]
 
 
+def test_another_training_has_a_case_of_its_own(evaluation):
+    contenders = evaluation["contenders"]
+    contenders["on_lenet"] = {"accuracy": {"mean": 0.3, "std": 0.1, "n": 2}}
+    contenders["on_lenet"]["balanced_patch_accuracy"] = contenders["on_lenet"]["accuracy"]
+    found = main_job.figures(evaluation, 1.0)
+    assert set(found) == {"demo_smoke", "demo_smoke_shuffled", "demo_smoke_lenet"}
+    assert found["demo_smoke_lenet"] == [Measured("accuracy", 0.3, 0.1, 2)]
+    ours = contenders["shuffled"]["accuracy"]
+    expected = Measured("accuracy", ours["mean"], ours["std"], ours["n"])
+    assert found["demo_smoke_shuffled"] == [expected]
+
+
 def test_an_undefined_figure_is_left_out(evaluation):
     evaluation["contenders"]["distilled"]["images"]["hm"] = None
     evaluation["shares"] = {"balanced_patch_accuracy": 1.0, "hm": None}
     for name in ("class_means", "distilled"):
         evaluation["contenders"][name].pop("at_package_tau", None)
     del evaluation["contenders"]["class_means"]["images"]
-    metrics = [metric for metric, *_ in main_job.figures(evaluation, 1.0)]
+    metrics = [metric for metric, *_ in main_job.figures(evaluation, 1.0)["demo_smoke"]]
     assert len(set(metrics)) == len(metrics)
     gone = {"hm", "hm_share", "auc_share", "hm_at_package_tau", "hm_class_means", "auc_class_means"}
     assert not gone & set(metrics)
@@ -51,12 +64,13 @@ def test_an_undefined_figure_is_left_out(evaluation):
 
 
 def test_figures_of_several_seeds_are_averaged_where_all_have_them():
-    runs = [[("hm", 0.5, 0.1, 5, "1"), ("wall_s", 10.0, None, 1, "s")], [("hm", 0.7, 0.2, 5, "1")]]
+    first = [Measured("hm", 0.5, 0.1, 5), Measured("wall_s", 10.0, unit="s")]
+    runs = [first, [Measured("hm", 0.7, 0.2, 5)]]
     ((name, value, std, count, unit),) = main_job.over_seeds(runs)
     assert (name, count, unit) == ("hm", 2, "1")
     assert value == pytest.approx(0.6)
     assert std == pytest.approx(0.02**0.5)
-    assert main_job.over_seeds(runs[:1]) == runs[0]
+    assert main_job.over_seeds([first]) == first
 
 
 @pytest.mark.slow
@@ -67,11 +81,14 @@ def test_the_job_is_run_and_recorded_with_its_own_command(run, tmp_path):
         [sys.executable, *command], cwd=jobs.ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    figures = {figure.metric: figure for figure in read(tmp_path / "results")}
-    assert {figure.case for figure in figures.values()} == {"demo_smoke"}
+    recorded = read(tmp_path / "results")
+    figures = {f"{figure.case} {figure.metric}": figure for figure in recorded}
+    assert {figure.case for figure in recorded} == {"demo_smoke", "demo_smoke_shuffled"}
     assert {figure.command for figure in figures.values()} == {" ".join(["python", *command])}
-    assert figures["wall_s"].value == pytest.approx(figures["wall_s"].wall_s, abs=0.1)
-    assert figures["wall_s"].cpu_s > 1
+    assert figures["demo_smoke wall_s"].value == pytest.approx(
+        figures["demo_smoke wall_s"].wall_s, abs=0.1
+    )
+    assert figures["demo_smoke wall_s"].cpu_s > 1
     for line in done.stdout.splitlines()[-len(figures) :]:  # below the table of the evaluation
         metric, _, value = line.partition(": ")
         assert float(value.split()[0]) == pytest.approx(figures.pop(metric).value, rel=1e-3)

@@ -1,6 +1,8 @@
+import argparse
 import json
 import platform
 import subprocess
+import sys
 
 import jax
 import pytest
@@ -78,6 +80,27 @@ def test_outside_a_checkout_nothing_is_written(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="Record figures in a git checkout"):
         _record(tmp_path / "results")
     assert not (tmp_path / "results").exists()
+
+
+def test_a_command_records_what_it_and_its_children_took_if_it_is_told_to(checkout, monkeypatch):
+    folder = checkout[0] / "results"
+    monkeypatch.setattr(sys, "argv", ["x", "--record", "--workdir=a b"])
+    parser = argparse.ArgumentParser()
+    recorder.Recorder.add_flags(parser)
+    flags = [f"--results={folder}"]
+    recorder.Recorder("demo", parser.parse_args(flags)).add("demo", recorder.Measured("hm", 0.5))
+    assert not folder.exists()
+    recording = recorder.Recorder("demo", parser.parse_args([*flags, "--record"]))
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    subprocess.run([sys.executable, "-c", busy], check=True)
+    rows = [recorder.Measured("hm", 0.5, 0.1, 3), recorder.Measured("wall_s", 7, unit="s")]
+    recording.add("demo", *rows)
+    one, other = recorder.read(folder)
+    assert [(f.metric, f.value, f.std, f.n, f.unit) for f in (one, other)] == rows
+    assert one.command == "python -m benchmarks.demo --record '--workdir=a b'"
+    assert (one.cpu_s, one.wall_s) == (other.cpu_s, other.wall_s)
+    assert 0.28 < one.cpu_s < 2  # The kernel counts in hundredths.
+    assert one.wall_s >= 0.28
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="lscpu and the kernel may differ")

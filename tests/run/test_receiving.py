@@ -121,6 +121,8 @@ def test_a_package_without_a_start_gives_fresh_networks(sent, tmp_path):
         "count": 2,
         "seed": 0,
     }
+    assert receiving.train_networks(tmp_path / "random", fresh=3).record["count"] == 3
+    assert receiving.train_networks(sent, fresh=3).record["init"] == "known"
     fresh = receiving.train_networks(sent, count=2, seed=0)
     for mine, theirs in zip(_leaves(trained.params), _leaves(fresh.params), strict=True):
         np.testing.assert_array_equal(mine, theirs)
