@@ -27,8 +27,8 @@ from benchmarks.record import Measured, Recorder
 from gxdistill import plan, sharding
 from gxdistill.errors import UserError
 from gxdistill.plan import program, targets
-from gxdistill.progress import say
 from gxdistill.run import allocator, method
+from gxdistill.saying import say
 
 CONFIGS = ("gastric", "radiograph", "mnist", "demo")
 CPU_CONFIGS = ("radiograph", "radiograph:random", "mnist", "mnist:random_100", "demo")

@@ -34,10 +34,10 @@ from gxdistill import models, storage
 from gxdistill.data import phantom, prepared
 from gxdistill.distill.losses import cross_entropy
 from gxdistill.errors import UserError
-from gxdistill.progress import say
 from gxdistill.pytrees import Params
 from gxdistill.run import preparing
 from gxdistill.run.job import Job, Use
+from gxdistill.saying import say
 
 _SIDE, _BATCH, _SMALL_BATCH = 2048, 256, 16
 _FILLS, _STEPS = 40, 12

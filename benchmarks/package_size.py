@@ -27,10 +27,10 @@ from benchmarks.record import RESULTS, Figure, Measured, Recorder, read
 from benchmarks.scaling import PLOTS
 from configs import radiograph
 from gxdistill import package, weights
-from gxdistill.progress import say
 from gxdistill.pytrees import Params
 from gxdistill.run import compile_cache, compressing, distilling, essential
 from gxdistill.run.job import Job
+from gxdistill.saying import say
 
 MAX_LOSS = 0.5
 _PLAIN_SHARES = (0.3, 0.1, 0.03)

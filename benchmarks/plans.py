@@ -31,7 +31,7 @@ from benchmarks.record import Measured, Recorder
 from gxdistill import plan
 from gxdistill.errors import UserError
 from gxdistill.plan import targets
-from gxdistill.progress import say
+from gxdistill.saying import say
 
 _CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
 SMALL = ("demo", "radiograph", "mnist")

@@ -30,10 +30,10 @@ from gxdistill import models, package
 from gxdistill.distill import inner, meta_gradient, truncation
 from gxdistill.distill.unroll import Training
 from gxdistill.errors import UserError
-from gxdistill.progress import say
 from gxdistill.pytrees import Batch, Distilled, Network
 from gxdistill.run import distilling, method
 from gxdistill.run.job import Job, Use
+from gxdistill.saying import say
 
 DTYPES = ("float32", "bfloat16")
 _STARTS = 3

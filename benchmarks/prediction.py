@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.record import Measured, Recorder
 from gxdistill import models
 from gxdistill.patching import patch_corners
-from gxdistill.progress import say
 from gxdistill.run import compile_cache, predicting
 from gxdistill.run.receiving import Trained
+from gxdistill.saying import say
 
 _SIZE, _STRIDE, _WIDTH = 299, 50, 2048
 NETWORKS: dict[str, dict[str, Any]] = {"lenet": {}, "convnet": {"width": 32}, "resnet18": {}}

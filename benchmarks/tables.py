@@ -37,7 +37,10 @@ TABLES = {
         ),
     ),
     "mnist": Table(
-        cases=("mnist_lenet_known_10", "mnist_lenet_known_5", "mnist_lenet_random_100"),
+        cases=(
+            *("mnist_lenet_known_10", "mnist_lenet_known_5", "mnist_lenet_random_100"),
+            "mnist_convnet_random_10",
+        ),
         metrics=(
             "accuracy",
             "balanced_hard_labels",
@@ -48,6 +51,12 @@ TABLES = {
             "package_bytes",
             "wall_s",
         ),
+    ),
+    "mnist_elsewhere": Table(
+        cases=tuple(
+            f"mnist_convnet_random_10{other}" for other in ("", "_shuffled", "_lenet", "_resnet18")
+        ),
+        metrics=("accuracy",),
     ),
     "package_size": Table(
         cases=("package_size",),

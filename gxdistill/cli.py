@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gxdistill import package_commands
 from gxdistill.errors import UserError
-from gxdistill.progress import say
+from gxdistill.saying import say
 
 if TYPE_CHECKING:
     import ml_collections

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gxdistill.errors import UserError
-from gxdistill.progress import say
+from gxdistill.saying import say
 
 
 class Command(NamedTuple):

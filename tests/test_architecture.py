@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 # A module imports its own row or a row above, never below.
 ROWS = (
-    {"_check", "backend", "errors", "progress", "pytrees"},
+    {"_check", "backend", "errors", "pytrees", "saying"},
     {"patching", "metrics", "decision", "sharding", "storage", "data", "models", "range_coder"},
     {"distill", "package", "weights", "checkpoint"},
     {"train", "evaluate", "baselines", "privacy", "federated", "segmentation"},

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,10 @@ from gxdistill.plan.program import Program
 from gxdistill.plan.targets import Target
 from gxdistill.pytrees import Metadata
 from gxdistill.run import compile_cache
+from gxdistill.saying import Say
 
 _EVERY = 10.0  # Seconds between two signs of life.
 _COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda12-pjrt")
-
-Say = Callable[[str], None]
 
 
 class Compiled(NamedTuple):

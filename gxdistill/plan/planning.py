@@ -11,8 +11,9 @@ import ml_collections
 from gxdistill import backend
 from gxdistill.distill.memory import STRATEGIES
 from gxdistill.plan import compiling, counting, program, targets
-from gxdistill.plan.compiling import Compiled, Say
+from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.targets import Target
+from gxdistill.saying import Say
 
 _USABLE = 0.95  # Of a device's memory; the runtime keeps some for itself.
 

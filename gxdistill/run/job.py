@@ -22,7 +22,8 @@ from gxdistill.data.reading import Recipe
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Cohort, Metadata, Network, PatchTable
 from gxdistill.run import limits
-from gxdistill.run.progress import Progress, Say
+from gxdistill.run.progress import Progress
+from gxdistill.saying import Say
 
 # What a run's result depends on; a checkpoint of other settings is not resumed.
 _IDENTITY = ("seed", "data", "sampling", "patch", "network", "distill")

@@ -24,8 +24,9 @@ from gxdistill.data.manifest import Entry
 from gxdistill.data.reading import Recipe
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata, Network
-from gxdistill.run.progress import Progress, Say
+from gxdistill.run.progress import Progress
 from gxdistill.run.receiving import Trained, from_weights, train_networks
+from gxdistill.saying import Say
 
 _CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
 

@@ -2,13 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from gxdistill import storage
+from gxdistill.saying import Say
 from gxdistill.storage.files import writing
-
-Say = Callable[[str], None]
 
 
 class Progress:

@@ -15,7 +15,7 @@ from gxdistill.pytrees import Metadata, Network, Params
 from gxdistill.run import proving
 from gxdistill.run.job import Use, create_network
 from gxdistill.run.job import key as job_key
-from gxdistill.run.progress import Say
+from gxdistill.saying import Say
 
 _FRESH = 5  # Networks that are trained where no number is asked for.
 
