@@ -7,7 +7,8 @@
 - `temp_gb_h100`, `temp_gb_v5e8`, ...: temporary memory of a device for configs/gastric.py, in GB.
   What else its plan says is a case of its own, `plan_h100`, `plan_v5e8`, ...: of an outer step, the
   operations, the bytes, and the least seconds by what could bind them, of one device.
-- `inner_steps_300_h100`: memory of a device with T = 300 inner steps as a share of that with 30.
+- `inner_steps_300_h100`, `inner_steps_300_v5e8`: memory of a device with T = 300 inner steps as a
+  multiple of that with 30.
 - `weak_scaling_256`: predicted efficiency of 256 v5e chips beside 4: the time of a step without its
   links as a share of the time with them, for configs/gastric.py as it is compiled for 8 chips, a
   network for each two. What a chip sends is the size of the distilled data, which is seen in
@@ -70,8 +71,11 @@ def on(name: str) -> Figures:
 
 def inner_steps() -> Figures:
     """Compares ten times as many inner steps."""
-    short, long = (_gastric("h100", count).compiled.peak for count in (30, 300))
-    return {"plan": {"inner_steps_300_h100": long / short}}
+    found = {}
+    for name in ("h100", "v5e8"):
+        short, long = (_gastric(TARGETS[name], count).compiled.peak for count in (30, 300))
+        found[f"inner_steps_300_{name}"] = long / short
+    return {"plan": found}
 
 
 def _efficiency(made: plan.Plan, chips: int) -> float:

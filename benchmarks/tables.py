@@ -99,7 +99,7 @@ TABLES = {
         cases=("plan",),
         metrics=(
             *("temp_gb_h100", "temp_gb_a100", "temp_gb_v5e8", "temp_gb_v5p8"),
-            *("inner_steps_300_h100", "sent_spread"),
+            *("inner_steps_300_h100", "inner_steps_300_v5e8", "sent_spread"),
             *("weak_scaling_256", "weak_scaling_256_radiograph"),
         ),
     ),
