@@ -37,17 +37,13 @@ def run(
     """
     flags = [f"--config={config}", f"--workdir={workdir}"]
     flags += [] if seed is None else [f"--config.seed={seed}"]
-    own = {"evaluate": [] if networks is None else [f"--networks={networks}"]}
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:  # as at a user's first start
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
         for stage in _STAGES:
-            command = [
-                str(Path(sys.executable).with_name("gxdistill")),
-                stage,
-                *flags,
-                *own.get(stage, []),
-            ]
+            command = [str(Path(sys.executable).with_name("gxdistill")), stage, *flags]
+            if stage == "evaluate" and networks is not None:
+                command.append(f"--networks={networks}")
             subprocess.run(command, env=environment, check=True)
     wall = time.monotonic() - began
     return json.loads((workdir / "evaluation.json").read_text()), wall

@@ -7,7 +7,6 @@ others work in folders of their own, which are dropped.
 import contextlib
 import os
 import re
-import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gxdistill.errors import UserError
+from gxdistill.saying import say
 
 _PATIENCE = 24 * 3600  # Seconds that the slowest process may be behind.
 _SILENCE = 30  # Seconds after which a process that says nothing is given up.
@@ -160,5 +160,5 @@ def _leave(error: BaseException) -> NoReturn:
         text = f"{who} stops: {' '.join(str(error).split())}"
     else:
         text = f"{who} stops.\n{''.join(traceback.format_exception(error))}"
-    print(text, file=sys.stderr, flush=True)
+    say(text)
     os._exit(1)
