@@ -51,6 +51,48 @@ def test_replay_equals_a_plain_loop(distilled, rule, read):
     )
 
 
+def _ordinarily(params, images, targets, steps):
+    """SGD with momentum in Python, all images at a time."""
+    trace = jax.tree.map(np.zeros_like, params)
+    for step in range(steps):
+        before = params
+        params = _descend(params, images, targets, 1.0)  # p - g
+        grads = jax.tree.map(lambda p, moved: p - moved, before, params)
+        trace = jax.tree.map(lambda m, g: 0.9 * m + g, trace, grads)
+        rate = 0.01 if step < steps // 2 else 0.001
+        params = jax.tree.map(lambda p, m, rate=rate: p - rate * m, before, trace)
+    return params
+
+
+def test_ordinary_training_equals_a_plain_loop_over_standardised_images(distilled):
+    key = jax.random.key(1)
+    images = np.asarray(distilled.images).reshape(6, *toy.SHAPE)
+    images = np.stack([(image - image.mean()) / image.std() for image in images])
+    targets = jax.nn.softmax(distilled.labels.reshape(6, -1))
+    expected = _ordinarily(NETWORK.init(key), images, targets, 8)
+    scaled = distilled.replace(images=40 * distilled.images + 7)
+    actual = train.ordinary(
+        NETWORK, NETWORK.init(key), scaled, key, rule="softmax", steps=8, augmentations=()
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected
+    )
+
+
+def test_ordinary_training_changes_each_image_anew(distilled):
+    key = jax.random.key(1)
+    start = NETWORK.init(key)
+    options = {"rule": "raw", "steps": 3}
+    plain = train.ordinary(NETWORK, start, distilled, key, augmentations=(), **options)
+    first, again = (train.ordinary(NETWORK, start, distilled, key, **options) for _ in range(2))
+    other = train.ordinary(NETWORK, start, distilled, jax.random.key(2), **options)
+    for a, b, c, d in zip(*map(jax.tree.leaves, (plain, first, again, other)), strict=True):
+        np.testing.assert_array_equal(b, c)
+        assert np.isfinite(b).all()
+        assert (a != b).any()
+        assert (b != d).any()
+
+
 def test_replay_with_momentum_equals_a_plain_loop(distilled):
     key = jax.random.key(1)
     params = NETWORK.init(key)

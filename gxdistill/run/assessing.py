@@ -150,7 +150,8 @@ def evaluate_package(
         tau = manifest["decision"]["tau"]
         figures["at_package_tau"] = evaluate.whole_images(scores, job.test, tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
-    for name, (change, training) in _otherwise(job, trained).items():
+    own = trained.record["network"] == manifest["network"]
+    for name, (change, training) in (_otherwise(job, trained) if own else {}).items():
         job.say(f"evaluating the distilled set: {name}")
         params = replayed(content, trained.network, {**trained.record, **change}, **training)
         contenders[name] = _judged(job, trained.network, params, grid)[0]

@@ -60,10 +60,11 @@ def train_networks(
     name: str | None = None,
     may_diverge: bool = False,
 ) -> Trained:
-    """Replays a package.
+    """Trains the networks of a package.
 
     A package with a known init gives its one network, unless a number, a seed or a network is asked
-    for; then, as for any other package, fresh networks are trained.
+    for; then, as for any other package, fresh networks are trained: by replaying it, or, if they
+    are of another kind than it was made with, as `train.ordinary` does.
 
     Args:
       path: file of the package.
@@ -89,7 +90,9 @@ def _trained(
 ) -> Trained:
     network, chosen = network_of(content.manifest, name)
     record: dict[str, Any] = {"network": chosen, "package": content.sha256, **start}
-    params = replayed(content, network, record, may_diverge=may_diverge)
+    own = chosen["name"] == content.manifest["network"]["name"]
+    trained = replayed if own else _as_any_data
+    params = trained(content, network, record, may_diverge=may_diverge)
     if record["init"] == "known" and content.manifest["proof"] is not None:
         one, shape = jax.tree.map(lambda leaf: leaf[0], params), content.distilled.images.shape[2:]
         record["proof"] = proving.judge(content.manifest["proof"], network, one, shape)
@@ -132,10 +135,7 @@ def replayed(
     Raises:
       UserError: a network diverged.
     """
-    # Under a number of their own: `split(key, n)[i]` is `fold_in(key, i)`, which for the sender's
-    # seed would be the key of another use, as that of the known start.
-    root = jax.random.fold_in(jax.random.key(record["seed"] or 0), int(Use.FRESH))
-    keys = jax.random.split(root, record["count"])
+    keys = _keys(record)
     if record["init"] == "known":
         starts = [known_start(content, network)]
     else:
@@ -147,6 +147,30 @@ def replayed(
         train.replay(network, start, view(distilled, key), **method)
         for start, key in zip(starts, keys, strict=True)
     ]
+    return _stacked(trained, may_diverge)
+
+
+def _keys(record: Metadata) -> jax.Array:
+    # Under a number of their own: `split(key, n)[i]` is `fold_in(key, i)`, which for the sender's
+    # seed would be the key of another use, as that of the known start.
+    root = jax.random.fold_in(jax.random.key(record["seed"] or 0), int(Use.FRESH))
+    return jax.random.split(root, record["count"])
+
+
+def _as_any_data(
+    content: package.Package, network: Network, record: Metadata, *, may_diverge: bool
+) -> Params:
+    """Trains networks that a package was not made for; arguments as of `replayed`."""
+    distilled = jax.tree.map(jnp.asarray, content.distilled)
+    rule = content.manifest["distillation"]["label_rule"]
+    trained = [
+        train.ordinary(network, network.init(key), distilled, jax.random.fold_in(key, 1), rule=rule)
+        for key in _keys(record)
+    ]
+    return _stacked(trained, may_diverge)
+
+
+def _stacked(trained: list[Params], may_diverge: bool) -> Params:
     if not may_diverge:
         train.check_finite(trained)
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
