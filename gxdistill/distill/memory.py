@@ -4,13 +4,15 @@
   gradient and more for other optimisers. Nothing is computed twice.
 - "recompute": the weights before each step, T times; what else is asked for is computed again.
 - "nested": the weights before each of sqrt(T) segments and, while one is gone through backwards,
-  before each of its sqrt(T) steps; each step is taken once more. The first two levels of Griewank
-  & Walther's checkpoints, https://doi.org/10.1145/347837.347846.
+  before each of its sqrt(T) steps; each step is taken once more. Beyond 100 steps a segment has
+  segments of its own: cbrt(T) weights on each of three levels, and each step is taken twice more.
+  The first levels of Griewank & Walther's checkpoints, https://doi.org/10.1145/347837.347846.
 
 The passes are written by hand: JAX's own backwards through `scan` would add up a cotangent of the
 size of all distilled images at each step, and could not start at a step that is drawn at run time.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import cache, partial
@@ -23,6 +25,8 @@ from gxdistill import _check
 from gxdistill.distill import footprint
 from gxdistill.distill.inner import Carry, Step
 from gxdistill.pytrees import Distilled
+
+_TWO_LEVELS = 100  # Steps up to which a third level of "nested" would save little.
 
 Start = int | jax.Array
 _Cotangents = tuple[Carry, Distilled]
@@ -117,11 +121,12 @@ def estimates(step: Step, carry: Carry, data: Distilled, count: int) -> dict[str
     def pull(carry: Carry, data: Distilled) -> Callable[[Carry], _Cotangents]:
         return jax.vjp(step, carry, _batch(data, 0))[1]
 
-    weights, longest = footprint.size(carry), _longest(count)
+    weights = footprint.size(carry)
+    levels = itertools.pairwise((count, *segments(count), 1))
     kept = {
         "store": count * footprint.outputs(pull, carry, data),
         "recompute": count * weights,
-        "nested": (longest + math.ceil(count / longest)) * weights,
+        "nested": sum(_parts(whole, part) for whole, part in levels) * weights,
     }
     # One step at work, weights and cotangents of before and after, the cotangent of the data.
     back = footprint.peak(lambda c, d, by: pull(c, d)(by), carry, data, carry)
@@ -137,9 +142,17 @@ def chosen(memory: Memory, sizes: dict[str, int]) -> str:
     return fitting[0] if fitting else STRATEGIES[-1]
 
 
-def _longest(count: int) -> int:
-    """The longest of the segments: the root of `count`, rounded up."""
-    return math.isqrt(count - 1) + 1
+def segments(count: int) -> tuple[int, ...]:
+    """Tells how many steps the segments of "nested" have, level by level."""
+    if count <= _TWO_LEVELS:
+        return (math.isqrt(count - 1) + 1,)
+    root = math.ceil(count ** (1 / 3))
+    return root * root, root
+
+
+def _parts(whole: Start, part: int) -> Start:
+    """Counts the parts of a whole; the last one may be shorter."""
+    return -(-whole // part)
 
 
 def _item(x: jax.Array, i: Start) -> jax.Array:
@@ -210,13 +223,14 @@ def _recompute(step: Step, data: Distilled, start: Start, count: int) -> _Passes
 
 
 def _nested(step: Step, data: Distilled, start: Start, count: int) -> _Passes:
-    longest = _longest(count)
+    sizes = segments(count)
+    longest = sizes[0]
     offsets = jnp.arange(0, count, longest)
 
     def forward(carry: Carry) -> tuple[Carry, Carry]:
         def segment(carry: Carry, offset: jax.Array) -> tuple[Carry, Carry]:
             length = jnp.minimum(longest, count - offset)
-            return run(step, carry, data, start + offset, length), carry
+            return _ahead(step, carry, data, start + offset, length, sizes[1:]), carry
 
         return jax.lax.scan(segment, carry, offsets)
 
@@ -224,32 +238,82 @@ def _nested(step: Step, data: Distilled, start: Start, count: int) -> _Passes:
         def segment(cotangents: _Cotangents, x: Any) -> tuple[_Cotangents, None]:
             offset, carry = x
             first, length = start + offset, jnp.minimum(longest, count - offset)
-            history = _history(step, carry, data, first, length, room=longest)
-
-            def back(i: jax.Array, cotangents: _Cotangents) -> _Cotangents:
-                j = length - 1 - i
-                batch = _batch(data, first + j)
-                return _through(jax.vjp(step, _row(history, j), batch)[1], first + j, cotangents)
-
-            return jax.lax.fori_loop(0, length, back, cotangents), None
+            return _back(step, carry, data, first, length, sizes, cotangents), None
 
         return jax.lax.scan(segment, cotangents, (offsets, carries), reverse=True)[0]
 
     return _Passes(forward, backward)
 
 
-def _history(
-    step: Step, carry: Carry, data: Distilled, first: Start, length: Start, *, room: int
+def _ahead(
+    step: Step, carry: Carry, data: Distilled, first: Start, length: Start, sizes: tuple[int, ...]
 ) -> Carry:
-    """Returns the carry before each of `length` steps, `[room, ...]`; the rest is zero."""
+    """Takes `length` steps, part by part: a plan then knows how often each loop runs."""
+    if not sizes:
+        return run(step, carry, data, first, length)
+    size, *smaller = sizes
 
-    def again(j: jax.Array, history: Carry) -> Carry:
-        carry = step(_row(history, j - 1), _batch(data, first + j - 1))
-        return jax.tree.map(partial(_put, i=j), history, carry)
+    def part(j: jax.Array, carry: Carry) -> Carry:
+        taken = jnp.minimum(size, length - j * size)
+        return _ahead(step, carry, data, first + j * size, taken, tuple(smaller))
+
+    return jax.lax.fori_loop(0, _parts(length, size), part, carry)
+
+
+def _back(
+    step: Step,
+    carry: Carry,
+    data: Distilled,
+    first: Start,
+    length: Start,
+    sizes: tuple[int, ...],
+    cotangents: _Cotangents,
+) -> _Cotangents:
+    """Takes cotangents back through the `length` steps after `carry`, at most `sizes[0]`."""
+    room, *smaller = sizes
+    if not smaller:
+        again = lambda carry, j: step(carry, _batch(data, first + j - 1))
+        history = _history(again, carry, length, room=room)
+
+        def back(i: jax.Array, cotangents: _Cotangents) -> _Cotangents:
+            j = length - 1 - i
+            batch = _batch(data, first + j)
+            return _through(jax.vjp(step, _row(history, j), batch)[1], first + j, cotangents)
+
+        return jax.lax.fori_loop(0, length, back, cotangents)
+
+    size, rest = smaller[0], tuple(smaller)
+    parts = _parts(length, size)
+    # All but the last part, which nobody takes again here, are whole.
+    again = lambda carry, j: _ahead(step, carry, data, first + (j - 1) * size, size, rest[1:])
+    history = _history(again, carry, parts, room=_parts(room, size))
+
+    def back_part(i: jax.Array, cotangents: _Cotangents) -> _Cotangents:
+        j = parts - 1 - i
+        taken = jnp.minimum(size, length - j * size)
+        return _back(step, _row(history, j), data, first + j * size, taken, rest, cotangents)
+
+    return jax.lax.fori_loop(0, parts, back_part, cotangents)
+
+
+def _history(
+    again: Callable[[Carry, jax.Array], Carry], carry: Carry, length: Start, *, room: int
+) -> Carry:
+    """Returns the carry before each of `length` parts, `[room, ...]`; the rest is zero.
+
+    Args:
+      again: `(carry, j) -> carry` takes the part before part j.
+      carry: before the first part.
+      length: number of parts.
+      room: largest number of them.
+    """
+
+    def put(j: jax.Array, history: Carry) -> Carry:
+        return jax.tree.map(partial(_put, i=j), history, again(_row(history, j - 1), j))
 
     zeros = jax.tree.map(lambda row: jnp.zeros((room, *row.shape), row.dtype), carry)
     begin = jax.tree.map(partial(_put, i=0), zeros, carry)
-    return jax.lax.fori_loop(1, length, again, begin)
+    return jax.lax.fori_loop(1, length, put, begin)
 
 
 _PASSES = {"store": _store, "recompute": _recompute, "nested": _nested}

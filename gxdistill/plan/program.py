@@ -13,6 +13,7 @@ import ml_collections
 from gxdistill.data import batches, sampling
 from gxdistill.distill import footprint, outer
 from gxdistill.distill.losses import real_loss
+from gxdistill.distill.memory import segments
 from gxdistill.errors import UserError
 from gxdistill.patching import patch_corners
 from gxdistill.pytrees import PatchTable
@@ -176,5 +177,5 @@ def _turns(job: Sketch, taken: str) -> float:
     count = method.unrolled(job)
     settings = job.config.distill
     before = settings.steps * settings.epochs - count
-    segment = -(-count // max(1, round(count**0.5))) if taken == "nested" else 1
+    segment = segments(count)[-1] if taken == "nested" else 1
     return max(segment, before / 2 if settings.window == "random" else before)

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,39 @@ def test_every_strategy_gives_the_gradient_of_the_steps_written_out(optimizer, f
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), actual, expected
         )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("first", "count"), [(2, 101), (0, 125), (1, 128)])
+def test_three_levels_give_the_gradient_of_storing_all(first, count):
+    """Whole segments, short last ones on either level, and a last one of a single step."""
+    inner, data, params = OPTIMIZERS["momentum"](), _data(2, 132), _params()
+
+    def gradient(strategy):
+        def after(params, data, first):
+            carry, how = (params, inner.init(params)), Memory(strategy)
+            step = inner.step(_loss)
+            taken = memory.differentiable(step, carry, data, first, count=count, memory=how)
+            return _summed(taken)
+
+        return jax.jit(jax.value_and_grad(after, argnums=(0, 1)))(params, data, first)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12),
+        gradient("nested"),
+        gradient("store"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes", "kept"),
+    [(1, (1,), 2), (30, (6,), 11), (100, (10,), 20), (101, (25, 5), 15), (300, (49, 7), 21)],
+)
+def test_segments_cover_all_steps_and_keep_roots_of_their_number(count, sizes, kept):
+    assert memory.segments(count) == sizes
+    levels = [math.ceil(a / b) for a, b in zip((count, *sizes), (*sizes, 1), strict=True)]
+    assert math.prod(levels) >= count
+    assert sum(levels) == kept
 
 
 @pytest.mark.usefixtures("x64")
