@@ -126,7 +126,7 @@ def estimates(step: Step, carry: Carry, data: Distilled, count: int) -> dict[str
     kept = {
         "store": count * footprint.outputs(pull, carry, data),
         "recompute": count * weights,
-        "nested": sum(_parts(whole, part) for whole, part in levels) * weights,
+        "nested": sum(math.ceil(whole / part) for whole, part in levels) * weights,
     }
     # One step at work, weights and cotangents of before and after, the cotangent of the data.
     back = footprint.peak(lambda c, d, by: pull(c, d)(by), carry, data, carry)
@@ -150,9 +150,9 @@ def segments(count: int) -> tuple[int, ...]:
     return root * root, root
 
 
-def _parts(whole: Start, part: int) -> Start:
-    """Counts the parts of a whole; the last one may be shorter."""
-    return -(-whole // part)
+def _parts(length: Start, size: int) -> Start:
+    """Counts the parts of so many steps; the last one may be shorter."""
+    return -(-length // size)
 
 
 def _item(x: jax.Array, i: Start) -> jax.Array:
@@ -272,7 +272,10 @@ def _back(
     """Takes cotangents back through the `length` steps after `carry`, at most `sizes[0]`."""
     room, *smaller = sizes
     if not smaller:
-        again = lambda carry, j: step(carry, _batch(data, first + j - 1))
+
+        def again(carry: Carry, j: jax.Array) -> Carry:
+            return step(carry, _batch(data, first + j - 1))
+
         history = _history(again, carry, length, room=room)
 
         def back(i: jax.Array, cotangents: _Cotangents) -> _Cotangents:
@@ -284,9 +287,11 @@ def _back(
 
     size, rest = smaller[0], tuple(smaller)
     parts = _parts(length, size)
-    # All but the last part, which nobody takes again here, are whole.
-    again = lambda carry, j: _ahead(step, carry, data, first + (j - 1) * size, size, rest[1:])
-    history = _history(again, carry, parts, room=_parts(room, size))
+
+    def again_part(carry: Carry, j: jax.Array) -> Carry:  # Only the last, not asked for, is short.
+        return _ahead(step, carry, data, first + (j - 1) * size, size, rest[1:])
+
+    history = _history(again_part, carry, parts, room=math.ceil(room / size))
 
     def back_part(i: jax.Array, cotangents: _Cotangents) -> _Cotangents:
         j = parts - 1 - i
