@@ -45,7 +45,8 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
     config.distill.update(outer_steps=12000, checkpoint_every=500, evaluate_every=1000)
     config.distill.optimizer.update(images_lr=0.02, labels_lr=0.05, rates_lr=0.01)
     if variant == "known_5":
-        config.distill.images_per_step = 5
+        config.distill.update(images_per_step=5, epochs=60, start_lr=0.01, outer_steps=6500)
+        config.distill.optimizer.update(images_lr=0.02, rates_lr=0.001, ema_clip=2.0)
     if variant == "random_100":
         config.distill.update(init="random", steps=10, epochs=6, outer_steps=6000, start_lr=0.01)
         config.distill.optimizer.update(images_lr=0.04, rates_lr=0.001, ema_clip=2.0)
