@@ -1,6 +1,8 @@
 """How good trained networks are: patch predictions, whole images, intervals."""
 
-from functools import cache
+import math
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -14,6 +16,7 @@ from gxdistill.pytrees import Cohort, Metadata, Network, Params, PatchTable
 
 _CHUNK = 512  # Patches of one forward pass; bounds the memory whatever the images' size.
 _BLOCK_BYTES = 1 << 28  # Of images on the device at once.
+_OVER = 64  # Most patches at once of a network that shares what they have in common.
 
 
 class Grid(NamedTuple):
@@ -56,6 +59,29 @@ def _forward(
     return jax.lax.map(lambda p: jax.nn.softmax(network.apply(p, patches)), params)
 
 
+@cache
+def _compiled_over() -> jax.stages.Wrapped:
+    static = ("over", "size", "at_once", "normalise")
+    options = models.compiler_options()
+    return jax.jit(_forward_over, static_argnames=static, compiler_options=options)
+
+
+def _forward_over(
+    over: Callable[..., jax.Array],
+    params: Params,
+    images: jax.Array,
+    corners: jax.Array,
+    *,
+    size: int,
+    at_once: int,
+    normalise: Normalisation,
+) -> jax.Array:
+    def of_one(params: Params, image: jax.Array) -> jax.Array:
+        return jax.nn.softmax(over(params, normalise(image), corners, size, at_once))
+
+    return jax.lax.map(lambda p: jax.lax.map(partial(of_one, p), images), params)
+
+
 def predict(
     network: Network, params: Params, cohort: Cohort, grid: Grid, *, chunk: int = _CHUNK
 ) -> np.ndarray:
@@ -92,6 +118,9 @@ def _predict_block(
     grid: Grid,
     chunk: int,
 ) -> np.ndarray:
+    # Where four patches or more lie over a pixel; a pair of pixels that is pooled must lie in both.
+    if network.over and 2 * grid.stride <= grid.size and not (corners % 2).any():
+        return _predict_over(network.over, params, block, corners, grid=grid)
     count = len(block) * len(corners)
     image = np.repeat(np.arange(len(block), dtype=np.int32), len(corners))
     row, col = np.tile(corners, (len(block), 1)).T
@@ -106,6 +135,23 @@ def _predict_block(
         parts.append(np.asarray(part))
     flat = np.concatenate(parts, axis=1)[:, :count]
     return flat.reshape(len(flat), len(block), len(corners), -1)
+
+
+def _predict_over(
+    over: Callable[..., jax.Array],
+    params: Params,
+    block: np.ndarray,
+    corners: np.ndarray,
+    *,
+    grid: Grid,
+) -> np.ndarray:
+    count = len(corners)
+    parts = math.ceil(count / _OVER)
+    at_once = math.ceil(count / parts)
+    filled = corners[np.minimum(np.arange(parts * at_once), count - 1)]
+    fixed = {"size": grid.size, "at_once": at_once, "normalise": grid.normalise}
+    found = _compiled_over()(over, params, jnp.asarray(block), jnp.asarray(filled), **fixed)
+    return np.asarray(found)[:, :, :count]
 
 
 def table_predictions(

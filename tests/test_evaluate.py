@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from gxdistill import decision, evaluate, metrics, patching
+from gxdistill import decision, evaluate, metrics, models, patching
 from gxdistill.data.batches import Normalisation
 from gxdistill.pytrees import Cohort, PatchTable
 from tests import toy
@@ -43,6 +43,21 @@ def params():
 @pytest.fixture(scope="module")
 def probabilities(params, cohort):
     return evaluate.predict(NETWORK, params, cohort, GRID)
+
+
+@pytest.mark.parametrize("stride", [4, 5])
+def test_what_patches_share_changes_no_prediction(stride, monkeypatch):
+    """Of two networks and two images; an odd stride leaves nothing to share."""
+    network = models.create("lenet", shape=(16, 16, 2), classes=3)
+    keys = jax.random.split(jax.random.key(0), 2)
+    params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(network.init, keys))
+    images = np.random.default_rng(0).integers(0, 256, size=(2, 30, 43, 2), dtype=np.uint8)
+    cohort, grid = _cohort(images, [0, 1]), GRID._replace(size=16, stride=stride)
+    alone = evaluate.predict(network._replace(over=None), params, cohort, grid, chunk=16)
+    monkeypatch.setattr(evaluate, "_OVER", 10)  # several parts, the last one filled up
+    shared = evaluate.predict(network, params, cohort, grid, chunk=16)
+    assert shared.shape == alone.shape
+    np.testing.assert_allclose(shared, alone, atol=1e-5)
 
 
 def _softmax(params, network, patch):

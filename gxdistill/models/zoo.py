@@ -14,6 +14,7 @@ from gxdistill.pytrees import Network, Params
 
 _MODULES: dict[str, type[nn.Module]] = {"lenet": LeNet, "convnet": ConvNet, "resnet18": ResNet}
 _SMALLEST = {"lenet": 12, "resnet18": 8}
+_SHARED_FROM = 16  # Pixels a side; all of smaller patches sees their edges.
 NAMES = tuple(_MODULES)
 # A stranger's package may ask for any network: too large a one is neither traced nor allocated.
 _MAX_OPTION, _MAX_BLOCKS, _MAX_BYTES = 2**16, 256, 2**30
@@ -69,6 +70,13 @@ def create(
         logits: jax.Array = module.apply({"params": params}, images)  # type: ignore[assignment]
         return logits
 
+    def over(
+        params: Params, image: jax.Array, corners: jax.Array, size: int, at_once: int
+    ) -> jax.Array:
+        given = (image, corners, size, at_once)
+        logits: jax.Array = module.apply({"params": params}, *given, method="over")  # type: ignore[assignment]
+        return logits
+
     # The modules check their settings here.
     params = jax.eval_shape(lambda: init(jax.random.key(0)))
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
@@ -77,7 +85,8 @@ def create(
             f"The weights of this {name} would take {size / 2**30:.3g} GiB, over 1 GiB. Choose "
             f"smaller options or patches."
         )
-    return Network(init, apply)
+    shared = hasattr(module, "over") and min(shape[:2]) >= _SHARED_FROM
+    return Network(init, apply, over if shared else None)
 
 
 def _check_size(option: str, value: int | str | Sequence[int]) -> None:
