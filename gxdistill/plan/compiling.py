@@ -23,7 +23,7 @@ from gxdistill.run import compile_cache
 from gxdistill.saying import Say
 
 _EVERY = 10.0  # Seconds between two signs of life.
-_COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda12-pjrt")
+_COMPILERS = {"cpu": (), "gpu": ("jax-cuda12-pjrt",), "tpu": ("libtpu",)}  # Beside JAX.
 
 
 class Compiled(NamedTuple):
@@ -109,7 +109,7 @@ def _read(findings: Metadata, unknown: float) -> Compiled:
 
 def _digest(lowered: jax.stages.Lowered, target: Target) -> str:
     digest = hashlib.sha256(lowered.as_text().encode())
-    for name in _COMPILERS:
+    for name in ("jax", "jaxlib", *_COMPILERS[target.platform]):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             digest.update(f"{name} {importlib.metadata.version(name)}\n".encode())
     digest.update(f"{target.platform} {target.topology} {target.compiler}".encode())
