@@ -38,7 +38,7 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
     config.distill.optimizer.images_lr = 0.1
     config.evaluate.ceiling.steps = 1000
     if variant == "random":
-        config.distill.update(init="random", steps=30, epochs=1, start_lr=0.05, outer_steps=3000)
+        config.distill.update(init="random", steps=100, epochs=1, start_lr=0.05, outer_steps=5000)
     if variant == "smoke":
         config.data.limit = 60
         config.data.downscale = 8
