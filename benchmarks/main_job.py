@@ -5,9 +5,8 @@
 The figures are those of `evaluation.json`; `wall_s` is the time of all stages together, from
 nothing compiled, installation apart. A run that was resumed is not recorded, for its time would be
 too short. With `--seeds=3` the job is run for as many seeds, one after the other, and a figure is
-the mean over them. With `--networks=convnet,lenet` networks of these kinds are trained and
-evaluated, each in a case of its own as NAME_lenet, beside NAME_shuffled: what the distilled set
-does in a training that it was not made for.
+the mean over them. A case of its own, NAME_shuffled, says what the distilled set does in ordinary
+training; `benchmarks.elsewhere` what it does to networks of other kinds.
 """
 
 import argparse
@@ -27,10 +26,8 @@ from gxdistill.pytrees import Metadata
 _STAGES = ("distill", "train", "evaluate", "report")
 
 
-def run(
-    config: str, workdir: Path, seed: int | None = None, networks: str | None = None
-) -> tuple[Metadata, float]:
-    """Runs the stages; with the config's own seed and network, where none is given.
+def run(config: str, workdir: Path, seed: int | None = None) -> tuple[Metadata, float]:
+    """Runs the stages; with the config's own seed, where none is given.
 
     Returns:
       The evaluation, and the wall seconds of all stages.
@@ -42,8 +39,6 @@ def run(
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
         for stage in _STAGES:
             command = [str(Path(sys.executable).with_name("gxdistill")), stage, *flags]
-            if stage == "evaluate" and networks is not None:
-                command.append(f"--networks={networks}")
             subprocess.run(command, env=environment, check=True)
     wall = time.monotonic() - began
     return json.loads((workdir / "evaluation.json").read_text()), wall
@@ -62,7 +57,7 @@ def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
             found.append((f"balanced_{name}", contender["balanced_patch_accuracy"]))
             found += [(f"{metric}_{name}", parts[name].get(metric)) for metric in ("hm", "auc")]
     # A figure is undefined where whole images are not decided, or all are undecidable.
-    rows = [_spread(name, figure) for name, figure in found if figure]
+    rows = [spread(name, figure) for name, figure in found if figure]
     rows += [
         Measured(f"{name}_share", shares[name])
         for name in ("hm", "auc")
@@ -70,15 +65,12 @@ def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
     ]
     rows.append(Measured("package_bytes", evaluation["package_bytes"], unit="B"))
     rows.append(Measured("wall_s", round(wall_s, 1), unit="s"))
-    elsewhere = {
-        f"{case}_{name.removeprefix('on_')}": [_spread("accuracy", contender["accuracy"])]
-        for name, contender in contenders.items()
-        if name == "shuffled" or name.startswith("on_")
-    }
-    return {case: rows, **elsewhere}
+    shuffled = spread("accuracy", contenders["shuffled"]["accuracy"])
+    return {case: rows, f"{case}_shuffled": [shuffled]}
 
 
-def _spread(metric: str, figure: Metadata) -> Measured:
+def spread(metric: str, figure: Metadata) -> Measured:
+    """Makes a row of a figure of several networks."""
     return Measured(metric, figure["mean"], figure["std"], figure["n"])
 
 
@@ -101,7 +93,6 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--seeds", type=int, help="number of runs, with the seeds 0, 1, ...")
-    parser.add_argument("--networks", help="to evaluate on, the config's own first: NAME,...")
     Recorder.add_flags(parser)
     arguments = parser.parse_args()
     if arguments.seeds is not None and arguments.seeds < 1:
@@ -109,12 +100,12 @@ def main() -> None:
     if arguments.workdir.exists():
         sys.exit(f"{arguments.workdir} exists: a timed run starts afresh. Name another folder.")
     recorder = Recorder("main_job", arguments)
-    config, workdir, networks = arguments.config, arguments.workdir, arguments.networks
+    config, workdir = arguments.config, arguments.workdir
     if arguments.seeds is None:
-        runs = [run(config, workdir, None, networks)]
+        runs = [run(config, workdir)]
     else:
         seeds = range(arguments.seeds)
-        runs = [run(config, workdir / f"seed{seed}", seed, networks) for seed in seeds]
+        runs = [run(config, workdir / f"seed{seed}", seed) for seed in seeds]
     found = [figures(*one) for one in runs]
     for case in found[0]:
         rows = over_seeds([one[case] for one in found])

@@ -1,5 +1,6 @@
 """The receiving side: replays distilled data into networks, without any real image."""
 
+import math
 from functools import partial
 
 import jax
@@ -13,7 +14,7 @@ from gxdistill.distill.unroll import PLAIN, Training, unroll
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Distilled, Network, Params
 
-_STEPS = 1000  # Of ordinary training, and its rate, and images of one step.
+_STEPS = 1000  # Of ordinary training, and its rate, and the most images of one step.
 _RATE = 0.01
 _BATCH = 256
 _SAFE = ("rotate", "shift", "scale")  # Augmentations after which any patch is what it was.
@@ -57,10 +58,10 @@ def ordinary(
     """Trains weights on distilled images as on any small data set: networks of other kinds.
 
     The field's way, Zhao & Bilen 2021, https://arxiv.org/abs/2102.08259: SGD with momentum 0.9 on
-    up to 256 images at a time, each changed by a draw of its own; the rate is 0.01, and a tenth of
-    it from halfway on. Neither order nor rates of the distilled data are looked at. Each image is
-    brought to mean 0 and spread 1 first, as patches have together: a network that normalises what
-    it sees leaves the images it was distilled with at any scale.
+    up to 256 images at a time, here half of all at most, each changed by a draw of its own; the
+    rate is 0.01, and a tenth of it from halfway on. Neither order nor rates of the distilled data
+    are looked at. Each image is brought to mean 0 and spread 1 first, as patches have together: a
+    network that normalises what it sees leaves the images it was distilled with at any scale.
 
     Args:
       network: whose weights they are.
@@ -80,13 +81,13 @@ def ordinary(
     images = (images - mean) / jnp.maximum(spread, 1e-6)
     rate = optax.piecewise_constant_schedule(_RATE, {steps // 2: 0.1})
     optimiser = optax.sgd(rate, momentum=0.9)
-    gradient = jax.grad(inner_loss(network, rule))
+    gradient, batch = jax.grad(inner_loss(network, rule)), min(_BATCH, math.ceil(len(images) / 2))
 
     def update(
         carry: tuple[Params, optax.OptState], key: jax.Array
     ) -> tuple[tuple[Params, optax.OptState], None]:
         params, state = carry
-        chosen = jax.random.permutation(key, len(images))[:_BATCH]
+        chosen = jax.random.permutation(key, len(images))[:batch]
         seen = images[chosen]
         if augmentations:
             keys = jax.random.split(jax.random.fold_in(key, 1), len(chosen))

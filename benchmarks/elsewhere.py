@@ -1,0 +1,58 @@
+"""What a distilled set is worth to networks that it was not made for.
+
+    python -m benchmarks.elsewhere --config=configs/mnist.py:convnet_random_10 \
+        --package=runs/mnist_convnet_random_10/package.gxd --networks=lenet,resnet18 --record
+
+Trains fresh networks of these kinds on a package, as `gxdistill train --networks=NAME` does, and
+evaluates them on the config's test patients: in cases of their own, as NAME_lenet.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.main_job import spread
+from benchmarks.record import Measured, Recorder
+from gxdistill.pytrees import Metadata
+
+
+def run(config: str, package: Path, network: str, seeds: int) -> Metadata:
+    """Trains and evaluates networks of one kind; returns the evaluation."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [str(Path(sys.executable).with_name("gxdistill")), "evaluate"]
+        command += [f"--config={config}", "--config.evaluate.baselines=False"]
+        command += [f"--package={package}", f"--workdir={folder}"]
+        command += [f"--networks={network}", f"--seeds={seeds}"]
+        subprocess.run(command, check=True)
+        found: Metadata = json.loads((Path(folder) / "evaluation.json").read_text())
+    return found
+
+
+def figures(evaluation: Metadata) -> tuple[str, Measured]:
+    """Names the case of an evaluation, and its figure."""
+    trained = evaluation["contenders"]["distilled"]
+    case = f"{evaluation['name']}_{trained['networks']['network']['name']}"
+    return case, spread("accuracy", trained["accuracy"])
+
+
+def main() -> None:
+    """Trains, prints, and with `--record` appends the figures to the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="that the package was made with")
+    parser.add_argument("--package", required=True, type=Path)
+    parser.add_argument("--networks", required=True, help="NAME,...")
+    parser.add_argument("--seeds", type=int, default=5, help="fresh networks of each kind")
+    Recorder.add_flags(parser)
+    given = parser.parse_args()
+    for network in given.networks.split(","):
+        recorder = Recorder("elsewhere", given)
+        case, row = figures(run(given.config, given.package, network, given.seeds))
+        recorder.add(case, row)
+        print(f"{case} {row.metric}: {row.value:.4g} (n = {row.n})", flush=True)
+
+
+if __name__ == "__main__":
+    main()
