@@ -6,7 +6,6 @@ patch from a strip of it. All else is a window of one of the image's maps, of wh
 each way that pooling's pairs of pixels can lie over the image.
 """
 
-import itertools
 from collections.abc import Sequence
 
 import jax
@@ -26,15 +25,17 @@ def image_maps(image: jax.Array, layers: Sequence[Layer]) -> jax.Array:
       times to the right.
     """
     step = 2 ** len(layers)
-    shifts = range(0, step, ALIGNED)
+    phases = step // ALIGNED
     # Of one size, so that they stack: what lies past the edge belongs to no patch.
     padded = jnp.pad(image, ((0, step), (0, step), (0, 0)))
-    tall, wide = image.shape[:2]
-    found = [
-        conv_pool_relu(padded[None, down : down + tall, right : right + wide], layers)[0]
-        for down, right in itertools.product(shifts, shifts)
-    ]
-    return jnp.stack(found).reshape(len(shifts), len(shifts), *found[0].shape)
+
+    def of_phase(at: jax.Array) -> jax.Array:
+        return conv_pool_relu(jax.lax.dynamic_slice(padded, at, image.shape)[None], layers)[0]
+
+    # One after another, for each takes as much memory as some tens of images.
+    begins = [(ALIGNED * p, ALIGNED * q, 0) for p in range(phases) for q in range(phases)]
+    found = jax.lax.map(of_phase, jnp.array(begins))
+    return found.reshape(phases, phases, *found.shape[1:])
 
 
 def patch_maps(
