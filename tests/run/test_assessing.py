@@ -228,6 +228,16 @@ def test_hard_labels_are_judged_on_the_start_of_the_package(run, evaluation, job
     assert figures["mean"] == pytest.approx(expected["mean"])
 
 
+def test_of_networks_of_another_kind_nothing_but_ordinary_training_is_judged(run, tmp_path):
+    job = jobs.make(tmp_path, evaluate__baselines=False)
+    trained = receiving.train_networks(run / "package.gxd", name="lenet", count=1)
+    result = assessing.evaluate_package(job, run / "package.gxd", trained)
+    assert list(result["contenders"]) == ["distilled"]
+    figures = result["contenders"]["distilled"]
+    assert figures["networks"]["network"]["name"] == "lenet"
+    assert 0 < figures["balanced_patch_accuracy"]["mean"] < 1
+
+
 def test_a_changed_package_is_not_evaluated(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     trained = receiving.load_networks(run / "networks", run / "package.gxd")
