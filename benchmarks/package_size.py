@@ -39,12 +39,12 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "network.options": {},
         "distill.start_lr": 0.05,
         "evaluate.ceiling.steps": 4000,
-        "compress.weights.steps": 8000,
+        "compress.weights.steps": 16000,
     },
     "convnet": {
         "distill.outer_steps": 300,
         "evaluate.ceiling.steps": 1000,
-        "compress.weights.steps": 2000,
+        "compress.weights.steps": 8000,
     },
     # 64 px images: at 128 px a step of training takes this network fourteen times as long.
     "resnet18": {
@@ -73,7 +73,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 }
 _SHARES = {
     "lenet": (0.02, 0.04, 0.06, 0.075),  # Values, for each weight.
-    "convnet": (0.075,),
+    "convnet": (0.07,),
     "resnet18": (0.01,),
 }
 
