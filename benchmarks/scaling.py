@@ -107,7 +107,8 @@ def _draw(ax: "Axes", axis: Axis, metric: str, y: list[float]) -> None:
     ax.set_xlim(-0.07 * max(x), 1.08 * max(x))
     ax.set_ylim(0, 1.2 * max(y))
     ax.set_xlabel(axis.label)
-    ax.set_title(f"{name}: {start:.3g} + {slope:.3g} x, R² {fit:.3f}", fontsize=10)
+    sign = "-" if slope < 0 else "+"
+    ax.set_title(f"{name}: {start:.3g} {sign} {abs(slope):.3g} x, R² {fit:.3f}", fontsize=10)
 
 
 def plot(name: str, figures: Sequence[Figure], folder: Path) -> Path:
