@@ -92,7 +92,7 @@ def predict(
       params: weights of R networks, each leaf with a leading axis R.
       cohort: the images.
       grid: where patches lie.
-      chunk: patches of one forward pass.
+      chunk: patches of one forward pass, of a network that computes each by itself.
 
     Returns:
       Probabilities, `[R, n_images, n_patches, K]` float32.
