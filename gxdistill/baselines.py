@@ -1,8 +1,8 @@
 """What distilled images must beat, and the ceiling that they are measured against.
 
-Real patches, class means and k-means centres are used as a distilled set of the same number of
-images and the same number of steps; only their rate is chosen, for the best loss on training
-patches. The ceiling trains the same network on all real patches.
+Real patches, with their labels or with soft ones, class means and k-means centres are used as a
+distilled set of the same number of images and the same number of steps; only their rate is chosen,
+for the best loss on training patches. The ceiling trains the same network on all real patches.
 """
 
 import dataclasses
@@ -41,6 +41,25 @@ def random_real(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
       ValueError: the pool lacks a class.
     """
     return _by_class(pool, like, _some, key)
+
+
+def taught(data: Distilled, network: Network, teachers: Params) -> Distilled:
+    """Gives real patches the soft labels that networks trained on all real patches give them.
+
+    Qin et al. 2024, https://arxiv.org/abs/2406.10485: tells what distilled images are worth beside
+    their labels.
+
+    Args:
+      data: from one of the functions here.
+      network: of the teachers.
+      teachers: weights of R networks, each leaf with a leading axis R.
+
+    Returns:
+      `data`, its labels the mean of the networks' probabilities.
+    """
+    images = data.images.reshape(-1, *data.images.shape[2:])
+    found = jax.lax.map(lambda params: jax.nn.softmax(network.apply(params, images)), teachers)
+    return dataclasses.replace(data, labels=found.mean(axis=0).reshape(data.labels.shape))
 
 
 def class_means(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:

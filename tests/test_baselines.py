@@ -52,6 +52,18 @@ def test_a_baseline_has_the_numbers_of_the_distilled_set(choose, steps, per_step
     np.testing.assert_array_equal(np.square(away).sum((2, 3, 4)).argmin(axis=1), dealt)
 
 
+def test_teachers_give_the_mean_of_their_probabilities(pool):
+    keys = jax.random.split(KEY, 2)
+    teachers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(NETWORK.init, keys))
+    data = baselines.random_real(pool, _like(2, 3), KEY)
+    taught = baselines.taught(data, NETWORK, teachers)
+    logits = [NETWORK.apply(NETWORK.init(key), data.images.reshape(-1, *toy.SHAPE)) for key in keys]
+    expected = scipy.special.softmax(np.stack(logits), axis=-1).mean(0)
+    np.testing.assert_allclose(taught.labels.reshape(-1, toy.CLASSES), expected, rtol=1e-5)
+    np.testing.assert_array_equal(taught.images, data.images)
+    np.testing.assert_array_equal(taught.log_lr, data.log_lr)
+
+
 def test_random_real_images_are_the_pools_own_and_differ_by_key(pool):
     one, same, other = (
         np.asarray(baselines.random_real(pool, _like(2, 6), jax.random.key(seed)).images)

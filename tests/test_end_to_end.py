@@ -45,7 +45,8 @@ def _bytes(folder):
 def test_the_whole_job_leaves_its_results(run):
     evaluation = json.loads((run / "evaluation.json").read_text())
     contenders = evaluation["contenders"]
-    baselines = {"random_real", "class_means", "kmeans_centres", "all_patches"}
+    baselines = {"random_real", "random_real_soft", "class_means", "kmeans_centres"}
+    baselines.add("all_patches")
     otherwise = {"fresh_networks", "hard_labels", "shuffled"}
     assert contenders.keys() == {"distilled"} | otherwise | baselines
     for figures in contenders.values():

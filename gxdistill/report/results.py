@@ -14,6 +14,7 @@ _CONTENDERS = {
     "hard_labels": "Distilled images, hard labels",
     "shuffled": "Distilled images, in random order at one rate",
     "random_real": "Random real patches",
+    "random_real_soft": "Random real patches, soft labels",
     "class_means": "Class means",
     "kmeans_centres": "k-means centres",
     "all_patches": "All real patches, the ceiling",

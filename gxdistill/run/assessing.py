@@ -164,7 +164,16 @@ def evaluate_package(
             job.say(f"evaluating the baseline {name}")
             contenders[name] = _baseline(job, partial(choose, pool, content.distilled), pool)
         job.say("training the ceiling on all real patches")
-        contenders["all_patches"] = _ceiling(job)
+        ceiling = _ceiling(job)
+        job.say("evaluating the baseline random_real_soft")
+        contenders["random_real_soft"] = _baseline(
+            job,
+            lambda key: baselines.taught(
+                baselines.random_real(pool, content.distilled, key), job.network, ceiling
+            ),
+            pool,
+        )
+        contenders["all_patches"] = _judged(job, job.network, ceiling, job.grid)[0]
     result = {
         "name": manifest["name"],
         "package_bytes": package.size_bytes(path),
@@ -255,7 +264,8 @@ def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -
     return _judged(job, job.network, _stacked(params), job.grid)[0]
 
 
-def _ceiling(job: Job) -> dict[str, Any]:
+def _ceiling(job: Job) -> Params:
+    """Trains networks on all real patches."""
     settings = job.config.evaluate.ceiling
     draw, given, _ = job.feed(settings.batch)
     train_one = partial(
@@ -264,7 +274,7 @@ def _ceiling(job: Job) -> dict[str, Any]:
     params = []
     for key in jax.random.split(job.key(Use.CEILING), settings.networks):
         params.append(train_one(given(key, 0), _start_params(job, key), key))
-    return _judged(job, job.network, _stacked(params), job.grid)[0]
+    return _stacked(params)
 
 
 def _shares(contenders: Metadata) -> Metadata:
