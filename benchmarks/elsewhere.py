@@ -10,11 +10,10 @@ evaluates them on the config's test patients: in cases of their own, as NAME_len
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.main_job import spread
+from benchmarks.main_job import PROGRAM, spread
 from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Metadata
 
@@ -22,8 +21,7 @@ from gxdistill.pytrees import Metadata
 def run(config: str, package: Path, network: str, seeds: int) -> Metadata:
     """Trains and evaluates networks of one kind; returns the evaluation."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("gxdistill")), "evaluate"]
-        command += [f"--config={config}", "--config.evaluate.baselines=False"]
+        command = [PROGRAM, "evaluate", f"--config={config}", "--config.evaluate.baselines=False"]
         command += [f"--package={package}", f"--workdir={folder}"]
         command += [f"--networks={network}", f"--seeds={seeds}"]
         subprocess.run(command, check=True)

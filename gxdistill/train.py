@@ -127,6 +127,11 @@ def replay_many(
         replay(network, network.init(key), distilled, rule=rule, inner=inner) for key in keys
     ]
     check_finite(trained)
+    return stacked(trained)
+
+
+def stacked(trained: list[Params]) -> Params:
+    """Puts the weights of R networks together: each leaf gets a leading axis R."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
 
 

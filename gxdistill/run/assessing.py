@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import baselines, decision, evaluate, metrics, package, storage, train
@@ -251,17 +250,13 @@ def _judged(
     return figures, probabilities, taus
 
 
-def _stacked(params: list[Params]) -> Params:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-
-
 def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -> dict[str, Any]:
     params, optimiser = [], inner.create(**method.optimiser(job))
     for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
         start = _start_params(job, key)
         data = baselines.with_best_rate(job.network, choose(key), pool, start, inner=optimiser)
         params.append(train.replay(job.network, start, data, rule="raw", inner=optimiser))
-    return _judged(job, job.network, _stacked(params), job.grid)[0]
+    return _judged(job, job.network, train.stacked(params), job.grid)[0]
 
 
 def _ceiling(job: Job) -> Params:
@@ -274,7 +269,7 @@ def _ceiling(job: Job) -> Params:
     params = []
     for key in jax.random.split(job.key(Use.CEILING), settings.networks):
         params.append(train_one(given(key, 0), _start_params(job, key), key))
-    return _stacked(params)
+    return train.stacked(params)
 
 
 def _shares(contenders: Metadata) -> Metadata:

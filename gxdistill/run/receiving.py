@@ -147,7 +147,7 @@ def replayed(
         train.replay(network, start, view(distilled, key), **method)
         for start, key in zip(starts, keys, strict=True)
     ]
-    return _stacked(trained, may_diverge)
+    return _checked(trained, may_diverge)
 
 
 def _keys(record: Metadata) -> jax.Array:
@@ -167,13 +167,13 @@ def _as_any_data(
         train.ordinary(network, network.init(key), distilled, jax.random.fold_in(key, 1), rule=rule)
         for key in _keys(record)
     ]
-    return _stacked(trained, may_diverge)
+    return _checked(trained, may_diverge)
 
 
-def _stacked(trained: list[Params], may_diverge: bool) -> Params:
+def _checked(trained: list[Params], may_diverge: bool) -> Params:
     if not may_diverge:
         train.check_finite(trained)
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trained)
+    return train.stacked(trained)
 
 
 def from_weights(path: Path) -> Trained:
