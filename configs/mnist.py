@@ -57,10 +57,11 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
     if variant == "convnet_random_10":
         config.network.name = "convnet"
         config.network.options = {"width": 32}
-        config.distill.update(init="random", images_per_step=20, epochs=15, batch=128)
-        config.distill.update(synthesis="bases", bases=10, rates="shared", start_lr=0.1)
-        config.distill.update(outer_steps=3500, evaluate_every=500, checkpoint_every=100)
-        config.distill.optimizer.update(images_lr=0.1, labels_lr=0.1, rates_lr=0.005, ema_clip=2.0)
+        config.distill.update(init="random", steps=100, images_per_step=3, epochs=1, batch=128)
+        config.distill.update(synthesis="bases", bases=10, started_from="real", start_lr=0.02)
+        config.distill.update(outer_steps=2700, evaluate_every=500, checkpoint_every=100)
+        config.distill.optimizer.update(images_lr=0.1, labels_lr=0.1, ema_clip=2.0)
+        config.evaluate.networks = 20
         config.evaluate.ceiling.networks = 1
     if variant == "smoke":
         config.name = "mnist_smoke"
