@@ -42,16 +42,16 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
     config.network.name = "lenet"
     config.distill.update(init="known", steps=1, images_per_step=10, epochs=30, batch=1024)
     config.distill.update(inner="momentum", start_lr=0.005, label_rule="softmax")
-    config.distill.update(outer_steps=8000, checkpoint_every=500, evaluate_every=1000)
+    config.distill.update(outer_steps=6000, checkpoint_every=500, evaluate_every=1000)
     config.distill.optimizer.update(images_lr=0.02, labels_lr=0.05, rates_lr=0.01)
     if variant == "known_10":
-        config.distill.update(steps=30, epochs=1, synthesis="bases", bases=10)
+        config.distill.update(steps=15, epochs=2, synthesis="bases", bases=10)
     if variant == "known_5":
-        config.distill.update(steps=60, epochs=1, synthesis="bases", bases=5)
-        config.distill.update(images_per_step=5, start_lr=0.01, outer_steps=7000)
-        config.distill.optimizer.update(rates_lr=0.001, ema_clip=2.0)
+        config.distill.update(steps=30, epochs=2, synthesis="bases", bases=5)
+        config.distill.update(images_per_step=5, start_lr=0.01)
+        config.distill.optimizer.update(images_lr=0.015, rates_lr=0.001, ema_clip=2.0)
     if variant == "random_100":
-        config.distill.update(init="random", steps=10, epochs=6, outer_steps=6000, start_lr=0.01)
+        config.distill.update(init="random", steps=10, epochs=6, start_lr=0.01)
         config.distill.optimizer.update(images_lr=0.04, rates_lr=0.001, ema_clip=2.0)
         config.evaluate.networks = 20
     if variant == "convnet_random_10":
