@@ -74,7 +74,7 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
         config.evaluate.ceiling.networks = 1
     if variant == "convnet_mixed_10":
         config.distill.update(steps=10, epochs=10, started_from="noise", rates="order_free")
-        config.distill.update(outer_steps=1500)
+        config.distill.update(outer_steps=1300)
         config.distill.optimizer.rates_lr = 0.005
     if variant == "smoke":
         config.name = "mnist_smoke"
