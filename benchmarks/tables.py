@@ -39,14 +39,14 @@ TABLES = {
     "mnist": Table(
         cases=(
             *("mnist_lenet_known_10", "mnist_lenet_known_5", "mnist_lenet_random_100"),
-            "mnist_convnet_random_10",
+            *("mnist_convnet_random_10", "mnist_convnet_mixed_10"),
         ),
         metrics=(
             "accuracy",
             "balanced_hard_labels",
             "balanced_shuffled",
             "balanced_fresh_networks",
-            "balanced_random_real",
+            *("balanced_random_real", "balanced_random_real_soft"),
             "balanced_all_patches",
             "package_bytes",
             "wall_s",
@@ -54,7 +54,9 @@ TABLES = {
     ),
     "mnist_elsewhere": Table(
         cases=tuple(
-            f"mnist_convnet_random_10{other}" for other in ("", "_shuffled", "_lenet", "_resnet18")
+            f"mnist_convnet_{name}_10{other}"
+            for name in ("random", "mixed")
+            for other in ("", "_shuffled", "_lenet", "_resnet18")
         ),
         metrics=("accuracy",),
     ),
