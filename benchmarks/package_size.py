@@ -44,7 +44,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "convnet": {
         "distill.outer_steps": 300,
         "evaluate.ceiling.steps": 1000,
-        "compress.weights.steps": 8000,
+        "compress.weights.steps": 16000,
     },
     # 64 px images: at 128 px a step of training takes this network fourteen times as long.
     "resnet18": {
