@@ -55,20 +55,21 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "evaluate.threshold_images": 30,
         "evaluate.ceiling.steps": 200,
         "evaluate.ceiling.batch": 32,
-        "compress.steps": 20,
+        "evaluate.ceiling.networks": 1,
+        "compress.steps": 0,
         "compress.patches": 1500,
         "compress.weights.steps": 300,
-        "distill.steps": 5,
-        "distill.images_per_step": 4,
-        "distill.epochs": 1,
-        "distill.start_lr": 0.03,
-        "distill.outer_steps": 140,
-        "distill.batch": 32,
-        "distill.memory": "store",
-        "distill.optimizer.ema_clip": 2.0,
-        "distill.steps_per_call": 2,
-        "distill.checkpoint_every": 10,
-        "distill.evaluate_patches": 300,
+        # Nothing is learned through so many steps of this network in hours: images of a mixture,
+        # and a trained network's labels for them.
+        "distill.outer_steps": 0,
+        "distill.started_from": "mixture",
+        "distill.started_labels": "networks",
+        "distill.steps": 100,
+        "distill.images_per_step": 32,
+        "distill.epochs": 3,
+        "distill.inner": "adam",
+        "distill.start_lr": 0.001,
+        "distill.start_schedule": "cosine",
     },
 }
 _SHARES = {
@@ -106,7 +107,7 @@ def job_of(network: str, folder: Path) -> Job:
     changes = dict(_CHANGES[network])
     config.network.options = changes.pop("network.options", config.network.options)
     config.update_from_flattened_dict(changes)
-    config.distill.evaluate_every = config.distill.outer_steps
+    config.distill.evaluate_every = max(1, config.distill.outer_steps)
     return Job(config, folder, say)
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from gxdistill.distill import init
+from gxdistill.distill import init, mixture
 from gxdistill.distill.inner import Inner
 from gxdistill.distill.losses import cross_entropy
 from gxdistill.distill.outer import Feed
@@ -40,26 +40,29 @@ def random_real(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
     Raises:
       ValueError: the pool lacks a class.
     """
-    return _by_class(pool, like, _some, key)
+    return _by_class(pool, like, mixture.some, key)
 
 
 def taught(data: Distilled, network: Network, teachers: Params) -> Distilled:
-    """Gives real patches the soft labels that networks trained on all real patches give them.
+    """Gives images the soft labels that networks trained on all real patches give them.
 
-    Qin et al. 2024, https://arxiv.org/abs/2406.10485: tells what distilled images are worth beside
-    their labels.
+    Given to real patches they tell what distilled images are worth beside their labels, Qin et al.
+    2024, https://arxiv.org/abs/2406.10485.
 
     Args:
-      data: from one of the functions here.
+      data: any distilled data.
       network: of the teachers.
       teachers: weights of R networks, each leaf with a leading axis R.
 
     Returns:
       `data`, its labels the mean of the networks' probabilities.
     """
-    images = data.images.reshape(-1, *data.images.shape[2:])
-    found = jax.lax.map(lambda params: jax.nn.softmax(network.apply(params, images)), teachers)
-    return dataclasses.replace(data, labels=found.mean(axis=0).reshape(data.labels.shape))
+
+    def of_step(images: jax.Array) -> jax.Array:
+        each = jax.lax.map(lambda params: jax.nn.softmax(network.apply(params, images)), teachers)
+        return each.mean(axis=0)
+
+    return dataclasses.replace(data, labels=jax.lax.map(of_step, data.images))
 
 
 def class_means(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
@@ -72,11 +75,8 @@ def class_means(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
 
 
 def kmeans_centres(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
-    """Takes centres of the patches of each class by Lloyd's algorithm; arguments as `random_real`.
-
-    Lloyd 1982, https://doi.org/10.1109/TIT.1982.1056489.
-    """
-    return _by_class(pool, like, _lloyd, key)
+    """Takes centres of each class's patches, see `mixture.centres`; arguments as `random_real`."""
+    return _by_class(pool, like, mixture.centres, key)
 
 
 def _by_class(
@@ -99,22 +99,6 @@ def _by_class(
     return init.start(
         jnp.asarray(images), jnp.asarray(classes), num_classes, epochs=epochs, lr=0.01, rule="raw"
     )
-
-
-def _some(images: np.ndarray, count: int, key: jax.Array) -> np.ndarray:
-    rows = jax.random.choice(key, len(images), (count,), replace=len(images) < count)
-    return images[np.asarray(rows)]
-
-
-def _lloyd(images: np.ndarray, count: int, key: jax.Array, rounds: int = 20) -> np.ndarray:
-    flat = images.reshape(len(images), -1)
-    centres = _some(flat, count, key)
-    for _ in range(rounds):
-        # |x - c|^2 up to the term in x alone, which does not change the nearest centre.
-        nearest = (np.square(centres).sum(1) - 2 * flat @ centres.T).argmin(axis=1)
-        for i in np.unique(nearest):
-            centres[i] = flat[nearest == i].mean(axis=0)
-    return centres.reshape(count, *images.shape[1:])
 
 
 @partial(jax.jit, static_argnames=("network",))
@@ -163,6 +147,7 @@ def train_on_real(
     *,
     steps: int,
     lr: float,
+    decay: float = 0.0,
     fixed: Params = None,
 ) -> Params:
     """Trains a network on all real patches: the ceiling.
@@ -177,25 +162,27 @@ def train_on_real(
       key: typed PRNG key of the batches.
       steps: number of updates.
       lr: first rate.
+      decay: of the weights, in units of the rate; decoupled from the gradient, after Loshchilov &
+        Hutter 2019, https://arxiv.org/abs/1711.05101.
       fixed: what the network is given beside its weights, as a pair, and is not trained.
 
     Returns:
       The trained weights.
     """
-    carry = start, _adam(steps, lr).init(start)
+    carry = start, _adam(steps, lr, decay).init(start)
     for step in range(steps):
         feed = next(feeds)
         given = {"feed": feed, "key": key, "step": jnp.int32(step), "fixed": fixed}
-        carry = _update(network, draw, carry, **given, steps=steps, lr=lr)
+        carry = _update(network, draw, carry, **given, steps=steps, lr=lr, decay=decay)
     return carry[0]
 
 
-def _adam(steps: int, lr: float) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(lr, steps))
+def _adam(steps: int, lr: float, decay: float) -> optax.GradientTransformation:
+    return optax.adamw(optax.cosine_decay_schedule(lr, steps), weight_decay=decay)
 
 
 # Not a closure of `train_on_real`: it is compiled once for all networks.
-@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr"))
+@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr", "decay"))
 def _update(
     network: Network,
     draw: Draw,
@@ -207,6 +194,7 @@ def _update(
     fixed: Params,
     steps: int,
     lr: float,
+    decay: float,
 ) -> tuple[Params, optax.OptState]:
     params, state = carry
     batch = draw(feed, jax.random.fold_in(key, step))
@@ -215,5 +203,5 @@ def _update(
         return _real_loss(network, params if fixed is None else (params, fixed), batch)
 
     grads = jax.grad(loss)(params)
-    updates, state = _adam(steps, lr).update(grads, state, params)
+    updates, state = _adam(steps, lr, decay).update(grads, state, params)
     return optax.apply_updates(params, updates), state

@@ -9,7 +9,9 @@ from gxdistill import _check
 from gxdistill.pytrees import Distilled
 
 LABEL_RULES = ("raw", "softmax", "clipped")
+SCHEDULES = ("constant", "cosine")
 _SOFTMAX_START = 3.0  # Logit of a label's own class at the start: 0.91 of three classes.
+_LEAST = 1e-6  # Probability whose logarithm a logit starts from.
 
 
 def label_classes(steps: int, images_per_step: int, classes: int) -> jax.Array:
@@ -24,7 +26,14 @@ def label_classes(steps: int, images_per_step: int, classes: int) -> jax.Array:
 
 
 def start(
-    images: jax.Array, classes: jax.Array, num_classes: int, *, epochs: int, lr: float, rule: str
+    images: jax.Array,
+    classes: jax.Array,
+    num_classes: int,
+    *,
+    epochs: int,
+    lr: float,
+    rule: str,
+    schedule: str = "constant",
 ) -> Distilled:
     """Makes distilled data of given images.
 
@@ -33,23 +42,28 @@ def start(
       classes: `[S, B]` integer, the class that each label starts from.
       num_classes: K.
       epochs: how often the S steps are gone through.
-      lr: first inner learning rate, the same for all T = S * epochs steps.
+      lr: first inner learning rate of the T = S * epochs steps.
       rule: "raw" starts from one-hot labels and leaves them unconstrained, the published default
         of Sucholutsky & Schonlau 2019, https://arxiv.org/abs/1910.02551; "softmax" learns logits;
         "clipped" starts from one-hot labels too, and `outer.optimizer` keeps them from 0 to 1.
+      schedule: "constant", all steps start at the first rate; "cosine", falling to 0.
 
     Returns:
       The distilled data.
 
     Raises:
-      ValueError: `epochs` or `lr` is not positive, or the rule is unknown.
+      ValueError: `epochs` or `lr` is not positive, or the rule or the schedule is unknown.
     """
     _check.positive(epochs=epochs, lr=lr)
     _check.one_of("label rule", rule, LABEL_RULES)
+    _check.one_of("schedule", schedule, SCHEDULES)
     labels = jax.nn.one_hot(classes, num_classes)
     if rule == "softmax":
         labels = _SOFTMAX_START * labels
-    return Distilled(images, labels, jnp.full(len(images) * epochs, jnp.log(lr), jnp.float32))
+    log_lr = jnp.full(len(images) * epochs, jnp.log(lr), jnp.float32)
+    if schedule == "cosine":
+        log_lr += jnp.log((1 + jnp.cos(jnp.pi * jnp.arange(len(log_lr)) / len(log_lr))) / 2)
+    return Distilled(images, labels, log_lr)
 
 
 def noise(
@@ -62,6 +76,7 @@ def noise(
     epochs: int,
     lr: float,
     rule: str,
+    schedule: str = "constant",
 ) -> Distilled:
     """Starts from Gaussian noise: the default, for real images at the start leak strongly.
 
@@ -74,19 +89,26 @@ def noise(
       epochs: how often the S steps are gone through.
       lr: first inner learning rate.
       rule: see `start`.
+      schedule: see `start`.
 
     Returns:
       The distilled data.
 
     Raises:
-      ValueError: a number is not positive, or the rule is unknown.
+      ValueError: a number is not positive, or the rule or the schedule is unknown.
     """
     _check.positive(steps=steps, images_per_step=images_per_step, num_classes=num_classes)
     images = jax.random.normal(key, (steps, images_per_step, *shape), jnp.float32)
     classes = label_classes(steps, images_per_step, num_classes)
-    return start(images, classes, num_classes, epochs=epochs, lr=lr, rule=rule)
+    rates = {"epochs": epochs, "lr": lr, "schedule": schedule}
+    return start(images, classes, num_classes, rule=rule, **rates)
 
 
 def targets(labels: jax.Array, rule: str) -> jax.Array:
     """Reads learned labels as the targets of the inner loss: `[..., K] -> [..., K]`."""
     return jax.nn.softmax(labels) if rule == "softmax" else labels
+
+
+def as_learned(probabilities: jax.Array, rule: str) -> jax.Array:
+    """Returns the learned labels that `targets` reads as these probabilities: `[..., K]`."""
+    return jnp.log(jnp.maximum(probabilities, _LEAST)) if rule == "softmax" else probabilities

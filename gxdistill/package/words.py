@@ -126,7 +126,12 @@ def _method(package: Package) -> Iterator[Row]:
     yield "replay", f"{steps} steps x {loop['epochs']} epochs of {inner} on {loop['loss']}"
     sizes = f"{height} x {width} x {channels}, {per_step} a step, {manifest['precision']}"
     yield "images", f"{steps * per_step} of {sizes}"
-    origin = {"noise": "noise", "real": "REAL IMAGES OF PATIENTS"}[loop["started_from"]]
+    origins = {
+        "noise": "noise",
+        "mixture": "a mixture of Gaussians fitted to real images",
+        "real": "REAL IMAGES OF PATIENTS",
+    }
+    origin = origins[loop["started_from"]]
     yield "started from", f"{origin}, learned in {loop['outer_steps']} outer steps"
     rule = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
     yield "labels", f"{data.labels.shape[-1]} an image, {rule[loop['label_rule']]}"

@@ -163,16 +163,16 @@ def evaluate_package(
             job.say(f"evaluating the baseline {name}")
             contenders[name] = _baseline(job, partial(choose, pool, content.distilled), pool)
         job.say("training the ceiling on all real patches")
-        ceiling = _ceiling(job)
+        best = ceiling(job)
         job.say("evaluating the baseline random_real_soft")
         contenders["random_real_soft"] = _baseline(
             job,
             lambda key: baselines.taught(
-                baselines.random_real(pool, content.distilled, key), job.network, ceiling
+                baselines.random_real(pool, content.distilled, key), job.network, best
             ),
             pool,
         )
-        contenders["all_patches"] = _judged(job, job.network, ceiling, job.grid)[0]
+        contenders["all_patches"] = _judged(job, job.network, best, job.grid)[0]
     result = {
         "name": manifest["name"],
         "package_bytes": package.size_bytes(path),
@@ -259,8 +259,8 @@ def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -
     return _judged(job, job.network, train.stacked(params), job.grid)[0]
 
 
-def _ceiling(job: Job) -> Params:
-    """Trains networks on all real patches."""
+def ceiling(job: Job) -> Params:
+    """Trains networks on all real patches; each leaf has a leading axis of them."""
     settings = job.config.evaluate.ceiling
     draw, given, _ = job.feed(settings.batch)
     train_one = partial(

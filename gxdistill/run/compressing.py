@@ -94,6 +94,8 @@ def _fine_tuned(job: Job, data: Distilled, made: synthesis.Synthesis) -> Distill
     settings, distill = job.config.compress, job.config.distill
     rates = dict(distill.optimizer)
     rates |= {name: rates[name] * settings.rate for name in ("images_lr", "labels_lr", "rates_lr")}
+    if not settings.steps:
+        return method.parametrised(job, data, made)
     loop, state = method.learning(
         job, data, lambda: made, outer_steps=settings.steps, rates={**rates, "warmup": 0}
     )

@@ -64,10 +64,12 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.epochs = 3  # E
     config.distill.images_per_step = 3  # B; any number, also fewer than classes
     config.distill.label_rule = "raw"  # or "softmax", "clipped"
-    config.distill.started_from = "noise"  # or "real", which leaks
+    config.distill.started_from = "noise"  # or "mixture" of Gaussians; "real", which leaks
+    config.distill.started_labels = "classes"  # or "networks", trained on all real patches
     config.distill.inner = "sgd"  # or "momentum", "adam": inner optimiser
     config.distill.momentum = 0.9  # its decay
     config.distill.start_lr = 0.02  # first inner learning rate
+    config.distill.start_schedule = "constant"  # or "cosine": of the inner rates at the start
     config.distill.rates = "per_step"  # or "shared", "order_free"; frozen by rates_lr = 0
     config.distill.synthesis = "pixels"  # or "tiles", "bases": what is learned of the images
     config.distill.tile_factor = 2  # how many times a tile is enlarged
@@ -80,7 +82,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.batch = 256  # real patches of one outer step
     config.distill.memory = "auto"  # or "store", "recompute", "nested": what the gradient keeps
     config.distill.memory_budget_mb = 256  # of one network's gradient, for "auto"
-    config.distill.outer_steps = 1000
+    config.distill.outer_steps = 1000  # 0: the start is packaged as it is
     config.distill.steps_per_call = 10  # outer steps of one dispatch
     config.distill.checkpoint_every = 50
     config.distill.evaluate_every = 100
@@ -95,12 +97,13 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.optimizer.warmup = 0  # outer steps
 
     config.compress = ml_collections.ConfigDict()
-    config.compress.steps = 100  # that fine-tune images through their rounding
+    config.compress.steps = 100  # that fine-tune images through their rounding; 0: rounded only
     config.compress.rate = 0.1  # of the rates of distill.optimizer
     config.compress.patches = 3000  # training patches that a loss is measured on
     config.compress.weights = ml_collections.ConfigDict()  # essential ones
     config.compress.weights.steps = 4000  # of training, on batches as the ceiling's
     config.compress.weights.lr = 0.03  # first rate, of values that move weights by some hundredths
+    config.compress.weights.decay = 0.0  # of these values: they generalise better in fewer bytes
 
     config.decision = ml_collections.ConfigDict()
     config.decision.rule = "counts"  # or "soft"

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gxdistill import checkpoint, package, storage, train
+from gxdistill import baselines, checkpoint, package, storage, train
 from gxdistill.data import source
-from gxdistill.distill import inner, outer
+from gxdistill.distill import init, inner, outer
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Batch, Distilled, Metadata, Params
 from gxdistill.run import hosts, method, placing, proving
-from gxdistill.run.assessing import for_package
+from gxdistill.run.assessing import ceiling, for_package
 from gxdistill.run.job import Job, Use
 from gxdistill.run.progress import History, Progress
 
@@ -72,11 +72,11 @@ def distil(job: Job) -> Path:
     except source.TooManyBadError as error:
         source.write_quarantine(job.workdir / "quarantine.csv", error.quarantine)
         raise
-    state = _outer_loop(job)
+    learned = _outer_loop(job).distilled if job.config.distill.outer_steps else _start(job)
     path = job.workdir / "package.gxd"
     if not hosts.leads():
         return path
-    package.save(path, packaged(job, method.finished(job, state.distilled)))
+    package.save(path, packaged(job, method.finished(job, learned)))
     job.say(f"package: {path}, {package.size_bytes(path)} bytes")
     return path
 
@@ -138,12 +138,32 @@ def _resumed(job: Job, folder: Path, state: outer.DistillState) -> outer.Distill
     restored = checkpoint.restore(folder, state)
     if restored is None:
         storage.write_json(job.workdir / _SETTINGS, job.identity())
+        state = dataclasses.replace(state, distilled=_taught(job, state.distilled))
     else:
         step, state, _ = restored
         job.say(f"resuming at outer step {step}")
     key = jax.random.key_data(state.key)
     state = hosts.from_first(dataclasses.replace(state, key=key))
     return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+
+
+def _start(job: Job) -> Distilled:
+    """Makes what is learned where nothing is to be learned."""
+    storage.write_json(job.workdir / _SETTINGS, job.identity())
+    return _taught(job, method.begun(job))
+
+
+def _taught(job: Job, learned: Distilled) -> Distilled:
+    """Gives the start the soft labels of networks trained on all real patches, where it is asked.
+
+    They are the same networks that an evaluation trains as the ceiling.
+    """
+    settings = job.config.distill
+    if settings.started_labels == "classes":
+        return learned
+    job.say("training networks on all real patches, for their labels")
+    made = baselines.taught(method.finished(job, learned), job.network, ceiling(job))
+    return dataclasses.replace(learned, labels=init.as_learned(made.labels, settings.label_rule))
 
 
 def check_same(job: Job) -> None:

@@ -12,7 +12,7 @@ from gxdistill.data.sampling import PATIENTS
 from gxdistill.decision import RULES
 from gxdistill.distill import memory
 from gxdistill.distill.augment import AUGMENTATIONS
-from gxdistill.distill.init import LABEL_RULES
+from gxdistill.distill.init import LABEL_RULES, SCHEDULES
 from gxdistill.distill.inner import OPTIMIZERS
 from gxdistill.errors import UserError
 from gxdistill.run.defaults import default_config
@@ -50,7 +50,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.tile_factor": _COUNT,
     "distill.bases": _COUNT,
     "distill.window_steps": _COUNT,
-    "distill.outer_steps": (1, 10**7),
+    "distill.outer_steps": (0, 10**7),
     "distill.steps_per_call": _COUNT,
     "distill.checkpoint_every": (1, 10**7),
     "distill.evaluate_every": (1, 10**7),
@@ -62,11 +62,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "distill.optimizer.clip": _RATE,
     "distill.optimizer.ema_clip": (0.0, 1e9),
     "distill.optimizer.warmup": (0, 10**7),
-    "compress.steps": _COUNT,
+    "compress.steps": (0, 10**6),
     "compress.rate": (1e-9, 1.0),
     "compress.patches": _COUNT,
     "compress.weights.steps": _COUNT,
     "compress.weights.lr": (1e-9, 1e3),
+    "compress.weights.decay": (0.0, 1e3),
     "evaluate.networks": _COUNT,
     "evaluate.threshold_images": _COUNT,
     "evaluate.baseline_networks": _COUNT,
@@ -91,7 +92,9 @@ _CHOICES = {
     "distill.rates": ("per_step", "shared", "order_free"),
     "distill.synthesis": ("pixels", "tiles", "bases"),
     "distill.window": ("all", "last", "random", "adaptive"),
-    "distill.started_from": ("noise", "real"),
+    "distill.start_schedule": SCHEDULES,
+    "distill.started_from": ("noise", "mixture", "real"),
+    "distill.started_labels": ("classes", "networks"),
     "decision.rule": RULES,
 }
 _OPEN = ("data.columns", "network.options", "sampling.sites")  # Tables whose keys are the user's.

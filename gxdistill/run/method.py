@@ -6,8 +6,19 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from gxdistill.distill import init, inner, meta_gradient, outer, synthesis, truncation, views
+from gxdistill.distill import (
+    init,
+    inner,
+    meta_gradient,
+    mixture,
+    outer,
+    synthesis,
+    truncation,
+    views,
+)
 from gxdistill.distill.losses import inner_loss
 from gxdistill.distill.memory import Memory
 from gxdistill.distill.unroll import Training, plan
@@ -26,6 +37,7 @@ RATES: dict[str, views.View] = {
     "shared": views.shared_rate,
     "order_free": views.order_free,
 }
+_MIXED = 6000  # Real patches of a class that a mixture is fitted to.
 
 
 def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
@@ -80,12 +92,22 @@ def learning(
             at_once=settings.networks_at_once or None,
             mesh=job.mesh,
         )
-        key = jax.random.fold_in(job.key(Use.START), 1)
-        learned = dataclasses.replace(data, images=made.init(data.images, key))
+        learned = parametrised(job, data, made)
     except ValueError as error:
         raise UserError(f"distill: {error}") from error
     loop = outer.distiller(step, optimizer)
     return loop, loop.init(learned, job.key(Use.LOOP))
+
+
+def begun(job: Job) -> Distilled:
+    """Makes what is learned, as it is before the first outer step."""
+    return parametrised(job, start(job), _synthesis(job))
+
+
+def parametrised(job: Job, data: Distilled, made: synthesis.Synthesis) -> Distilled:
+    """Puts in place of the images what is learned of them."""
+    key = jax.random.fold_in(job.key(Use.START), 1)
+    return dataclasses.replace(data, images=made.init(data.images, key))
 
 
 def optimiser(job: Job) -> Metadata:
@@ -146,9 +168,14 @@ def unrolled(job: Job) -> int:
 
 
 def start(job: Job) -> Distilled:
-    """Makes the distilled data that learning starts from: noise, or real patches."""
+    """Makes the distilled data that learning starts from, labels by their classes.
+
+    Raises:
+      UserError: there are too few real patches for a mixture.
+    """
     settings = job.config.distill
     common = {"epochs": settings.epochs, "lr": settings.start_lr, "rule": settings.label_rule}
+    common["schedule"] = settings.start_schedule
     steps, per_step = settings.steps, settings.images_per_step
     if settings.started_from == "noise":
         return init.noise(
@@ -159,6 +186,15 @@ def start(job: Job) -> Distilled:
             num_classes=job.classes,
             **common,
         )
+    if settings.started_from == "mixture":
+        pool = job.sample("train", _MIXED * job.classes, job.key(Use.POOL))
+        classes = init.label_classes(steps, per_step, job.classes)
+        real = np.asarray(pool.images), np.asarray(pool.labels)
+        try:
+            images = mixture.drawn(*real, np.asarray(classes), job.key(Use.START))
+        except ValueError as error:
+            raise UserError(f"distill.started_from: {error}") from error
+        return init.start(jnp.asarray(images), classes, job.classes, **common)
     # A balanced batch takes the classes in turn, as `label_classes` does.
     real = job.sample("train", steps * per_step, job.key(Use.START))
     images = real.images.reshape(steps, per_step, *job.shape)

@@ -82,3 +82,22 @@ def test_each_step_of_each_epoch_starts_at_the_same_rate():
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         init.noise(jax.random.key(0), **{**NOISE, **change})
+
+
+def test_rates_start_equal_or_fall_as_a_cosine():
+    constant, falling = (
+        np.exp(init.noise(jax.random.key(0), **NOISE, schedule=schedule).log_lr)
+        for schedule in ("constant", "cosine")
+    )
+    np.testing.assert_allclose(constant, np.full(8, 0.02), rtol=1e-6)
+    expected = 0.02 * np.cos(np.pi * np.arange(8) / 16) ** 2  # (1 + cos 2a) / 2 = cos^2 a
+    np.testing.assert_allclose(falling, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", init.LABEL_RULES)
+def test_learned_labels_are_read_as_the_probabilities_they_were_made_of(rule):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), (4, 2)).astype(np.float32)
+    learned = init.as_learned(probabilities, rule)
+    np.testing.assert_allclose(init.targets(learned, rule), probabilities, rtol=1e-5)
+    certain = init.targets(init.as_learned(np.eye(3, dtype=np.float32), rule), rule)
+    np.testing.assert_allclose(certain, np.eye(3), atol=1e-5)

@@ -56,7 +56,7 @@ def test_a_number_out_of_range_is_refused_by_name(name):
         ("data.organ", 1, "a tuple"),
         ("distill.init", None, "'known' or 'random'"),
         ("distill.label_rule", "hard", "'raw' or 'softmax' or 'clipped'"),
-        ("distill.started_from", "dreams", "'noise' or 'real'"),
+        ("distill.started_from", "dreams", "'noise' or 'mixture' or 'real'"),
         ("distill.augmentations", ("turn", "blur"), "names among 'flip', 'turn'"),
         ("distill.augmentations", (["turn"],), "names among 'flip', 'turn'"),
         ("distill.augmentations", "turn", "a tuple"),
