@@ -1,13 +1,14 @@
 """Images drawn from a mixture of Gaussians that is fitted to the real patches of each class.
 
 Nearer to real patches than noise is, and no patch among them: each image mixes all patches of a
-cluster. Statistics of few patients still tell of these; there is no guarantee.
+cluster, which are of many patients. That is care taken, and no guarantee.
 """
 
 import jax
 import numpy as np
 
-FEWEST = 50  # Patches of a cluster that images are drawn from: no single one stands out of these.
+FEWEST = 20  # Patients of a cluster that images are drawn from: no single one stands out of these.
+_PATCHES = 100  # Of a cluster, on average.
 
 
 def centres(images: np.ndarray, count: int, key: jax.Array, rounds: int = 20) -> np.ndarray:
@@ -40,17 +41,22 @@ def some(images: np.ndarray, count: int, key: jax.Array) -> np.ndarray:
 
 
 def drawn(
-    images: np.ndarray, labels: np.ndarray, classes: np.ndarray, key: jax.Array
+    images: np.ndarray,
+    labels: np.ndarray,
+    patients: np.ndarray,
+    classes: np.ndarray,
+    key: jax.Array,
 ) -> np.ndarray:
     """Draws images of given classes, each from the Gaussian of a cluster of real patches.
 
-    A cluster has `FEWEST` patches or more, twice as many on average, and is as likely as it is
-    large. No covariance is formed: the sum of a cluster's n deviations from its mean, each times a
-    draw from N(0, 1 / n), has the cluster's own.
+    Clusters have about a hundred patches, and each has patches of `FEWEST` patients at least; it is
+    as likely as it is large. No covariance is formed: the sum of a cluster's n deviations from its
+    mean, each times a draw from N(0, 1 / n), has the cluster's own.
 
     Args:
       images: real patches, `[n, H, W, C]` float32.
       labels: their classes, `[n]`.
+      patients: of whom they are, `[n]`.
       classes: of what is drawn, any shape `[...]`.
       key: typed PRNG key.
 
@@ -58,23 +64,24 @@ def drawn(
       Images, `[..., H, W, C]` float32.
 
     Raises:
-      ValueError: a class has fewer than `FEWEST` patches.
+      ValueError: a class has patches of fewer than `FEWEST` patients.
     """
     found = np.zeros((*np.shape(classes), *images.shape[1:]), np.float32)
     for label in np.unique(classes):
-        mine = images[labels == label]
-        if len(mine) < FEWEST:
+        mine, wanted = labels == label, np.asarray(classes) == label
+        count = len(np.unique(patients[mine]))
+        if count < FEWEST:
             raise ValueError(
-                f"Class {label} has {len(mine)} patches; a mixture is fitted to {FEWEST} at least."
+                f"Class {label} has patches of {count} patients; a mixture of fewer than {FEWEST} "
+                f"would show them."
             )
-        flat, wanted = mine.reshape(len(mine), -1), np.asarray(classes) == label
+        flat = images[mine].reshape(mine.sum(), -1)
         start, draw = jax.random.split(jax.random.fold_in(key, int(label)))
-        near = _clusters(flat, start)
+        near = _clusters(flat, patients[mine], start)
         sizes = np.bincount(near)
         rng = np.random.default_rng(np.asarray(jax.random.bits(draw, (4,))).tolist())
-        counts = rng.multinomial(wanted.sum(), sizes / sizes.sum())
         parts = []
-        for cluster, count in enumerate(counts):
+        for cluster, count in enumerate(rng.multinomial(wanted.sum(), sizes / sizes.sum())):
             members = flat[near == cluster]
             mean = members.mean(axis=0)
             shares = rng.standard_normal((count, len(members)), np.float32)
@@ -84,11 +91,14 @@ def drawn(
     return found
 
 
-def _clusters(flat: np.ndarray, key: jax.Array) -> np.ndarray:
-    """Parts rows into clusters, none with fewer than `FEWEST`: tells each row the number of its."""
-    found = centres(flat, max(1, len(flat) // (2 * FEWEST)), key)
-    large = np.bincount(_nearest(flat, found), minlength=len(found)) >= FEWEST
-    return _nearest(flat, found[large])
+def _clusters(flat: np.ndarray, patients: np.ndarray, key: jax.Array) -> np.ndarray:
+    """Parts rows into clusters of `FEWEST` patients or more: tells each row the number of its."""
+    found = centres(flat, max(1, len(flat) // _PATCHES), key)
+    near = _nearest(flat, found)
+    counts = np.array([len(np.unique(patients[near == i])) for i in range(len(found))])
+    if counts.max() < FEWEST:
+        return np.zeros(len(flat), np.int64)
+    return _nearest(flat, found[counts >= FEWEST])  # to which rows of the others go, too
 
 
 def _nearest(flat: np.ndarray, found: np.ndarray) -> np.ndarray:

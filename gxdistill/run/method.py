@@ -1,6 +1,7 @@
 """The method of a job: from its settings to the outer loop and what it starts from."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -37,7 +38,8 @@ RATES: dict[str, views.View] = {
     "shared": views.shared_rate,
     "order_free": views.order_free,
 }
-_MIXED = 6000  # Real patches of a class that a mixture is fitted to.
+_MIXED = 6000  # Real patches of a class that a mixture is fitted to, at most.
+_MIXED_BYTES = 2**28  # Of all of them.
 
 
 def build(job: Job) -> tuple[outer.Distiller, outer.DistillState]:
@@ -187,9 +189,10 @@ def start(job: Job) -> Distilled:
             **common,
         )
     if settings.started_from == "mixture":
-        pool = job.sample("train", _MIXED * job.classes, job.key(Use.POOL))
+        most = _MIXED_BYTES // (4 * math.prod(job.shape) * job.classes)
+        pool = job.sample("train", min(_MIXED, most) * job.classes, job.key(Use.POOL))
+        real = (np.asarray(column) for column in (pool.images, pool.labels, pool.patients))
         classes = init.label_classes(steps, per_step, job.classes)
-        real = np.asarray(pool.images), np.asarray(pool.labels)
         try:
             images = mixture.drawn(*real, np.asarray(classes), job.key(Use.START))
         except ValueError as error:

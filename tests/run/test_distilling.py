@@ -8,10 +8,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.special
 
 from gxdistill import checkpoint, package
 from gxdistill.errors import UserError
-from gxdistill.run import distilling
+from gxdistill.run import assessing, distilling
 from tests import jobs
 
 ROOT = Path(__file__).parents[2]
@@ -175,10 +176,58 @@ def test_a_disk_that_fills_while_the_package_is_written_leaves_the_former_one(ru
     assert jobs.content(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("rule", ["raw", "softmax"])
+def test_a_start_may_be_packaged_with_the_labels_of_networks_trained_on_real_patches(
+    rule, tmp_path
+):
+    changes = {"distill__started_from": "mixture", "distill__started_labels": "networks"}
+    changes |= {"distill__outer_steps": 0, "distill__start_schedule": "cosine"}
+    changes |= {"data__patients": 80, "evaluate__ceiling__networks": 2, "distill__label_rule": rule}
+    job = jobs.make(tmp_path, **changes)
+    content = package.load(distilling.distil(job))
+    assert content.manifest["distillation"]["started_from"] == "mixture"
+    assert content.manifest["distillation"]["outer_steps"] == 0
+    data, teachers = content.distilled, assessing.ceiling(job)
+    images = data.images.reshape(-1, *job.shape)
+    each = [
+        scipy.special.softmax(job.network.apply(params, images), axis=-1)
+        for params in (jax.tree.map(lambda leaf, i=i: leaf[i], teachers) for i in range(2))
+    ]
+    labels = scipy.special.softmax(data.labels, axis=-1) if rule == "softmax" else data.labels
+    np.testing.assert_allclose(labels.reshape(-1, job.classes), np.mean(each, axis=0), atol=1e-5)
+    assert (np.diff(data.log_lr) < 0).all()
+    with pytest.raises(UserError, match=r"other settings: distill\.outer_steps"):
+        distilling.distil(jobs.make(tmp_path, **{**changes, "distill__outer_steps": 4}))
+
+
+def test_networks_that_label_the_start_are_trained_once(tmp_path, monkeypatch):
+    said, save = [], checkpoint.save
+
+    def save_and_interrupt(folder, step, *args, **options):
+        save(folder, step, *args, **options)
+        raise KeyboardInterrupt
+
+    changes = {"distill__started_labels": "networks", "distill__outer_steps": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            distilling.distil(jobs.make(tmp_path / "some", said.append, **changes))
+    path = distilling.distil(jobs.make(tmp_path / "some", said.append, **changes))
+    assert sum("for their labels" in line for line in said) == 1
+    whole = distilling.distil(jobs.make(tmp_path / "whole", **changes))
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_mixture_is_not_fitted_to_few_patients(tmp_path):
+    with pytest.raises(UserError, match=r"distill\.started_from: Class 0 has patches of 8 patients"):
+        distilling.distil(jobs.make(tmp_path, distill__started_from="mixture"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
+        {"distill__started_from": "mixture", "data__patients": 80},
         {"distill__init": "random", "distill__networks": 2},
         {"distill__started_from": "real", "distill__images_per_step": 1, "distill__steps": 1},
         {"distill__label_rule": "softmax", "distill__optimizer__images_lr": 1e-3},
