@@ -211,6 +211,7 @@ def figures(network: str, points: list[Point], replayed: dict[str, float]) -> It
 
 _CURVES = {
     "shared": ("o-", "#1f5fa8", "seed and shared values"),
+    "replay": ("*", "#7a3b8f", "seed and synthetic images"),
     "pruned": ("s--", "#b0552a", "plain pruning, 8 bits"),
     "int8": ("^", "#3a7d44", "plain 8 bits"),
     "dense": ("D", "0.3", "dense float32"),
@@ -241,7 +242,8 @@ def plot(recorded: Sequence[Figure], folder: Path) -> Path:
             ax.set_title(network)
             ax.set_xlabel("% of the float32 bytes")
             ax.set_ylabel("balanced accuracy" if place == 1 else "")
-        picture.legend(*picture.axes[0].get_legend_handles_labels(), loc="lower center", ncols=4)
+        words = picture.axes[0].get_legend_handles_labels()
+        picture.legend(*words, loc="lower center", ncols=5, fontsize=8, columnspacing=1)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "accuracy_against_size.svg"
         picture.savefig(path, metadata={"Date": None})
@@ -253,10 +255,15 @@ def _points(network: str, recorded: Sequence[Figure]) -> list[tuple[str, float, 
     case = f"package_size_{network}"
     values = {figure.metric: figure.value for figure in recorded if figure.case == case}
     names = {metric.rpartition("_")[0] for metric in values}
-    return [
+    points = [
         (name.partition("_")[0], values[f"{name}_ratio"], values[f"{name}_balanced"])
         for name in names
     ]
+    both = {figure.metric: figure.value for figure in recorded if figure.case == "package_size"}
+    if f"replay_ratio_{network}" in both:
+        ratio, balanced = both[f"replay_ratio_{network}"], both[f"balanced_replay_{network}"]
+        points.append(("replay", ratio, balanced))
+    return points
 
 
 def _measured(network: str, stage: str, workdir: Path) -> Iterator[Row]:

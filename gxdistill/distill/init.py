@@ -100,8 +100,7 @@ def noise(
     _check.positive(steps=steps, images_per_step=images_per_step, num_classes=num_classes)
     images = jax.random.normal(key, (steps, images_per_step, *shape), jnp.float32)
     classes = label_classes(steps, images_per_step, num_classes)
-    rates = {"epochs": epochs, "lr": lr, "schedule": schedule}
-    return start(images, classes, num_classes, rule=rule, **rates)
+    return start(images, classes, num_classes, epochs=epochs, lr=lr, rule=rule, schedule=schedule)
 
 
 def targets(labels: jax.Array, rule: str) -> jax.Array:

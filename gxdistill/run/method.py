@@ -173,7 +173,7 @@ def start(job: Job) -> Distilled:
     """Makes the distilled data that learning starts from, labels by their classes.
 
     Raises:
-      UserError: there are too few real patches for a mixture.
+      UserError: a class has patches of too few patients for a mixture.
     """
     settings = job.config.distill
     common = {"epochs": settings.epochs, "lr": settings.start_lr, "rule": settings.label_rule}
@@ -189,16 +189,20 @@ def start(job: Job) -> Distilled:
             **common,
         )
     if settings.started_from == "mixture":
-        most = _MIXED_BYTES // (4 * math.prod(job.shape) * job.classes)
-        pool = job.sample("train", min(_MIXED, most) * job.classes, job.key(Use.POOL))
-        real = (np.asarray(column) for column in (pool.images, pool.labels, pool.patients))
         classes = init.label_classes(steps, per_step, job.classes)
-        try:
-            images = mixture.drawn(*real, np.asarray(classes), job.key(Use.START))
-        except ValueError as error:
-            raise UserError(f"distill.started_from: {error}") from error
-        return init.start(jnp.asarray(images), classes, job.classes, **common)
+        return init.start(_mixed(job, np.asarray(classes)), classes, job.classes, **common)
     # A balanced batch takes the classes in turn, as `label_classes` does.
     real = job.sample("train", steps * per_step, job.key(Use.START))
     images = real.images.reshape(steps, per_step, *job.shape)
     return init.start(images, real.labels.reshape(steps, per_step), job.classes, **common)
+
+
+def _mixed(job: Job, classes: np.ndarray) -> jax.Array:
+    most = _MIXED_BYTES // (4 * math.prod(job.shape) * job.classes)
+    pool = job.sample("train", min(_MIXED, most) * job.classes, job.key(Use.POOL))
+    images, labels, patients = map(np.asarray, (pool.images, pool.labels, pool.patients))
+    try:
+        drawn = mixture.drawn(images, labels, patients, classes, job.key(Use.START))
+    except ValueError as error:
+        raise UserError(f"distill.started_from: {error}") from error
+    return jnp.asarray(drawn)

@@ -63,12 +63,19 @@ def test_a_stage_is_measured_once(tmp_path):
 
 
 def test_recorded_points_are_drawn(tmp_path):
-    for case, metric, value, unit in package_size.figures("lenet", POINTS, {}):
+    replayed = {"ratio": 0.005, "bytes": 200, "before": 0.77, "after": 0.768}
+    for case, metric, value, unit in package_size.figures("lenet", POINTS, replayed):
         spent = {"cpu_s": 1.0, "wall_s": 1.0}
         record(case, metric, value, unit=unit, command="x", folder=tmp_path / "results", **spent)
     path = package_size.plot(read(tmp_path / "results"), tmp_path / "plots")
     text = path.read_text()
-    for word in ("lenet", "plain 8 bits", "seed and shared values", "balanced accuracy"):
+    for word in (
+        "lenet",
+        "plain 8 bits",
+        "seed and shared values",
+        "seed and synthetic images",
+        "balanced accuracy",
+    ):
         assert word in text
     assert "resnet18" not in text
 

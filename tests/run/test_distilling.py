@@ -219,7 +219,7 @@ def test_networks_that_label_the_start_are_trained_once(tmp_path, monkeypatch):
 
 
 def test_a_mixture_is_not_fitted_to_few_patients(tmp_path):
-    with pytest.raises(UserError, match=r"distill\.started_from: Class 0 has patches of 8 patients"):
+    with pytest.raises(UserError, match=r"started_from: Class 0 has patches of 8 patients"):
         distilling.distil(jobs.make(tmp_path, distill__started_from="mixture"))
 
 
