@@ -31,7 +31,7 @@ from gxdistill.run import allocator, method
 from gxdistill.saying import say
 
 CONFIGS = ("gastric", "radiograph", "mnist", "demo")
-CPU_CONFIGS = ("radiograph", "radiograph:random", "mnist", "mnist:random_100", "demo")
+CPU_CONFIGS = ("radiograph", "radiograph:learned", "mnist", "mnist:random_100", "demo")
 UNITS = {
     "median_s": "s",
     "utilisation": "1",

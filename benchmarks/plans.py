@@ -12,9 +12,9 @@
 - `weak_scaling_256`: predicted efficiency of 256 v5e chips beside 4: the time of a step without its
   links as a share of the time with them, for configs/gastric.py as it is compiled for 8 chips, a
   network for each two. What a chip sends is the size of the distilled data, which is seen in
-  configs/radiograph.py:random compiled for 4, 16, 64 and 256 chips, one network each: `sent_spread`
-  is by how much a chip's bytes differ, `weak_scaling_256_radiograph` the efficiency, for steps that
-  are too short to be worth so many chips.
+  configs/radiograph.py:learned compiled for 4, 16, 64 and 256 chips, one network each:
+  `sent_spread` is by how much a chip's bytes differ, `weak_scaling_256_radiograph` the efficiency,
+  for steps that are too short to be worth so many chips.
 - `cpu_s_CONFIG`: processor seconds of a plan for this machine's CPU, compiling included;
   `again_cpu_s_CONFIG`: of the same plan once more.
 """
@@ -88,7 +88,7 @@ def _efficiency(made: plan.Plan, chips: int) -> float:
 
 def weak_scaling() -> Figures:
     """Compares 256 chips with 4, for a large job and a small one."""
-    config = config_of("radiograph:random")
+    config = config_of("radiograph:learned")
     config.network.options.dtype = "bfloat16"
     sent = {}
     for chips, topology in _CHIPS.items():

@@ -53,7 +53,7 @@ class Row(NamedTuple):
 
 ROWS = {
     "mnist": Row("mnist", 500),
-    "radiograph": Row("radiograph:random", 300),
+    "radiograph": Row("radiograph:learned", 300),
 }
 
 

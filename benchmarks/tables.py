@@ -31,8 +31,8 @@ TABLES = {
         cases=("radiograph_known", "radiograph_random", "demo"),
         metrics=(
             *("hm", "auc", "balanced_patch_accuracy", "hm_share", "auc_share"),
-            *("balanced_random_real", "balanced_class_means", "balanced_all_patches"),
-            "balanced_fresh_networks",
+            *("balanced_random_real", "balanced_random_real_soft", "balanced_class_means"),
+            *("balanced_all_patches", "balanced_fresh_networks"),
             *("hm_at_package_tau", "package_bytes", "wall_s"),
         ),
     ),
