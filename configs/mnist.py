@@ -54,7 +54,7 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
     config.distill.update(outer_steps=6000, checkpoint_every=500, evaluate_every=1000)
     config.distill.optimizer.update(images_lr=0.02, labels_lr=0.05, rates_lr=0.01)
     if variant == "known_10":
-        config.distill.update(steps=15, epochs=2, synthesis="bases", bases=10)
+        config.distill.update(steps=15, epochs=2, synthesis="bases", bases=10, outer_steps=17000)
     if variant == "known_5":
         config.distill.update(steps=30, epochs=2, synthesis="bases", bases=5)
         config.distill.update(images_per_step=5, start_lr=0.01)
