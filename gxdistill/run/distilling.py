@@ -137,8 +137,8 @@ def _resumed(job: Job, folder: Path, state: outer.DistillState) -> outer.Distill
     """Returns the state of the first process's newest checkpoint, or the given first state."""
     restored = checkpoint.restore(folder, state)
     if restored is None:
-        storage.write_json(job.workdir / _SETTINGS, job.identity())
         state = dataclasses.replace(state, distilled=_taught(job, state.distilled))
+        storage.write_json(job.workdir / _SETTINGS, job.identity())
     else:
         step, state, _ = restored
         job.say(f"resuming at outer step {step}")
@@ -149,8 +149,9 @@ def _resumed(job: Job, folder: Path, state: outer.DistillState) -> outer.Distill
 
 def _start(job: Job) -> Distilled:
     """Makes what is learned where nothing is to be learned."""
+    learned = _taught(job, method.begun(job))
     storage.write_json(job.workdir / _SETTINGS, job.identity())
-    return _taught(job, method.begun(job))
+    return learned
 
 
 def _taught(job: Job, learned: Distilled) -> Distilled:

@@ -102,8 +102,15 @@ def learning(
 
 
 def begun(job: Job) -> Distilled:
-    """Makes what is learned, as it is before the first outer step."""
-    return parametrised(job, start(job), _synthesis(job))
+    """Makes what is learned, as it is before the first outer step.
+
+    Raises:
+      UserError: settings do not fit each other.
+    """
+    try:
+        return parametrised(job, start(job), _synthesis(job))
+    except ValueError as error:
+        raise UserError(f"distill: {error}") from error
 
 
 def parametrised(job: Job, data: Distilled, made: synthesis.Synthesis) -> Distilled:

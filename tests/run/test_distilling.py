@@ -218,9 +218,21 @@ def test_networks_that_label_the_start_are_trained_once(tmp_path, monkeypatch):
     assert path.read_bytes() == whole.read_bytes()
 
 
-def test_a_mixture_is_not_fitted_to_few_patients(tmp_path):
-    with pytest.raises(UserError, match=r"started_from: Class 0 has patches of 8 patients"):
-        distilling.distil(jobs.make(tmp_path, distill__started_from="mixture"))
+@pytest.mark.parametrize("steps", [0, 4])
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"started_from": "mixture"}, "started_from: Class 0 has patches of 8 patients"),
+        ({"synthesis": "bases", "bases": 99}, "distill: 6 images are fewer than the 99 bases"),
+    ],
+)
+def test_a_start_that_cannot_be_made_is_refused_and_leaves_the_folder_free(
+    steps, changes, refusal, tmp_path
+):
+    changes = {f"distill__{name}": value for name, value in changes.items()}
+    with pytest.raises(UserError, match=refusal):
+        distilling.distil(jobs.make(tmp_path, distill__outer_steps=steps, **changes))
+    distilling.check_same(jobs.make(tmp_path))
 
 
 @pytest.mark.slow
