@@ -13,7 +13,7 @@ from gxdistill.package.manifest import SCHEMA_VERSION, schema
 from gxdistill.package.precision import PRECISIONS, Grid
 from gxdistill.package.saving import convert, save
 from gxdistill.package.signing import sign, verify
-from gxdistill.package.words import WARNING, card, decision, describe, describe_weights
+from gxdistill.package.words import WARNING, card, decision, describe, describe_weights, origin
 
 __all__ = [
     "FORMATS",
@@ -34,6 +34,7 @@ __all__ = [
     "is_weights",
     "load",
     "load_weights",
+    "origin",
     "save",
     "save_weights",
     "schema",

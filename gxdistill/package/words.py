@@ -126,13 +126,9 @@ def _method(package: Package) -> Iterator[Row]:
     yield "replay", f"{steps} steps x {loop['epochs']} epochs of {inner} on {loop['loss']}"
     sizes = f"{height} x {width} x {channels}, {per_step} a step, {manifest['precision']}"
     yield "images", f"{steps * per_step} of {sizes}"
-    origins = {
-        "noise": "noise",
-        "mixture": "a mixture of Gaussians fitted to real images",
-        "real": "REAL IMAGES OF PATIENTS",
-    }
-    origin = origins[loop["started_from"]]
-    yield "started from", f"{origin}, learned in {loop['outer_steps']} outer steps"
+    begun = origin(loop["started_from"])
+    begun = begun.upper() if loop["started_from"] == "real" else begun
+    yield "started from", f"{begun}, learned in {loop['outer_steps']} outer steps"
     rule = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
     yield "labels", f"{data.labels.shape[-1]} an image, {rule[loop['label_rule']]}"
     with np.errstate(over="ignore"):  # a stranger's package may hold any rate
@@ -141,6 +137,15 @@ def _method(package: Package) -> Iterator[Row]:
     yield "rates", f"min {low:.4g}, median {middle:.4g}, max {high:.4g}"
     mean, std = (map(_number, manifest["normalisation"][name]) for name in ("mean", "std"))
     yield "normalisation", f"mean {', '.join(mean)}; std {', '.join(std)} of pixel / 255"
+
+
+def origin(started_from: str) -> str:
+    """Words what distilled images started from: the manifest's field."""
+    return {
+        "noise": "noise",
+        "mixture": "a mixture of Gaussians fitted to real images",
+        "real": "real images of patients",
+    }[started_from]
 
 
 def decision(decided: Metadata | None) -> str:

@@ -133,12 +133,7 @@ def _facts(manifest: Metadata) -> Iterator[tuple[str, str]]:
         f"{count(made['steps'], 'step')} of {images}, {epochs} over, {made['inner']['name']}",
     )
     yield "Loss", made["loss"].replace("_", " ")
-    origins = {
-        "noise": "noise",
-        "mixture": "a mixture of Gaussians fitted to real images",
-        "real": "real images of patients",
-    }
-    origin = origins[made["started_from"]]
+    origin = package.origin(made["started_from"])
     yield "Distilling", f"{count(made['outer_steps'], 'outer step')}, from {origin}"
     labels = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
     yield "Labels", labels[made["label_rule"]]
