@@ -128,7 +128,8 @@ def _method(package: Package) -> Iterator[Row]:
     yield "images", f"{steps * per_step} of {sizes}"
     begun = origin(loop["started_from"])
     begun = begun.upper() if loop["started_from"] == "real" else begun
-    yield "started from", f"{begun}, learned in {loop['outer_steps']} outer steps"
+    learned = f"learned in {loop['outer_steps']} outer steps" if loop["outer_steps"] else "as drawn"
+    yield "started from", f"{begun}, {learned}"
     rule = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
     yield "labels", f"{data.labels.shape[-1]} an image, {rule[loop['label_rule']]}"
     with np.errstate(over="ignore"):  # a stranger's package may hold any rate

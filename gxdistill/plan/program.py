@@ -115,7 +115,16 @@ class Sketch(Job):
 def sketch(
     config: ml_collections.ConfigDict, size: Size, devices: tuple[jax.Device, ...] | None
 ) -> Sketch:
-    """Makes the sketch of a job, from noise: real images to start from cost the same."""
+    """Makes the sketch of a job, from noise: real images to start from cost the same.
+
+    Raises:
+      UserError: the job has no outer step.
+    """
+    if config.distill.outer_steps == 0:
+        raise UserError(
+            "distill.outer_steps is 0: the start is packaged as it is, and there is no outer step "
+            "to plan. Plan with --config.distill.outer_steps=1 to see what one would take."
+        )
     config = config.copy_and_resolve_references()
     config.distill.started_from = "noise"
     return Sketch(config, Path(), lambda _: None, size, devices)

@@ -134,7 +134,8 @@ def _facts(manifest: Metadata) -> Iterator[tuple[str, str]]:
     )
     yield "Loss", made["loss"].replace("_", " ")
     origin = package.origin(made["started_from"])
-    yield "Distilling", f"{count(made['outer_steps'], 'outer step')}, from {origin}"
+    learned = count(made["outer_steps"], "outer step") if made["outer_steps"] else "none"
+    yield "Distilling", f"{learned}, from {origin}"
     labels = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
     yield "Labels", labels[made["label_rule"]]
     border = ", and flush with the far edges" if patch["border"] else ""

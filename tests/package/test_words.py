@@ -56,6 +56,14 @@ def test_real_images_are_called_by_name(tmp_path):
     assert "REAL IMAGES OF PATIENTS" in members(tmp_path / "p")["README.md"].decode()
 
 
+def test_a_start_that_is_packaged_as_it_is_was_not_learned(tmp_path):
+    made = make()
+    made.manifest["distillation"].update(started_from="mixture", outer_steps=0)
+    package.save(tmp_path / "p", made)
+    text = " ".join(package.describe(package.load(tmp_path / "p"), tmp_path / "p").split())
+    assert "a mixture of Gaussians fitted to real images, as drawn" in text
+
+
 def test_the_card_lies_in_the_file_and_says_what_must_be_said(saved):
     card = members(saved)["README.md"].decode()
     assert card == package.card(package.load(saved))

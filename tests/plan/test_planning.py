@@ -27,6 +27,13 @@ def test_the_size_of_a_cohort_is_told_without_its_images():
         program.size_of(radiograph.get_config(), None)
 
 
+def test_a_job_without_outer_steps_has_nothing_to_plan():
+    config = demo.get_config()
+    config.distill.outer_steps = 0
+    with pytest.raises(UserError, match="outer_steps is 0: .*no outer step to plan"):
+        plan.make(config, "cpu", say=print)
+
+
 def test_what_a_compiler_found_is_kept_by_program(tmp_path):
     cpu, said = targets.load("cpu"), []
     first = compiling.compiled(_program(64), cpu, say=said.append, folder=tmp_path)
