@@ -30,7 +30,7 @@ def test_the_size_of_a_cohort_is_told_without_its_images():
 def test_a_job_without_outer_steps_has_nothing_to_plan():
     config = demo.get_config()
     config.distill.outer_steps = 0
-    with pytest.raises(UserError, match="outer_steps is 0: .*no outer step to plan"):
+    with pytest.raises(UserError, match=r"outer_steps is 0: .*no outer step to plan"):
         plan.make(config, "cpu", say=print)
 
 
