@@ -2,14 +2,16 @@
 
 XLA's convolution runs near a CPU's peak forwards, and so does its gradient for the input, a
 convolution too. Its gradient for the kernel is up to a hundred times slower there, worst inside a
-loop, and a meta-gradient asks for gradients of gradients of it. A convolution is linear in its
+loop, and a meta-gradient asks for gradients of gradients of it; and images smaller than the kernel,
+as deep networks come to, leave its fast path. A convolution is linear in its
 input x, its kernel k and the direction y it is observed from, so three functions suffice:
 
     forward(x, k) -> y      backward(y, k) -> x      correlate(x, y) -> k
 
 and the derivative of each is made of the other two. On a CPU they are operations of their own, so
 that all orders of differentiation, forwards and in reverse, stay within these three; `correlate` is
-a handful of matrix products. Accelerators keep XLA's own.
+a handful of matrix products, and so are the others where images are small. Accelerators keep XLA's
+own.
 """
 
 import functools
@@ -53,15 +55,25 @@ class _Geometry(NamedTuple):
         return tall // self.stride + 1, wide // self.stride + 1
 
     @property
+    def small(self) -> bool:
+        """Whether the kernel is larger than the images."""
+        return self.height < self.kernel_height or self.width < self.kernel_width
+
+    @property
+    def dilated(self) -> tuple[int, int]:
+        """Sides of the outputs with `stride - 1` zeros between them."""
+        tall, wide = self.outputs
+        return (tall - 1) * self.stride + 1, (wide - 1) * self.stride + 1
+
+    @property
     def backward_pads(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """Pads around the dilated outputs, so that a turned kernel meets every input once."""
 
-        def pads(size: int, taps: int, before: int, outputs: int) -> tuple[int, int]:
-            dilated = (outputs - 1) * self.stride + 1
+        def pads(size: int, taps: int, before: int, dilated: int) -> tuple[int, int]:
             first = taps - 1 - before
             return first, size + taps - 1 - dilated - first
 
-        tall, wide = self.outputs
+        tall, wide = self.dilated
         return (
             pads(self.height, self.kernel_height, self.pads[0][0], tall),
             pads(self.width, self.kernel_width, self.pads[1][0], wide),
@@ -73,15 +85,24 @@ def _plain(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     return jax.lax.conv_general_dilated(x, k, stride, geometry.pads, dimension_numbers=_LAYOUT)
 
 
+def _convolved(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    return (_one_product if geometry.small else _plain)(x, k, geometry)
+
+
 def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     # XLA would fold the transposition into the convolution, and then leaves its fast path.
     turned = jax.lax.optimization_barrier(k[::-1, ::-1].swapaxes(2, 3))
+    stride, sizes, taps = geometry.stride, geometry.dilated, (len(k), k.shape[1])
+    back = _Geometry(*sizes, *taps, 1, geometry.backward_pads)
+    if back.small:
+        between = [(0, 0, 0), *[(0, 0, stride - 1)] * 2, (0, 0, 0)]
+        return _one_product(jax.lax.pad(y, jnp.zeros((), y.dtype), between), turned, back)
     return jax.lax.conv_general_dilated(
         y,
         turned,
         (1, 1),
-        geometry.backward_pads,
-        lhs_dilation=(geometry.stride, geometry.stride),
+        back.pads,
+        lhs_dilation=(stride, stride),
         dimension_numbers=_LAYOUT,
     )
 
@@ -105,12 +126,22 @@ def _taps(padded: jax.Array, geometry: _Geometry, first_axis: int) -> list[jax.A
     return slices
 
 
+def _gathered(x: jax.Array, geometry: _Geometry) -> jax.Array:
+    """Puts side by side what the taps meet: `[N * outputs, taps * Ci]`."""
+    padded = jnp.pad(x, ((0, 0), *geometry.pads, (0, 0)))
+    return jnp.concatenate(_taps(padded, geometry, 1), -1).reshape(-1, geometry.taps * x.shape[3])
+
+
+def _one_product(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    """Convolves by one product over gathered taps: up to a hundred times faster on small images."""
+    product = _gathered(x, geometry) @ k.reshape(-1, k.shape[3])
+    return product.reshape(len(x), *geometry.outputs, k.shape[3])
+
+
 def _correlate_together(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
     """One product in all, over taps gathered side by side, right for small batches."""
     channels, features = x.shape[3], y.shape[3]
-    padded = jnp.pad(x, ((0, 0), *geometry.pads, (0, 0)))
-    gathered = jnp.concatenate(_taps(padded, geometry, 1), -1).reshape(-1, geometry.taps * channels)
-    product = gathered.T @ y.reshape(-1, features)
+    product = _gathered(x, geometry).T @ y.reshape(-1, features)
     return product.reshape(geometry.kernel_height, geometry.kernel_width, channels, features)
 
 
@@ -156,7 +187,7 @@ def _primitive(name: str, compute: Callable[..., jax.Array]) -> Primitive:
     return primitive
 
 
-_forward = _primitive("forward", _plain)
+_forward = _primitive("forward", _convolved)
 _backward = _primitive("backward", _turned)
 _correlate = _primitive("correlate", _products)
 

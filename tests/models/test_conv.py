@@ -10,6 +10,12 @@ from gxdistill.models import conv
 from gxdistill.models.conv import compiler_options, conv2d, conv_pool_relu
 
 # Images [N, H, W, Ci], kernel [h, w, Co], stride, padding.
+SMALL = [  # than the kernel
+    ((3, 1, 1, 4), (3, 3, 5), 1, "SAME"),
+    ((3, 2, 2, 4), (3, 3, 5), 2, "SAME"),
+    ((2, 4, 2, 3), (5, 3, 4), 1, "SAME"),
+    ((2, 3, 8, 1), (5, 5, 2), 2, "SAME"),
+]
 CASES = [
     ((2, 8, 8, 3), (3, 3, 4), 1, "SAME"),
     ((2, 9, 7, 1), (5, 5, 6), 1, "SAME"),
@@ -19,6 +25,7 @@ CASES = [
     ((2, 8, 7, 8), (1, 1, 4), 2, "SAME"),
     ((2, 10, 9, 3), (7, 7, 4), 2, "SAME"),
     ((2, 7, 8, 5), (4, 1, 3), 1, "SAME"),
+    *SMALL,
 ]
 
 
@@ -165,6 +172,19 @@ def test_hessian_products_forward_over_reverse_and_reverse_over_forward_equal_xl
     xlas = products(lambda x, k: _xla(x, k, stride, padding))(point)
     _assert_close(ours, xlas, rtol=1e-5)
     _assert_close(ours[0], ours[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("images", "kernel", "stride", "padding"), SMALL)
+def test_images_smaller_than_the_kernel_are_convolved_by_products(images, kernel, stride, padding):
+    point, direction = _draw(images, kernel)
+    lowered = _derivatives(lambda x, k: conv2d(x, k, stride=stride, padding=padding)).lower(
+        point, direction
+    )
+    assert "stablehlo.convolution" not in lowered.as_text()
+    assert (
+        "stablehlo.convolution"
+        in _xlas_derivatives(stride, padding).lower(*_draw(images, kernel)).as_text()
+    )
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 3), (2, 0)])
