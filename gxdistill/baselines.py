@@ -147,6 +147,7 @@ def train_on_real(
     *,
     steps: int,
     lr: float,
+    decay: float = 0.0,
     fixed: Params = None,
 ) -> Params:
     """Trains a network on all real patches: the ceiling.
@@ -161,25 +162,27 @@ def train_on_real(
       key: typed PRNG key of the batches.
       steps: number of updates.
       lr: first rate.
+      decay: of the weights, in units of the rate; decoupled from the gradient, after Loshchilov &
+        Hutter 2019, https://arxiv.org/abs/1711.05101.
       fixed: what the network is given beside its weights, as a pair, and is not trained.
 
     Returns:
       The trained weights.
     """
-    carry = start, _adam(steps, lr).init(start)
+    carry = start, _adam(steps, lr, decay).init(start)
     for step in range(steps):
         feed = next(feeds)
         given = {"feed": feed, "key": key, "step": jnp.int32(step), "fixed": fixed}
-        carry = _update(network, draw, carry, **given, steps=steps, lr=lr)
+        carry = _update(network, draw, carry, **given, steps=steps, lr=lr, decay=decay)
     return carry[0]
 
 
-def _adam(steps: int, lr: float) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(lr, steps))
+def _adam(steps: int, lr: float, decay: float) -> optax.GradientTransformation:
+    return optax.adamw(optax.cosine_decay_schedule(lr, steps), weight_decay=decay)
 
 
 # Not a closure of `train_on_real`: it is compiled once for all networks.
-@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr"))
+@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr", "decay"))
 def _update(
     network: Network,
     draw: Draw,
@@ -191,6 +194,7 @@ def _update(
     fixed: Params,
     steps: int,
     lr: float,
+    decay: float,
 ) -> tuple[Params, optax.OptState]:
     params, state = carry
     batch = draw(feed, jax.random.fold_in(key, step))
@@ -199,5 +203,5 @@ def _update(
         return _real_loss(network, params if fixed is None else (params, fixed), batch)
 
     grads = jax.grad(loss)(params)
-    updates, state = _adam(steps, lr).update(grads, state, params)
+    updates, state = _adam(steps, lr, decay).update(grads, state, params)
     return optax.apply_updates(params, updates), state

@@ -73,6 +73,7 @@ def coded(job: Job, feed: Feed, start: Params, share: float) -> weights.Codes:
         key,
         steps=settings.steps,
         lr=settings.lr,
+        decay=settings.decay,
         fixed=(start, weights.factors(start)),
     )
     return weights.codes(learned, fineness)
