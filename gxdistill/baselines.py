@@ -23,6 +23,7 @@ from gxdistill.pytrees import Batch, Distilled, Network, Params
 from gxdistill.train import replay
 
 Draw = Callable[[Feed, jax.Array], Batch]
+RealLoss = Callable[[Network, Params, Batch], jax.Array]
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 
 
@@ -147,7 +148,9 @@ def train_on_real(
     *,
     steps: int,
     lr: float,
+    decay: float = 0.0,
     fixed: Params = None,
+    loss: RealLoss = _real_loss,
 ) -> Params:
     """Trains a network on all real patches: the ceiling.
 
@@ -161,25 +164,28 @@ def train_on_real(
       key: typed PRNG key of the batches.
       steps: number of updates.
       lr: first rate.
+      decay: of the weights, in units of the rate; decoupled from the gradient, after Loshchilov &
+        Hutter 2019, https://arxiv.org/abs/1711.05101.
       fixed: what the network is given beside its weights, as a pair, and is not trained.
+      loss: `(network, params, batch) -> scalar`, by default the cross-entropy to the batch's classes.
 
     Returns:
       The trained weights.
     """
-    carry = start, _adam(steps, lr).init(start)
+    carry = start, _adam(steps, lr, decay).init(start)
     for step in range(steps):
         feed = next(feeds)
         given = {"feed": feed, "key": key, "step": jnp.int32(step), "fixed": fixed}
-        carry = _update(network, draw, carry, **given, steps=steps, lr=lr)
+        carry = _update(network, draw, carry, **given, steps=steps, lr=lr, decay=decay, loss=loss)
     return carry[0]
 
 
-def _adam(steps: int, lr: float) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(lr, steps))
+def _adam(steps: int, lr: float, decay: float) -> optax.GradientTransformation:
+    return optax.adamw(optax.cosine_decay_schedule(lr, steps), weight_decay=decay)
 
 
 # Not a closure of `train_on_real`: it is compiled once for all networks.
-@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr"))
+@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr", "decay", "loss"))
 def _update(
     network: Network,
     draw: Draw,
@@ -191,13 +197,15 @@ def _update(
     fixed: Params,
     steps: int,
     lr: float,
+    decay: float,
+    loss: RealLoss,
 ) -> tuple[Params, optax.OptState]:
     params, state = carry
     batch = draw(feed, jax.random.fold_in(key, step))
 
-    def loss(params: Params) -> jax.Array:
-        return _real_loss(network, params if fixed is None else (params, fixed), batch)
+    def of(params: Params) -> jax.Array:
+        return loss(network, params if fixed is None else (params, fixed), batch)
 
-    grads = jax.grad(loss)(params)
-    updates, state = _adam(steps, lr).update(grads, state, params)
+    grads = jax.grad(of)(params)
+    updates, state = _adam(steps, lr, decay).update(grads, state, params)
     return optax.apply_updates(params, updates), state

@@ -8,7 +8,7 @@ import pytest
 import scipy.special
 
 from gxdistill import baselines, train
-from gxdistill.pytrees import Batch, Distilled
+from gxdistill.pytrees import Batch, Distilled, Network
 from tests import toy
 
 NETWORK = toy.network()
@@ -158,3 +158,14 @@ def test_training_on_all_real_patches_learns_the_toy_problem(start):
     assert toy.accuracy(NETWORK, params, held_out) > 0.95
     jax.tree.map(np.testing.assert_array_equal, params, train_one(KEY))
     assert not np.array_equal(params["last"], train_one(jax.random.key(6))["last"])
+
+
+def test_weights_without_a_gradient_decay_as_the_rate_falls(pool, start):
+    network = Network(NETWORK.init, lambda params, images: NETWORK.apply(params["used"], images))
+    before = {"used": start, "unused": jnp.array([1.0, -2.0])}
+    after = baselines.train_on_real(
+        network, toy.draw, itertools.repeat(pool), before, KEY, steps=20, lr=0.1, decay=0.5
+    )
+    rates = 0.1 * np.cos(np.pi * np.arange(20) / 40) ** 2
+    left = np.prod(1 - 0.5 * rates)
+    np.testing.assert_allclose(after["unused"], [left, -2 * left], rtol=1e-5)

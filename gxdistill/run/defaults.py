@@ -103,6 +103,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.compress.weights = ml_collections.ConfigDict()  # essential ones
     config.compress.weights.steps = 4000  # of training, on batches as the ceiling's
     config.compress.weights.lr = 0.03  # first rate, of values that move weights by some hundredths
+    config.compress.weights.decay = 0.0  # of these values: they generalise better in fewer bytes
 
     config.decision = ml_collections.ConfigDict()
     config.decision.rule = "counts"  # or "soft"

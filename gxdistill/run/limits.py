@@ -67,6 +67,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "compress.patches": _COUNT,
     "compress.weights.steps": _COUNT,
     "compress.weights.lr": (1e-9, 1e3),
+    "compress.weights.decay": (0.0, 1e3),
     "evaluate.networks": _COUNT,
     "evaluate.threshold_images": _COUNT,
     "evaluate.baseline_networks": _COUNT,

@@ -80,7 +80,7 @@ def test_with_more_values_a_network_learns_more(tmp_path):
     pool = job.sample("train", 300, jax.random.key(0))
     losses = [float(baselines._real_loss(job.network, start, pool))]
     for share in (0.1, 1.0):
-        coded = essential.coded(job, feed, start, share)
+        coded = essential.coded(job, feed, start, params, share)
         assert len(coded.values) <= share * sum(leaf.size for leaf in jax.tree.leaves(start))
         restored = weights.restored(start, coded)
         losses.append(float(baselines._real_loss(job.network, restored, pool)))
