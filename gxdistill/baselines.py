@@ -167,7 +167,7 @@ def train_on_real(
       decay: of the weights, in units of the rate; decoupled from the gradient, after Loshchilov &
         Hutter 2019, https://arxiv.org/abs/1711.05101.
       fixed: what the network is given beside its weights, as a pair, and is not trained.
-      loss: `(network, params, batch) -> scalar`, by default the cross-entropy to the batch's classes.
+      loss: `(network, params, batch) -> scalar`, by default cross-entropy to the batch's classes.
 
     Returns:
       The trained weights.
