@@ -5,6 +5,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
+import scipy.special
 from PIL import Image
 
 from gxdistill import baselines, cli, package, weights
@@ -85,6 +86,24 @@ def test_with_more_values_a_network_learns_more(tmp_path):
         restored = weights.restored(start, coded)
         losses.append(float(baselines._real_loss(job.network, restored, pool)))
     assert losses[2] < losses[1] < losses[0]
+
+
+def test_values_learn_half_from_classes_and_half_from_the_trained_network(tmp_path):
+    job = jobs.make(tmp_path)
+    start, whole = (job.network.init(jax.random.key(seed)) for seed in (0, 1))
+    fineness = weights.fineness_of(start, 0.1)
+    values = jax.random.normal(jax.random.key(2), (sum(weights.counts(start, fineness)),))
+    batch = job.sample("train", 20, jax.random.key(3))
+    params = values, (start, weights.factors(start), whole)
+    found = essential._halfway(job.network)(essential._shared(job.network, fineness), params, batch)
+    own = weights.moved(start, weights.factors(start), weights.rounded(values), fineness)
+    logs, thought = (
+        scipy.special.log_softmax(np.asarray(job.network.apply(p, batch.images), np.float64), -1)
+        for p in (own, whole)
+    )
+    by_class = -logs[np.arange(len(logs)), batch.labels].mean()
+    by_network = -(np.exp(thought) * logs).sum(-1).mean()
+    np.testing.assert_allclose(found, (by_class + by_network) / 2, rtol=1e-5)
 
 
 def test_essential_weights_decide_images(written, tmp_path):
