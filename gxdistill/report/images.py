@@ -76,14 +76,20 @@ def _step(
     rates: np.ndarray,
     scale: _Scale,
 ) -> Markup:
-    noun = "learning rate" if len(rates) == 1 else "learning rates"
-    written = f"{noun} {', '.join(f'{rate:.3g}' for rate in rates)}"
     tiles = [
         _tile(picture, label, f"step {number + 1}, image {i + 1}", scale)
         for i, (picture, label) in enumerate(zip(pixels, labels, strict=False))
     ]
-    title = tag("h3", f"Step {number + 1}", tag("small", written))
+    title = tag("h3", f"Step {number + 1}", tag("small", _rates(rates)))
     return tag("li", title, tag("div", *tiles, class_="tiles"))
+
+
+def _rates(rates: np.ndarray) -> str:
+    """Words the rates of a step in all epochs; one that they share, once."""
+    written = [f"{rate:.3g}" for rate in rates]
+    if len(set(written)) == 1:
+        return f"learning rate {written[0]}"
+    return f"learning rates {', '.join(written)}"
 
 
 def _tile(pixels: np.ndarray, label: np.ndarray, what: str, scale: _Scale) -> Markup:

@@ -11,7 +11,7 @@ from gxdistill import package, report, storage
 from gxdistill.data import reading
 from gxdistill.data.reading import Facts, Recipe
 from gxdistill.errors import UserError
-from gxdistill.report import background, markup
+from gxdistill.report import background, images, markup
 from tests.report import stages
 from tests.report.stages import Page
 
@@ -95,6 +95,11 @@ def test_cohort_sizes_rates_and_settings_are_on_the_page(whole):
         package.digest(whole / "package.gxd"),
     ):
         assert fact in text
+
+
+def test_a_rate_that_all_epochs_share_is_said_once():
+    assert images._rates(np.full(10, 0.0659347)) == "learning rate 0.0659"
+    assert images._rates(np.array([0.5, 0.25])) == "learning rates 0.5, 0.25"
 
 
 def test_strings_of_the_data_are_escaped(whole):
