@@ -60,24 +60,22 @@ class _Geometry(NamedTuple):
         return self.height < self.kernel_height or self.width < self.kernel_width
 
     @property
-    def dilated(self) -> tuple[int, int]:
-        """Sides of the outputs with `stride - 1` zeros between them."""
-        tall, wide = self.outputs
-        return (tall - 1) * self.stride + 1, (wide - 1) * self.stride + 1
+    def backward(self) -> "_Geometry":
+        """Of the turned kernel over the outputs, `stride - 1` zeros between them.
 
-    @property
-    def backward_pads(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Pads around the dilated outputs, so that a turned kernel meets every input once."""
+        It is padded so that the kernel meets every input once.
+        """
+        tall, wide = ((count - 1) * self.stride + 1 for count in self.outputs)
 
         def pads(size: int, taps: int, before: int, dilated: int) -> tuple[int, int]:
             first = taps - 1 - before
             return first, size + taps - 1 - dilated - first
 
-        tall, wide = self.dilated
-        return (
+        around = (
             pads(self.height, self.kernel_height, self.pads[0][0], tall),
             pads(self.width, self.kernel_width, self.pads[1][0], wide),
         )
+        return _Geometry(tall, wide, self.kernel_height, self.kernel_width, 1, around)
 
 
 def _plain(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
@@ -92,8 +90,7 @@ def _convolved(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
 def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     # XLA would fold the transposition into the convolution, and then leaves its fast path.
     turned = jax.lax.optimization_barrier(k[::-1, ::-1].swapaxes(2, 3))
-    stride, sizes, taps = geometry.stride, geometry.dilated, (len(k), k.shape[1])
-    back = _Geometry(*sizes, *taps, 1, geometry.backward_pads)
+    stride, back = geometry.stride, geometry.backward
     if back.small:
         between = [(0, 0, 0), *[(0, 0, stride - 1)] * 2, (0, 0, 0)]
         return _one_product(jax.lax.pad(y, jnp.zeros((), y.dtype), between), turned, back)

@@ -177,14 +177,10 @@ def test_hessian_products_forward_over_reverse_and_reverse_over_forward_equal_xl
 @pytest.mark.parametrize(("images", "kernel", "stride", "padding"), SMALL)
 def test_images_smaller_than_the_kernel_are_convolved_by_products(images, kernel, stride, padding):
     point, direction = _draw(images, kernel)
-    lowered = _derivatives(lambda x, k: conv2d(x, k, stride=stride, padding=padding)).lower(
-        point, direction
-    )
-    assert "stablehlo.convolution" not in lowered.as_text()
-    assert (
-        "stablehlo.convolution"
-        in _xlas_derivatives(stride, padding).lower(*_draw(images, kernel)).as_text()
-    )
+    ours = _derivatives(lambda x, k: conv2d(x, k, stride=stride, padding=padding))
+    assert "stablehlo.convolution" not in ours.lower(point, direction).as_text()
+    xlas = _xlas_derivatives(stride, padding)
+    assert "stablehlo.convolution" in xlas.lower(point, direction).as_text()
 
 
 @pytest.mark.parametrize("axes", [(0, None), (None, 3), (2, 0)])
