@@ -48,7 +48,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "compress.weights.steps": 16000,
         "compress.weights.decay": 0.001,
     },
-    # 64 px images: at 128 px a distilled image has four times the bytes, a step four times the work.
+    # 64 px images: at 128 px a distilled image has four times the bytes, a step much more work.
     "resnet18": {
         "network.options": {},
         "data.downscale": 8,
