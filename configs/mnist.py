@@ -64,9 +64,9 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
         config.network.options = {"width": 32}
         config.distill.update(init="random", steps=10, images_per_step=10, epochs=10, batch=512)
         config.distill.update(synthesis="bases", bases=10, started_from="real", start_lr=0.02)
-        config.distill.update(rates="order_free", outer_steps=4000)
+        config.distill.update(rates="order_free", outer_steps=4000, replay_epochs=15)
         config.distill.update(checkpoint_every=100, evaluate_every=500)
-        config.distill.optimizer.update(images_lr=0.05, labels_lr=0.1, rates_lr=0.005)
+        config.distill.optimizer.update(images_lr=0.02, labels_lr=0.05, rates_lr=0.005)
         config.distill.optimizer.ema_clip = 2.0
         config.evaluate.networks = 20
         config.evaluate.ceiling.networks = 1

@@ -100,11 +100,9 @@ class Norm(nn.Module):
     Attributes:
       kind: "instance" (each channel by itself), "group" (32 groups, or as many as divide the
         channels) or "none".
-      scale_init: initialiser of the learned scale per channel.
     """
 
     kind: str = "group"
-    scale_init: Callable[..., jax.Array] = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -114,7 +112,7 @@ class Norm(nn.Module):
             return x
         channels = x.shape[-1]
         groups = channels if self.kind == "instance" else _groups(channels)
-        scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         y = wide(x)
         mean, square = y.mean((1, 2)), jnp.square(y).mean((1, 2))  # [N, C]

@@ -27,8 +27,7 @@ class Block(nn.Module):
         y = Conv(self.features, stride=self.stride, bias=False, dtype=self.dtype)(x)
         y = nn.relu(Norm()(y))
         y = Conv(self.features, bias=False, dtype=self.dtype)(y)
-        # The block starts as the identity, which keeps deep unrolls stable.
-        y = Norm(scale_init=nn.initializers.zeros)(y)
+        y = Norm()(y)
         if x.shape != y.shape:
             x = Conv(self.features, 1, self.stride, bias=False, dtype=self.dtype)(x)
             x = Norm()(x)
@@ -38,8 +37,10 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """A residual network of basic blocks, He et al. 2015, https://arxiv.org/abs/1512.03385.
 
-    Normalised by groups, Wu & He 2018, https://arxiv.org/abs/1803.08494. Images under 64 px a side
-    skip the stem's pooling and stride, as is usual for small images.
+    Normalised by groups, Wu & He 2018, https://arxiv.org/abs/1803.08494; all scales start at 1. A
+    block's last one at 0, as in Goyal et al. 2017, https://arxiv.org/abs/1706.02677, needs more
+    steps than a training on a handful of images has. Images under 64 px a side skip the stem's
+    pooling and stride, as is usual for small images.
 
     Attributes:
       classes: K, number of logits.

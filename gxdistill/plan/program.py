@@ -183,8 +183,9 @@ def _per_image(job: Sketch) -> float:
 
 def _turns(job: Sketch, taken: str) -> float:
     """How often loops run that do not tell: a segment of nested steps, or all before a window."""
-    count = method.unrolled(job)
     settings = job.config.distill
-    before = settings.steps * settings.epochs - count
+    steps = settings.steps * settings.epochs
+    count = method.unrolled(job, steps)
+    before = steps - count
     segment = segments(count)[-1] if taken == "nested" else 1
     return max(segment, before / 2 if settings.window == "random" else before)

@@ -62,6 +62,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.init = "random"  # initial weights: "known" is one set, "random" any
     config.distill.steps = 10  # S
     config.distill.epochs = 3  # E
+    config.distill.replay_epochs = 0  # of the package, where one rate is shared; 0: E
     config.distill.images_per_step = 3  # B; any number, also fewer than classes
     config.distill.label_rule = "raw"  # or "softmax", "clipped"
     config.distill.started_from = "noise"  # or "mixture" of Gaussians; "real", which leaks

@@ -289,7 +289,7 @@ def packaged(
         },
         "distillation": {
             "steps": settings.steps,
-            "epochs": settings.epochs,
+            "epochs": len(distilled.log_lr) // settings.steps,
             "images_per_step": settings.images_per_step,
             # Clipped labels are read as they are.
             "label_rule": "raw" if settings.label_rule == "clipped" else settings.label_rule,

@@ -40,6 +40,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "patch.inside_above": _SHARE,
     "distill.steps": _COUNT,
     "distill.epochs": _COUNT,
+    "distill.replay_epochs": (0, 10**6),
     "distill.images_per_step": _COUNT,
     "distill.momentum": _SHARE,
     "distill.start_lr": _RATE,
@@ -200,9 +201,9 @@ def check_size(config: ml_collections.ConfigDict, shape: tuple[int, ...]) -> Non
     """
     loop = config.distill
     images = loop.steps * loop.images_per_step * math.prod(shape)
-    size = 4 * (images + loop.steps * loop.epochs)
+    size = 4 * (images + loop.steps * (loop.replay_epochs or loop.epochs))
     if size > _MAX_BYTES:
         raise UserError(
             f"The distilled data would take {size / 2**30:.3g} GiB, a package holds 1 GiB at most. "
-            f"Lower distill.steps, distill.images_per_step, distill.epochs or patch.size."
+            f"Lower distill.steps, distill.images_per_step, the epochs or patch.size."
         )

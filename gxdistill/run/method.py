@@ -130,8 +130,16 @@ def optimiser(job: Job) -> Metadata:
 
 
 def finished(job: Job, learned: Distilled) -> Distilled:
-    """Makes the distilled data, as they are packaged, of what is learned."""
-    return dataclasses.replace(learned, images=_synthesis(job).synthesise(learned.images))
+    """Makes the distilled data, as they are packaged, of what is learned.
+
+    Where all steps share a rate, they may be gone through for more epochs than was differentiated
+    through: a longer unroll learns worse, a longer training by what was learned is calmer.
+    """
+    settings, log_lr = job.config.distill, learned.log_lr
+    if settings.replay_epochs:
+        log_lr = jnp.full(settings.steps * settings.replay_epochs, log_lr.mean())
+    images = _synthesis(job).synthesise(learned.images)
+    return dataclasses.replace(learned, images=images, log_lr=log_lr)
 
 
 def _synthesis(job: Job) -> synthesis.Synthesis:
@@ -148,7 +156,8 @@ def _memory(job: Job, data: Distilled) -> Memory:
     """Chooses the memory strategy, and says what it and the others would take."""
     taken, sizes = memory_sizes(job, data)
     each = ", ".join(f"{name} {size / 2**20:.3g} MiB" for name, size in sizes.items())
-    job.say(f"memory of a gradient through {unrolled(job)} inner steps: {each}; taking {taken}")
+    count = unrolled(job, len(data.log_lr))
+    job.say(f"memory of a gradient through {count} inner steps: {each}; taking {taken}")
     return Memory(taken)
 
 
@@ -159,13 +168,12 @@ def memory_sizes(job: Job, data: Distilled) -> tuple[str, dict[str, int]]:
     memory = Memory(settings.memory, settings.memory_budget_mb << 20)
     loss = inner_loss(job.network, settings.label_rule)
     training = Training(inner.create(**optimiser(job)), memory)
-    return plan(loss, params, data, training, unrolled(job))
+    return plan(loss, params, data, training, unrolled(job, len(data.log_lr)))
 
 
-def unrolled(job: Job) -> int:
-    """Counts the inner steps that are differentiated."""
+def unrolled(job: Job, count: int) -> int:
+    """Counts the inner steps that are differentiated, of `count` in all."""
     settings = job.config.distill
-    count = settings.steps * settings.epochs
     if settings.window == "all":
         return count
     if settings.window_steps > count:
@@ -180,9 +188,16 @@ def start(job: Job) -> Distilled:
     """Makes the distilled data that learning starts from, labels by their classes.
 
     Raises:
-      UserError: a class has patches of too few patients for a mixture.
+      UserError: a class has patches of too few patients for a mixture, or a package would need
+        rates that nothing learns.
     """
     settings = job.config.distill
+    if settings.rates == "per_step" and settings.replay_epochs not in (0, settings.epochs):
+        raise UserError(
+            f"distill.replay_epochs is {settings.replay_epochs}, and a rate is learned for each "
+            f"step of {settings.epochs} epochs. Set it to 0, or distill.rates to 'shared' or "
+            f"'order_free'."
+        )
     common = {"epochs": settings.epochs, "lr": settings.start_lr, "rule": settings.label_rule}
     common["schedule"] = settings.start_schedule
     steps, per_step = settings.steps, settings.images_per_step

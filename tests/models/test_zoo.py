@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from gxdistill import models
-from gxdistill.models.resnet import Block
 
 # Name, options, shape of an image, number of classes.
 VARIANTS = [
@@ -108,10 +107,17 @@ def test_init_is_a_function_of_its_key():
     assert not np.array_equal(one["Conv_0"]["kernel"], other["Conv_0"]["kernel"])
 
 
-def test_a_residual_block_starts_as_the_identity():
-    x = np.abs(np.random.default_rng(0).normal(size=(1, 4, 4, 3)).astype(np.float32))
-    y, _ = jax.jit(Block(3).init_with_output)(jax.random.key(0), x)
-    np.testing.assert_allclose(y, x, rtol=1e-6)
+def test_a_new_resnet_learns_in_every_layer_from_its_first_step():
+    network = models.create("resnet18", shape=(8, 8, 1), classes=3, width=4, stages=(1, 1))
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
+
+    @jax.jit
+    def gradient(params):
+        return jax.grad(lambda params: jnp.square(network.apply(params, images)).sum())(params)
+
+    for path, leaf in jax.tree.leaves_with_path(gradient(network.init(jax.random.key(0)))):
+        # A branch that starts at 0 hides its convolutions.
+        assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
 
 
 def _resnet18_count(channels, classes, stem):

@@ -5,7 +5,8 @@ import pytest
 
 from gxdistill import package
 from gxdistill.distill.losses import inner_loss
-from gxdistill.run import distilling, limits, method, receiving
+from gxdistill.errors import UserError
+from gxdistill.run import compressing, distilling, limits, method, receiving
 from tests import jobs
 
 
@@ -61,3 +62,23 @@ def test_a_shared_rate_is_packaged_as_a_rate_for_each_step(tmp_path):
     rates = np.asarray(method.finished(job, state.distilled).log_lr)
     assert rates.shape == (2,)
     assert rates[0] == rates[1] != np.float32(np.log(job.config.distill.start_lr))
+
+
+def test_a_package_is_replayed_for_more_epochs_than_were_learned_through(tmp_path):
+    settings = {"distill__rates": "order_free", "distill__epochs": 2}
+    job = jobs.make(tmp_path, distill__replay_epochs=5, **settings)
+    content = package.load(distilling.distil(job))
+    steps = job.config.distill.steps
+    assert method.start(job).log_lr.shape == (2 * steps,)
+    assert content.manifest["distillation"]["epochs"] == 5
+    assert content.distilled.log_lr.shape == (5 * steps,)
+    assert len({*np.asarray(content.distilled.log_lr)}) == 1
+    compressed = package.load(compressing.compress(job, 100, ("uint8",)))
+    assert compressed.distilled.log_lr.shape == (5 * steps,)
+
+
+def test_more_epochs_than_have_rates_are_refused(tmp_path):
+    job = jobs.make(tmp_path, distill__replay_epochs=5)
+    with pytest.raises(UserError, match=r"replay_epochs is 5, and a rate is learned for"):
+        distilling.distil(job)
+    assert not [*tmp_path.glob("**/package.gxd")]
