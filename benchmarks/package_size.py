@@ -57,20 +57,20 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "evaluate.threshold_images": 30,
         "evaluate.ceiling.steps": 200,
         "evaluate.ceiling.batch": 32,
-        "evaluate.ceiling.networks": 1,
+        "evaluate.ceiling.networks": 2,  # whose labels the images get
         "compress.steps": 0,
-        "compress.patches": 1500,
+        "compress.patches": 6000,
         "compress.weights.steps": 300,
         # Nothing is learned through so many steps of this network in hours: images of a mixture,
-        # and a trained network's labels for them.
+        # and trained networks' labels for them.
         "distill.outer_steps": 0,
         "distill.started_from": "mixture",
         "distill.started_labels": "networks",
         "distill.steps": 100,
         "distill.images_per_step": 32,
-        "distill.epochs": 3,
+        "distill.epochs": 6,
         "distill.inner": "adam",
-        "distill.start_lr": 0.001,
+        "distill.start_lr": 0.0005,
         "distill.start_schedule": "cosine",
     },
 }
