@@ -55,12 +55,12 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "patch.size": 8,
         "patch.stride": 6,
         "evaluate.threshold_images": 30,
-        "evaluate.ceiling.steps": 200,
+        "evaluate.ceiling.steps": 900,
         "evaluate.ceiling.batch": 32,
         "evaluate.ceiling.networks": 2,  # whose labels the images get
         "compress.steps": 0,
         "compress.patches": 6000,
-        "compress.weights.steps": 300,
+        "compress.weights.steps": 1500,
         # Nothing is learned through so many steps of this network in hours: images of a mixture,
         # and trained networks' labels for them.
         "distill.outer_steps": 0,
@@ -77,7 +77,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
 _SHARES = {
     "lenet": (0.02, 0.04, 0.06, 0.07),  # Values, for each weight.
     "convnet": (0.068,),
-    "resnet18": (0.01,),
+    "resnet18": (0.1,),
 }
 
 
