@@ -59,10 +59,11 @@ def ordinary(
 
     The field's way, Zhao & Bilen 2021, https://arxiv.org/abs/2102.08259: SGD with momentum 0.9 on
     up to 256 images at a time, here half of all at most, each changed by a draw of its own. There
-    the rate is 0.01 and then a tenth of it; here it rises to 0.02 in a tenth of the steps, which
-    large networks survive, and falls by a cosine: as far in half as many steps. Neither order nor
-    rates of the distilled data are looked at. Each image is brought to mean 0 and spread 1 first, as patches have together: a
-    network that normalises what it sees leaves the images it was distilled with at any scale.
+    the rate is 0.01, and then a tenth of it; here it rises to 0.02 in a tenth of the steps, for
+    large networks start wildly, and falls by a cosine. Neither order nor rates of the distilled
+    data are looked at. Each image is brought to mean 0 and spread 1 first, as patches have
+    together: a network that normalises what it sees leaves the images it was distilled with at any
+    scale.
 
     Args:
       network: whose weights they are.
