@@ -60,7 +60,8 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "evaluate.ceiling.networks": 2,  # whose labels the images get
         "compress.steps": 0,
         "compress.patches": 6000,
-        "compress.weights.steps": 1500,
+        "compress.weights.steps": 3000,
+        "compress.weights.decay": 0.001,
         # Nothing is learned through so many steps of this network in hours: images of a mixture,
         # and trained networks' labels for them.
         "distill.outer_steps": 0,
