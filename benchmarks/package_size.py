@@ -254,9 +254,12 @@ def plot(recorded: Sequence[Figure], folder: Path) -> Path:
 
 
 def _points(network: str, recorded: Sequence[Figure]) -> list[tuple[str, float, float]]:
-    """Finds kind, ratio and accuracy of what is recorded, the latest of each."""
-    case = f"package_size_{network}"
-    values = {figure.metric: figure.value for figure in recorded if figure.case == case}
+    """Finds kind, ratio and accuracy of what was recorded last.
+
+    Shares that were given up before are of other networks: a curve holds one commit's only.
+    """
+    mine = [figure for figure in recorded if figure.case == f"package_size_{network}"]
+    values = {figure.metric: figure.value for figure in mine if figure.commit == mine[-1].commit}
     names = {metric.rpartition("_")[0] for metric in values}
     points = [
         (name.partition("_")[0], values[f"{name}_ratio"], values[f"{name}_balanced"])

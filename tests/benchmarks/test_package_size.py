@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +80,18 @@ def test_recorded_points_are_drawn(tmp_path):
     ):
         assert word in text
     assert "resnet18" not in text
+
+
+def test_points_of_a_former_commit_are_not_drawn():
+    figures = [figure for figure in read() if figure.case == "package_size_lenet"]
+    now = package_size._points("lenet", figures)
+    assert {"dense", "int8", "pruned", "shared"} <= {kind for kind, _, _ in now}
+    former = [
+        dataclasses.replace(figures[0], metric=f"shared_0999_{of}", value=0.5, commit="0" * 12)
+        for of in ("ratio", "balanced")
+    ]
+    assert sorted(package_size._points("lenet", [*former, *figures])) == sorted(now)
+    assert package_size._points("lenet", former) == [("shared", 0.5, 0.5)]
 
 
 def test_the_plot_shows_what_is_recorded(tmp_path):
