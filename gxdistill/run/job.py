@@ -136,6 +136,7 @@ class Job:
     def __post_init__(self) -> None:
         """Refuses settings before any work is done."""
         limits.check(self.config)
+        limits.check_epochs(self.config)
 
     @cached_property
     def source(self) -> source.Source:

@@ -174,6 +174,20 @@ def _fits_range(value: Any, low: float, high: float, *, optional: bool) -> str |
     return f"{what} from {low} to {high}" + (", or None" if optional else "")
 
 
+def check_epochs(config: ml_collections.ConfigDict) -> None:
+    """Refuses a package that would need rates which nothing learns.
+
+    Raises:
+      UserError: naming the setting.
+    """
+    loop = config.distill
+    if loop.rates == "per_step" and loop.replay_epochs not in (0, loop.epochs):
+        raise UserError(
+            f"distill.replay_epochs is {loop.replay_epochs}, and a rate is learned for each step "
+            f"of {loop.epochs} epochs. Set it to 0, or distill.rates to 'shared' or 'order_free'."
+        )
+
+
 def check_classes(config: ml_collections.ConfigDict, classes: int) -> None:
     """Refuses class-balanced batches that have no room for each class.
 

@@ -188,16 +188,9 @@ def start(job: Job) -> Distilled:
     """Makes the distilled data that learning starts from, labels by their classes.
 
     Raises:
-      UserError: a class has patches of too few patients for a mixture, or a package would need
-        rates that nothing learns.
+      UserError: a class has patches of too few patients for a mixture.
     """
     settings = job.config.distill
-    if settings.rates == "per_step" and settings.replay_epochs not in (0, settings.epochs):
-        raise UserError(
-            f"distill.replay_epochs is {settings.replay_epochs}, and a rate is learned for each "
-            f"step of {settings.epochs} epochs. Set it to 0, or distill.rates to 'shared' or "
-            f"'order_free'."
-        )
     common = {"epochs": settings.epochs, "lr": settings.start_lr, "rule": settings.label_rule}
     common["schedule"] = settings.start_schedule
     steps, per_step = settings.steps, settings.images_per_step

@@ -78,7 +78,6 @@ def test_a_package_is_replayed_for_more_epochs_than_were_learned_through(tmp_pat
 
 
 def test_more_epochs_than_have_rates_are_refused(tmp_path):
-    job = jobs.make(tmp_path, distill__replay_epochs=5)
     with pytest.raises(UserError, match=r"replay_epochs is 5, and a rate is learned for"):
-        distilling.distil(job)
+        distilling.distil(jobs.make(tmp_path, distill__replay_epochs=5))
     assert not [*tmp_path.glob("**/package.gxd")]
