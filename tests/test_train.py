@@ -67,15 +67,22 @@ def _ordinarily(params, images, targets, keys):
     return params
 
 
-def test_ordinary_training_equals_a_plain_loop_over_standardised_images(distilled):
+@pytest.mark.parametrize(
+    ("rule", "read", "strength"),
+    [("softmax", jax.nn.softmax, 1), ("raw", lambda y: y, 100)],  # whose gradients are all cut
+)
+def test_ordinary_training_equals_a_plain_loop_over_standardised_images(
+    distilled, rule, read, strength
+):
     key = jax.random.key(1)
     images = np.asarray(distilled.images).reshape(6, *toy.SHAPE)
     images = np.stack([(image - image.mean()) / image.std() for image in images])
-    targets = jax.nn.softmax(distilled.labels.reshape(6, -1))
+    targets = read(strength * distilled.labels.reshape(6, -1))
     expected = _ordinarily(NETWORK.init(key), images, targets, jax.random.split(key, 20))
-    scaled = distilled.replace(images=40 * distilled.images + 7)
+    images, labels = 40 * distilled.images + 7, strength * distilled.labels
+    scaled = distilled.replace(images=images, labels=labels)
     actual = train.ordinary(
-        NETWORK, NETWORK.init(key), scaled, key, rule="softmax", steps=20, augmentations=()
+        NETWORK, NETWORK.init(key), scaled, key, rule=rule, steps=20, augmentations=()
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected
