@@ -57,9 +57,9 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "evaluate.threshold_images": 30,
         "evaluate.ceiling.steps": 900,
         "evaluate.ceiling.batch": 32,
-        "evaluate.ceiling.networks": 2,  # whose labels the images get
+        "evaluate.ceiling.networks": 4,  # whose labels the images get
         "compress.steps": 0,
-        "compress.patches": 6000,
+        "compress.patches": 20000,
         "compress.weights.steps": 3000,
         "compress.weights.decay": 0.001,
         # Nothing is learned through so many steps of this network in hours: images of a mixture,
@@ -69,9 +69,9 @@ _CHANGES: dict[str, dict[str, Any]] = {
         "distill.started_labels": "networks",
         "distill.steps": 100,
         "distill.images_per_step": 32,
-        "distill.epochs": 6,
+        "distill.epochs": 24,
         "distill.inner": "adam",
-        "distill.start_lr": 0.0005,
+        "distill.start_lr": 0.001,
         "distill.start_schedule": "cosine",
     },
 }
