@@ -10,7 +10,8 @@ input x, its kernel k and the direction y it is observed from, so three function
 
 and the derivative of each is made of the other two. On a CPU they are operations of their own, so
 that all orders of differentiation, forwards and in reverse, stay within these three; `correlate` is
-a handful of matrix products, and so are the others where images are small. Accelerators keep XLA's
+a handful of matrix products, and so are the others where images are small or have few channels, or
+where bfloat16 is asked for, which XLA's convolution computes as float32. Accelerators keep XLA's
 own.
 """
 
@@ -21,21 +22,35 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from gxdistill import _check, backend
-from gxdistill.models import tiles
+from gxdistill.models import packed, tiles
 from gxdistill.models.pooling import max_pool
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _FEW_CHANNELS = 4  # Up to here a row of pixels is the longer contiguous run than its channels.
 _CACHED = 2**18  # Values that a CPU core's cache holds beside all else.
+_GATHERED = 2**22  # bfloat16 values that are gathered at once: what caches that cores share hold.
+_FAR_SMALLER = 5  # Times; from here on, less work with products makes up for scattering them.
+_MANY_CHANNELS = 16  # From here on, products are more work than gathering what they are of.
 
 
 class _Geometry(NamedTuple):
-    """Static facts of one convolution: `pads` as ((top, bottom), (left, right))."""
+    """Static facts of one convolution.
+
+    Attributes:
+      height: of an image.
+      width: of an image.
+      kernel_height: taps along the height.
+      kernel_width: taps along the width.
+      stride: step in pixels.
+      pads: as ((top, bottom), (left, right)).
+      halves: takes products of bfloat16, where that is faster; operands and sums are float32.
+    """
 
     height: int
     width: int
@@ -43,6 +58,7 @@ class _Geometry(NamedTuple):
     kernel_width: int
     stride: int
     pads: tuple[tuple[int, int], tuple[int, int]]
+    halves: bool = False
 
     @property
     def taps(self) -> int:
@@ -75,7 +91,11 @@ class _Geometry(NamedTuple):
             pads(self.height, self.kernel_height, self.pads[0][0], tall),
             pads(self.width, self.kernel_width, self.pads[1][0], wide),
         )
-        return _Geometry(tall, wide, self.kernel_height, self.kernel_width, 1, around)
+        return _Geometry(tall, wide, self.kernel_height, self.kernel_width, 1, around, self.halves)
+
+    def packs(self, channels: int, features: int) -> bool:
+        """Whether images of so many channels are worth packing as bfloat16 for a product."""
+        return self.halves and channels % 2 == 0 and min(channels, features) >= _MANY_CHANNELS
 
 
 def _plain(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
@@ -84,13 +104,19 @@ def _plain(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
 
 
 def _convolved(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    if geometry.packs(*k.shape[2:]):
+        return _packed_product(x, k, geometry)
     return (_one_product if geometry.small else _plain)(x, k, geometry)
 
 
 def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    if _FAR_SMALLER * geometry.taps * k.shape[2] <= k.shape[3]:
+        return _scattered(y, k, geometry)
     # XLA would fold the transposition into the convolution, and then leaves its fast path.
     turned = jax.lax.optimization_barrier(k[::-1, ::-1].swapaxes(2, 3))
     stride, back = geometry.stride, geometry.backward
+    if stride == 1 and back.packs(*turned.shape[2:]):
+        return _packed_product(y, turned, back)
     if back.small:
         between = [(0, 0, 0), *[(0, 0, stride - 1)] * 2, (0, 0, 0)]
         return _one_product(jax.lax.pad(y, jnp.zeros((), y.dtype), between), turned, back)
@@ -105,6 +131,9 @@ def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
 
 
 def _products(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
+    pixels = _at_once(x, geometry) * math.prod(geometry.outputs)
+    if geometry.packs(x.shape[3], y.shape[3]) and pixels % 2 == 0:
+        return _correlate_packed(x, y, geometry)
     if x.shape[3] <= _FEW_CHANNELS:
         return _correlate_rows(x, y, geometry)
     gathered = len(y) * math.prod(geometry.outputs) * geometry.taps * x.shape[3]
@@ -135,11 +164,77 @@ def _one_product(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     return product.reshape(len(x), *geometry.outputs, k.shape[3])
 
 
+def _scattered(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    """Takes the product first and adds up where its taps fall, right where it is far smaller."""
+    (high, broad, channels, features), stride = k.shape, geometry.stride
+    product = y.reshape(-1, features) @ k.transpose(3, 0, 1, 2).reshape(features, -1)
+    product = product.reshape(len(y), *geometry.outputs, high, broad, channels)
+    product = jax.lax.optimization_barrier(product.transpose(3, 4, 0, 1, 2, 5))
+
+    def around(at: int, size: int, pad: int, count: int) -> tuple[int, int, int]:
+        return at - pad, size + pad - at - (count - 1) * stride - 1, stride - 1
+
+    total = jnp.zeros((len(y), geometry.height, geometry.width, channels), y.dtype)
+    (top, _), (left, _) = geometry.pads
+    for i, j in np.ndindex(high, broad):
+        rows = around(i, geometry.height, top, geometry.outputs[0])
+        cols = around(j, geometry.width, left, geometry.outputs[1])
+        placed = ((0, 0, 0), rows, cols, (0, 0, 0))
+        total += jax.lax.pad(product[i, j], jnp.zeros((), y.dtype), placed)
+    return total
+
+
 def _correlate_together(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
     """One product in all, over taps gathered side by side, right for small batches."""
     channels, features = x.shape[3], y.shape[3]
     product = _gathered(x, geometry).T @ y.reshape(-1, features)
     return product.reshape(geometry.kernel_height, geometry.kernel_width, channels, features)
+
+
+def _at_once(x: jax.Array, geometry: _Geometry) -> int:
+    """Counts the images of which the taps fit into a cache; a divisor of their number."""
+    each = math.prod(geometry.outputs) * geometry.taps * x.shape[3]
+    most = max(1, min(len(x), _GATHERED // each))
+    return next(count for count in range(most, 0, -1) if len(x) % count == 0)
+
+
+def _gathered_words(x: jax.Array, geometry: _Geometry) -> jax.Array:
+    """Rounds to bfloat16 what the taps meet: as `_gathered`, each tap's channels interleaved."""
+    # Fused, rounding would be done once a tap, and reading the words would copy values.
+    words = jax.lax.optimization_barrier(packed.of_halves(x))
+    return packed.values(jax.lax.optimization_barrier(_gathered(words, geometry)))
+
+
+def _packed_product(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
+    """Convolves by a product of bfloat16, summed in float32."""
+    rows = packed.interleaved(k, 2).astype(jnp.bfloat16).reshape(-1, k.shape[3])
+    rows = jax.lax.optimization_barrier(rows)
+
+    def product(part: jax.Array) -> jax.Array:
+        gathered = _gathered_words(part, geometry)
+        return jnp.matmul(gathered, rows, preferred_element_type=jnp.float32)
+
+    parts = x.reshape(-1, _at_once(x, geometry), *x.shape[1:])
+    return jax.lax.map(product, parts).reshape(len(x), *geometry.outputs, k.shape[3])
+
+
+def _correlate_packed(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
+    """Products of bfloat16, summed in float32; what is turned is the smaller operand."""
+    channels, features = x.shape[3], y.shape[3]
+
+    def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        x, y = part
+        turned = packed.values(jax.lax.optimization_barrier(packed.turned(y)))
+        gathered = _gathered_words(x, geometry)
+        return total + jnp.matmul(turned, gathered, preferred_element_type=jnp.float32), None
+
+    parts = x.reshape(-1, _at_once(x, geometry), *x.shape[1:])
+    zeros = jnp.zeros((features, geometry.taps * channels), jnp.float32)
+    total, _ = jax.lax.scan(add, zeros, (parts, y.reshape(len(parts), -1, features)))
+    # XLA would fold the transposition into the product, and then has none of bfloat16.
+    total = jax.lax.optimization_barrier(total).T
+    shape = (geometry.kernel_height, geometry.kernel_width, channels, features)
+    return packed.parted(total.reshape(shape), 2)
 
 
 def _correlate_taps(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
@@ -207,7 +302,13 @@ ad.defbilinear(
 
 
 def conv2d(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: str = "SAME", xla: bool = False
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    padding: str = "SAME",
+    dtype: jnp.dtype | None = None,
+    xla: bool = False,
 ) -> jax.Array:
     """Convolves images with a kernel (cross-correlation, as the field says "convolution").
 
@@ -216,22 +317,29 @@ def conv2d(
 
     Args:
       x: `[N, H, W, Ci]` float.
-      kernel: `[h, w, Ci, Co]`, same dtype.
+      kernel: `[h, w, Ci, Co]` float.
       stride: step in pixels, the same along both axes.
       padding: "SAME" or "VALID".
+      dtype: in which products are computed; by default that of `x`.
       xla: takes XLA's own convolution on a CPU too.
 
     Returns:
-      `[N, H', W', Co]`, same dtype.
+      `[N, H', W', Co]` in `dtype`; on a CPU, where nothing but products is faster in bfloat16, in
+      float32 at least.
 
     Raises:
       ValueError: `padding` is unknown.
     """
     _check.one_of("padding", padding, ("SAME", "VALID"))
+    dtype = x.dtype if dtype is None else dtype
+    ours = not xla and backend.platform() == "cpu"
+    kept = jnp.promote_types(dtype, jnp.float32) if ours else dtype
+    x, kernel = x.astype(kept), kernel.astype(kept)
     pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
     (_, tall, wide, _), (high, broad, _, _) = x.shape, kernel.shape
-    geometry = _Geometry(tall, wide, high, broad, stride, (pads[0], pads[1]))
-    if xla or backend.platform() != "cpu":
+    halves = dtype == jnp.bfloat16
+    geometry = _Geometry(tall, wide, high, broad, stride, (pads[0], pads[1]), halves)
+    if not ours:
         return _plain(x, kernel, geometry)
     y: jax.Array = _forward.bind(x, kernel, geometry=geometry)
     return y
@@ -260,7 +368,7 @@ def conv_pool_relu(
     dtype, padding = x.dtype, "SAME"
     summed = jnp.promote_types(dtype, jnp.float32)
     for kernel, bias in layers:
-        y = conv2d(x.astype(dtype), kernel.astype(dtype), padding=padding, xla=True)
+        y = conv2d(x, kernel, padding=padding, dtype=dtype, xla=True)
         x, padding = jax.nn.relu(max_pool(y.astype(summed)) + bias), "VALID"
     return x
 

@@ -49,17 +49,12 @@ class Conv(nn.Module):
         """Maps `[N, H, W, Ci]` to `[N, H', W', features]`."""
         shape = (self.size, self.size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        y = conv2d(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            stride=self.stride,
-            padding=self.padding,
-        )
+        y = conv2d(x, kernel, stride=self.stride, padding=self.padding, dtype=self.dtype)
         if not self.bias:
             return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         # Not in bfloat16, in which the bias's gradient, a sum over all pixels, would stand still.
-        return (wide(y) + bias).astype(self.dtype)
+        return (wide(y) + bias).astype(y.dtype)
 
 
 def dense(
