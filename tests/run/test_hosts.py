@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 
-from gxdistill import cli, package
+from gxdistill import package
 from gxdistill.errors import UserError
 from gxdistill.run import hosts
 
@@ -25,6 +25,7 @@ _CONFIG = (
     "--config.distill.networks=2",
     "--config.distill.outer_steps=20",
 )
+_DISTIL = (sys.executable, "-c", "from gxdistill.cli import main; main()", "distill", *_CONFIG)
 _STREAM = "--config.data.feed=streaming"
 _ONE_NETWORK = "--config.distill.networks=1"
 
@@ -35,9 +36,8 @@ def _started(workdir, *settings):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-c", "from gxdistill.cli import main; main()", "distill", *_CONFIG]
-    command += settings
-    command += [f"--workdir={workdir}", f"--coordinator=127.0.0.1:{port}", "--processes=2"]
+    command = [*_DISTIL, *settings, f"--workdir={workdir}"]
+    command += [f"--coordinator=127.0.0.1:{port}", "--processes=2"]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     processes = []
     for number in range(2):
@@ -70,7 +70,10 @@ def _learned(workdir):
 
 
 def _alone(workdir, *settings):
-    cli.main(["distill", *_CONFIG, *settings, f"--workdir={workdir}"])
+    # In a process of its own: programs compiled for other tests would draw the phantom's last bits
+    # otherwise, and a job goes on with the same patches only.
+    command = [*_DISTIL, *settings, f"--workdir={workdir}"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return _learned(workdir)
 
 
