@@ -131,9 +131,10 @@ def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
 
 
 def _products(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
-    pixels = _at_once(x, geometry) * math.prod(geometry.outputs)
-    if geometry.packs(x.shape[3], y.shape[3]) and pixels % 2 == 0:
-        return _correlate_packed(x, y, geometry)
+    if geometry.packs(x.shape[3], y.shape[3]):
+        pixels = _at_once(x, geometry) * math.prod(geometry.outputs)
+        if pixels % 2 == 0:  # which are the ones that are paired
+            return _correlate_packed(x, y, geometry)
     if x.shape[3] <= _FEW_CHANNELS:
         return _correlate_rows(x, y, geometry)
     gathered = len(y) * math.prod(geometry.outputs) * geometry.taps * x.shape[3]
