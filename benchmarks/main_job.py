@@ -4,9 +4,10 @@
 
 The figures are those of `evaluation.json`; `wall_s` is the time of all stages together, from
 nothing compiled, installation apart. A run that was resumed is not recorded, for its time would be
-too short. With `--seeds=3` the job is run for as many seeds, one after the other, and a figure is
-the mean over them. A case of its own, NAME_shuffled, says what the distilled set does in ordinary
-training; `benchmarks.elsewhere` what it does to networks of other kinds.
+too short. With `--seeds=3` the job is run for as many seeds, and a figure is the mean over them;
+with `--at_once=2` two seeds are run beside each other, each on cores of its own. A case of its
+own, NAME_shuffled, says what the distilled set does in ordinary training; `benchmarks.elsewhere`
+what it does to networks of other kinds.
 """
 
 import argparse
@@ -18,7 +19,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Metadata
@@ -42,6 +45,34 @@ def run(config: str, workdir: Path, seed: int | None = None) -> tuple[Metadata, 
             subprocess.run([PROGRAM, stage, *flags], env=environment, check=True)
     wall = time.monotonic() - began
     return json.loads((workdir / "evaluation.json").read_text()), wall
+
+
+def run_seeds(config: str, workdir: Path, seeds: int, at_once: int) -> list[tuple[Metadata, float]]:
+    """Runs the stages for the seeds 0, 1, ...: `at_once` beside each other, each on its cores.
+
+    Raises:
+      subprocess.CalledProcessError: a stage failed; seeds not begun are not run.
+    """
+    parts: SimpleQueue[set[int]] = SimpleQueue()
+    for part in core_parts(os.sched_getaffinity(0), at_once):
+        parts.put(part)
+
+    def keep_to_a_part() -> None:
+        os.sched_setaffinity(0, parts.get())  # Of this thread, and of the commands it starts.
+
+    with ThreadPoolExecutor(at_once, initializer=keep_to_a_part) as workers:
+        jobs = [workers.submit(run, config, workdir / f"seed{n}", n) for n in range(seeds)]
+        try:
+            return [job.result() for job in jobs]
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def core_parts(cores: set[int], count: int) -> list[set[int]]:
+    """Parts cores in `count` sets of the same size, neighbours together; a rest is left out."""
+    ordered, size = sorted(cores), len(cores) // count
+    return [set(ordered[start * size : (start + 1) * size]) for start in range(count)]
 
 
 def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
@@ -95,10 +126,13 @@ def main() -> None:
     parser.add_argument("--config", required=True)
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--seeds", type=int, help="number of runs, with the seeds 0, 1, ...")
+    parser.add_argument("--at_once", type=int, default=1, help="seeds beside each other; default 1")
     Recorder.add_flags(parser)
     arguments = parser.parse_args()
     if arguments.seeds is not None and arguments.seeds < 1:
         parser.error(f"--seeds is {arguments.seeds}; it must be 1 or more")
+    if not 1 <= arguments.at_once <= (cores := len(os.sched_getaffinity(0))):
+        parser.error(f"--at_once is {arguments.at_once}; there are cores for 1 to {cores}")
     if arguments.workdir.exists():
         sys.exit(f"{arguments.workdir} exists: a timed run starts afresh. Name another folder.")
     recorder = Recorder("main_job", arguments)
@@ -106,8 +140,7 @@ def main() -> None:
     if arguments.seeds is None:
         runs = [run(config, workdir)]
     else:
-        seeds = range(arguments.seeds)
-        runs = [run(config, workdir / f"seed{seed}", seed) for seed in seeds]
+        runs = run_seeds(config, workdir, arguments.seeds, arguments.at_once)
     found = [figures(*one) for one in runs]
     for case in found[0]:
         rows = over_seeds([one[case] for one in found])
