@@ -4,7 +4,8 @@
         --package=runs/mnist_convnet_random_10/package.gxd --networks=lenet,resnet18 --record
 
 Trains fresh networks of these kinds on a package, as `gxdistill train --networks=NAME` does, and
-evaluates them on the config's test patients: in cases of their own, as NAME_lenet.
+evaluates them on the config's test patients: in cases of their own, as NAME_lenet. Of several
+packages, as those of several seeds, a figure is the mean.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from benchmarks.main_job import PROGRAM, spread
+from benchmarks.main_job import PROGRAM, over_seeds, spread
 from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Metadata
 
@@ -40,14 +41,16 @@ def main() -> None:
     """Trains, prints, and with `--record` appends the figures to the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="that the package was made with")
-    parser.add_argument("--package", required=True, type=Path)
+    parser.add_argument("--package", required=True, type=Path, nargs="+", help="one or several")
     parser.add_argument("--networks", required=True, help="NAME,...")
     parser.add_argument("--seeds", type=int, default=5, help="fresh networks of each kind")
     Recorder.add_flags(parser)
     given = parser.parse_args()
     for network in given.networks.split(","):
         recorder = Recorder("elsewhere", given)
-        case, row = figures(run(given.config, given.package, network, given.seeds))
+        runs = [run(given.config, package, network, given.seeds) for package in given.package]
+        case = figures(runs[0])[0]
+        (row,) = over_seeds([[figures(one)[1]] for one in runs])
         recorder.add(case, row)
         print(f"{case} {row.metric}: {row.value:.4g} (n = {row.n})", flush=True)
 

@@ -18,15 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import TypeVar
 
 from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Metadata
 
 PROGRAM = str(Path(sys.executable).with_name("gxdistill"))
+_Result = TypeVar("_Result")
 _STAGES = ("distill", "train", "evaluate", "report")
 
 
@@ -47,26 +50,32 @@ def run(config: str, workdir: Path, seed: int | None = None) -> tuple[Metadata, 
     return json.loads((workdir / "evaluation.json").read_text()), wall
 
 
-def run_seeds(config: str, workdir: Path, seeds: int, at_once: int) -> list[tuple[Metadata, float]]:
-    """Runs the stages for the seeds 0, 1, ...: `at_once` beside each other, each on its cores.
+def beside(jobs: Sequence[Callable[[], _Result]], at_once: int) -> list[_Result]:
+    """Does jobs, `at_once` beside each other, and each on cores of its own.
+
+    Args:
+      jobs: functions without arguments; commands that they start stay on their cores.
+      at_once: 1 or more, at most as many as there are cores.
+
+    Returns:
+      The results, in the order of the jobs.
 
     Raises:
-      subprocess.CalledProcessError: a stage failed; seeds not begun are not run.
+      Exception: what a job raised; jobs not begun by then are not done.
     """
     parts: SimpleQueue[set[int]] = SimpleQueue()
     for part in core_parts(os.sched_getaffinity(0), at_once):
         parts.put(part)
 
     def keep_to_a_part() -> None:
-        os.sched_setaffinity(0, parts.get())  # Of this thread, and of the commands it starts.
+        os.sched_setaffinity(0, parts.get())  # Of this thread alone.
 
     with ThreadPoolExecutor(at_once, initializer=keep_to_a_part) as workers:
-        jobs = [workers.submit(run, config, workdir / f"seed{n}", n) for n in range(seeds)]
+        begun = [workers.submit(job) for job in jobs]
         try:
-            return [job.result() for job in jobs]
-        except BaseException:
-            workers.shutdown(wait=False, cancel_futures=True)
-            raise
+            return [job.result() for job in begun]
+        finally:
+            workers.shutdown(cancel_futures=True)
 
 
 def core_parts(cores: set[int], count: int) -> list[set[int]]:
@@ -140,7 +149,9 @@ def main() -> None:
     if arguments.seeds is None:
         runs = [run(config, workdir)]
     else:
-        runs = run_seeds(config, workdir, arguments.seeds, arguments.at_once)
+        seeds = range(arguments.seeds)
+        jobs = [partial(run, config, workdir / f"seed{seed}", seed) for seed in seeds]
+        runs = beside(jobs, arguments.at_once)
     found = [figures(*one) for one in runs]
     for case in found[0]:
         rows = over_seeds([one[case] for one in found])

@@ -1,12 +1,17 @@
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
 from benchmarks import main_job
 from benchmarks.record import Measured, read
 from tests import jobs
+
+CORES = os.sched_getaffinity(0)
 
 
 @pytest.fixture
@@ -67,6 +72,36 @@ def test_figures_of_several_seeds_are_averaged_where_all_have_them():
     assert value == pytest.approx(0.6)
     assert std == pytest.approx(0.02**0.5)
     assert main_job.over_seeds([first]) == first
+
+
+@pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
+def test_jobs_beside_each_other_have_cores_of_their_own():
+    both_begun = threading.Barrier(2, timeout=60)
+
+    def cores_of_a_command():
+        both_begun.wait()
+        command = [sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
+        return set(map(int, subprocess.check_output(command, text=True).split()))
+
+    first, second, third, fourth = main_job.beside([cores_of_a_command] * 4, at_once=2)
+    assert first.isdisjoint(second)
+    assert third.isdisjoint(fourth)
+    assert len(first) == len(second) == len(CORES) // 2
+    assert os.sched_getaffinity(0) == CORES
+
+
+def test_results_come_in_the_order_of_the_jobs_and_a_failure_ends_them():
+    assert main_job.beside([lambda n=n: n**2 for n in range(5)], at_once=1) == [0, 1, 4, 9, 16]
+    done = []
+    jobs = [lambda: done.append(0), lambda: 1 / 0, lambda: time.sleep(1), lambda: done.append(1)]
+    with pytest.raises(ZeroDivisionError):
+        main_job.beside(jobs, at_once=1)
+    assert done == [0]
+
+
+def test_cores_are_parted_evenly():
+    assert main_job.core_parts({4, 1, 2, 7, 5}, 2) == [{1, 2}, {4, 5}]
+    assert main_job.core_parts({0, 3}, 1) == [{0, 3}]
 
 
 @pytest.mark.slow
