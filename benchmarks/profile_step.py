@@ -1,6 +1,6 @@
 """Where the time of one outer step goes, as a table: by part of the step, and by operation.
 
-    python -m benchmarks.profile_step --network=lenet --steps=10 --epochs=3 --images=10 --batch=1024
+    python -m benchmarks.profile_step --network=lenet --steps=10 --epochs=3 --record
 
 Flags are those of `benchmarks.outer_step`. The step runs on one processor under JAX's profiler,
 which times every operation of the compiled program; the program says what each comes from. What XLA
@@ -11,19 +11,38 @@ import argparse
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
 
 from benchmarks import outer_step
+from benchmarks.outer_step import Setting
+from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Network, Params
 
 Key = TypeVar("Key")
 
 # Scopes that are put around the network's functions, and where the time within them belongs.
 _WEIGHTS, _REAL, _DISTILLED = "fresh_weights", "real_batch", "distilled_batch"
+# The parts of a step, and the metrics that say how large they are.
+SHARES = {
+    "initial weights": "share_weights",
+    "inner steps": "share_inner_steps",
+    "inner steps, gradient": "share_inner_gradient",
+    "real batch": "share_real",
+    "real batch, gradient": "share_real_gradient",
+    "update of the distilled data": "share_update",
+    "XLA's own": "share_xla",
+}
+# Of which the README shows the shares.
+SETTINGS = (
+    Setting(),
+    Setting("convnet", steps=20, epochs=1, batch=256, width=128),
+    Setting("convnet", steps=20, epochs=1, batch=256, width=128, dtype="bfloat16"),
+)
+_PRODUCTS = ("dot_general", "conv_general_dilated")
 _OPERATION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = .*metadata=\{.*?op_name="([^"]*)"', re.M)
 _LAYER = re.compile(r"\b([A-Z][A-Za-z]*_\d+)\b")
 
@@ -40,6 +59,11 @@ class Spent(NamedTuple):
     operation: str
     seconds: float
     calls: int
+
+
+def case_of(setting: Setting) -> str:
+    """Names the case under which a profile is recorded."""
+    return setting.case.replace("outer_step", "profile")
 
 
 def scoped(network: Network, distilled: int) -> Network:
@@ -125,17 +149,27 @@ def profile(compiled: jax.stages.Compiled, arguments: tuple, repeats: int) -> li
     return [Spent(name, seconds[name], calls[name] // repeats) for name in seconds]
 
 
+def figures(spent: list[Spent], found: Mapping[str, str]) -> list[Measured]:
+    """Lists the seconds of a step, the share of each part, and that of products over all parts."""
+    total = sum(one.seconds for one in spent)
+    rows = [_row(one.operation, found) for one in spent]
+    parts = _added([name for name, _ in rows], spent)
+    products = _added([doing.endswith(_PRODUCTS) for _, doing in rows], spent)[True]
+    shares = [Measured(metric, parts[name] / total) for name, metric in SHARES.items()]
+    return [
+        Measured("step_s", total, unit="s"),
+        *shares,
+        Measured("share_products", products / total),
+    ]
+
+
 def tables(spent: list[Spent], found: Mapping[str, str], longest: int) -> str:
     """Lays the times out for people: by part, and the `longest` operations in them."""
     total = sum(one.seconds for one in spent)
-    rows = {one.operation: _row(one.operation, found) for one in spent}
-    parts: dict[str, float] = defaultdict(float)
-    works: dict[tuple[str, str], float] = defaultdict(float)
+    rows = [_row(one.operation, found) for one in spent]
+    parts, works = _added([name for name, _ in rows], spent), _added(rows, spent)
     calls: dict[tuple[str, str], int] = defaultdict(int)
-    for one in spent:
-        row = rows[one.operation]
-        parts[row[0]] += one.seconds
-        works[row] += one.seconds
+    for row, one in zip(rows, spent, strict=True):
         calls[row] += one.calls
     lines = ["| part | seconds | share |", "| --- | --- | --- |"]
     lines += [f"| {name} | {s:.4f} | {s / total:.1%} |" for name, s in _falling(parts)]
@@ -154,24 +188,35 @@ def _row(operation: str, found: Mapping[str, str]) -> tuple[str, str]:
     return part(found[operation]), work(found[operation])
 
 
+def _added(keys: Sequence[Key], spent: Sequence[Spent]) -> dict[Key, float]:
+    seconds: dict[Key, float] = defaultdict(float)
+    for key, one in zip(keys, spent, strict=True):
+        seconds[key] += one.seconds
+    return seconds
+
+
 def _falling(seconds: Mapping[Key, float]) -> list[tuple[Key, float]]:
     return sorted(seconds.items(), key=lambda item: -item[1])
 
 
 def main() -> None:
-    """Profiles one outer step and prints the tables."""
+    """Profiles one outer step, prints the tables, and with `--record` appends the shares."""
     parser = argparse.ArgumentParser(description=__doc__)
     outer_step.add_flags(parser)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--longest", type=int, default=20, help="operations in the second table")
+    Recorder.add_flags(parser)
     given = parser.parse_args()
     setting = outer_step.setting_of(given)
     # Else operations of several threads overlap, and wait for each other.
     outer_step.stay_on(1)
+    recorder = Recorder("profile_step", given)
     program, example = outer_step.prepare(setting, lambda network: scoped(network, setting.images))
     compiled = program.lower(*example).compile()
     spent = profile(compiled, example, given.repeats)
-    print(tables(spent, sources(compiled.as_text() or ""), given.longest))
+    found = sources(compiled.as_text() or "")
+    print(tables(spent, found, given.longest))
+    recorder.add(case_of(setting), *figures(spent, found))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import accelerator, against_torch, plans, precision, prediction, sharding
+from benchmarks import (
+    accelerator,
+    against_torch,
+    plans,
+    precision,
+    prediction,
+    profile_step,
+    sharding,
+)
 from benchmarks.record import RESULTS, ROOT, Figure, read
 from gxdistill.errors import UserError
 
@@ -146,6 +154,10 @@ TABLES = {
     ),
     "burned_in": Table(
         cases=("burned_in",), metrics=("with_text_montgomery", "with_text_shenzhen")
+    ),
+    "profile": Table(
+        cases=tuple(map(profile_step.case_of, profile_step.SETTINGS)),
+        metrics=("step_s", *profile_step.SHARES.values(), "share_products"),
     ),
     "against_torch": Table(
         cases=tuple(f"against_torch_{row.name}" for row in against_torch.ROWS),

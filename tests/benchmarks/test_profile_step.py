@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import profile_step
 from benchmarks.profile_step import Spent
+from benchmarks.record import read
 from gxdistill.pytrees import Network
 from tests import jobs
 
@@ -87,26 +88,41 @@ def test_a_program_is_timed_operation_by_operation():
     assert calls == {("real batch", 1), ("inner steps", 7)}
 
 
+_SPENT = [Spent("a", 0.6, 30), Spent("b", 0.3, 1), Spent("c", 1.0, 1), Spent("copy.7", 0.1, 1)]
+_FOUND = {
+    "a": "jit(update)/jvp()/while/body/distilled_batch/Conv_0/dot_general",
+    "b": "jit(update)/jvp(real_batch)/Conv_0/conv_general_dilated",
+    "c": "jit(update)/jvp(real_batch)/Norm_0/reduce_sum",
+}
+
+
+def test_what_is_recorded_are_shares_of_the_step():
+    rows = {metric: value for metric, value, *_ in profile_step.figures(_SPENT, _FOUND)}
+    assert rows.pop("step_s") == pytest.approx(2)
+    assert rows.pop("share_products") == pytest.approx(0.45)
+    assert set(rows) == set(profile_step.SHARES.values())
+    assert sum(rows.values()) == pytest.approx(1)
+    shown = {name: share for name, share in rows.items() if share}
+    expected = {"share_inner_steps": 0.3, "share_real": 0.65, "share_xla": 0.05}
+    assert shown == pytest.approx(expected)
+
+
 def test_the_tables_add_up():
-    spent = [Spent("a", 0.6, 30), Spent("b", 0.3, 1), Spent("copy.7", 0.1, 1)]
-    found = {
-        "a": "jit(update)/jvp()/while/body/distilled_batch/Conv_0/dot_general",
-        "b": "jit(update)/jvp(real_batch)/Conv_0/dot_general",
-    }
-    text = profile_step.tables(spent, found, 2)
+    text = profile_step.tables(_SPENT, _FOUND, 2)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    assert ["inner steps", "0.6000", "60.0%"] in rows
-    assert ["XLA's own", "0.1000", "10.0%"] in rows
-    assert ["all", "1.0000", "100%"] in rows
-    assert ["inner steps", "Conv_0 dot_general", "30", "0.6000", "60.0%"] in rows
-    assert rows[-1] == ["", "1 more", "", "0.1000", "10.0%"]
+    assert ["inner steps", "0.6000", "30.0%"] in rows
+    assert ["XLA's own", "0.1000", "5.0%"] in rows
+    assert ["all", "2.0000", "100%"] in rows
+    assert ["inner steps", "Conv_0 dot_general", "30", "0.6000", "30.0%"] in rows
+    assert rows[-1] == ["", "2 more", "", "0.4000", "20.0%"]
 
 
 @pytest.mark.slow
-def test_an_outer_step_is_profiled():
+def test_an_outer_step_is_profiled_and_recorded(tmp_path):
     flags = ["--steps=2", "--epochs=1", "--images=1", "--batch=20", "--image-size=12"]
+    flags += ["--repeats=1", "--record", f"--results={tmp_path}"]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.profile_step", *flags, "--repeats=1"],
+        [sys.executable, "-m", "benchmarks.profile_step", *flags],
         cwd=jobs.ROOT,
         capture_output=True,
         text=True,
@@ -120,3 +136,6 @@ def test_an_outer_step_is_profiled():
         *("real batch, gradient", "update of the distilled data", "XLA's own", "all"),
     }
     assert "Conv_1" in longest
+    recorded = {figure.metric: figure.value for figure in read(tmp_path)}
+    assert set(recorded) == {"step_s", "share_products", *profile_step.SHARES.values()}
+    assert 0 < recorded["share_products"] < 1
