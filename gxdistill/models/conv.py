@@ -185,11 +185,14 @@ def _scattered(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     return total
 
 
+def _kernel_shape(x: jax.Array, y: jax.Array, geometry: _Geometry) -> tuple[int, ...]:
+    return (geometry.kernel_height, geometry.kernel_width, x.shape[3], y.shape[3])
+
+
 def _correlate_together(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
     """One product in all, over taps gathered side by side, right for small batches."""
-    channels, features = x.shape[3], y.shape[3]
-    product = _gathered(x, geometry).T @ y.reshape(-1, features)
-    return product.reshape(geometry.kernel_height, geometry.kernel_width, channels, features)
+    product = _gathered(x, geometry).T @ y.reshape(-1, y.shape[3])
+    return product.reshape(_kernel_shape(x, y, geometry))
 
 
 def _at_once(x: jax.Array, geometry: _Geometry) -> int:
@@ -197,6 +200,11 @@ def _at_once(x: jax.Array, geometry: _Geometry) -> int:
     each = math.prod(geometry.outputs) * geometry.taps * x.shape[3]
     most = max(1, min(len(x), _GATHERED // each))
     return next(count for count in range(most, 0, -1) if len(x) % count == 0)
+
+
+def _parts(x: jax.Array, geometry: _Geometry) -> jax.Array:
+    """Parts a batch in as many images as are gathered at once."""
+    return x.reshape(-1, _at_once(x, geometry), *x.shape[1:])
 
 
 def _gathered_words(x: jax.Array, geometry: _Geometry) -> jax.Array:
@@ -215,8 +223,7 @@ def _packed_product(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Arra
         gathered = _gathered_words(part, geometry)
         return jnp.matmul(gathered, rows, preferred_element_type=jnp.float32)
 
-    parts = x.reshape(-1, _at_once(x, geometry), *x.shape[1:])
-    return jax.lax.map(product, parts).reshape(len(x), *geometry.outputs, k.shape[3])
+    return jax.lax.map(product, _parts(x, geometry)).reshape(len(x), *geometry.outputs, k.shape[3])
 
 
 def _correlate_packed(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
@@ -229,32 +236,29 @@ def _correlate_packed(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Ar
         gathered = _gathered_words(x, geometry)
         return total + jnp.matmul(turned, gathered, preferred_element_type=jnp.float32), None
 
-    parts = x.reshape(-1, _at_once(x, geometry), *x.shape[1:])
+    parts = _parts(x, geometry)
     zeros = jnp.zeros((features, geometry.taps * channels), jnp.float32)
     total, _ = jax.lax.scan(add, zeros, (parts, y.reshape(len(parts), -1, features)))
     # XLA would fold the transposition into the product, and then has none of bfloat16.
     total = jax.lax.optimization_barrier(total).T
-    shape = (geometry.kernel_height, geometry.kernel_width, channels, features)
-    return packed.parted(total.reshape(shape), 2)
+    return packed.parted(total.reshape(_kernel_shape(x, y, geometry)), 2)
 
 
 def _correlate_taps(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
     """One product a tap: no copy of the taps side by side, right for many channels."""
     channels, features = x.shape[3], y.shape[3]
     padded = jnp.pad(x, ((0, 0), *geometry.pads, (0, 0)))
-    y = y.reshape(-1, features)
-    products = [tap.reshape(-1, channels).T @ y for tap in _taps(padded, geometry, 1)]
-    shape = (geometry.kernel_height, geometry.kernel_width, channels, features)
-    return jnp.stack(products).reshape(shape)
+    flat = y.reshape(-1, features)
+    products = [tap.reshape(-1, channels).T @ flat for tap in _taps(padded, geometry, 1)]
+    return jnp.stack(products).reshape(_kernel_shape(x, y, geometry))
 
 
 def _correlate_rows(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
     """One product in all, over taps gathered with the channels first, right for few channels."""
-    channels, features = x.shape[3], y.shape[3]
     padded = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), *geometry.pads))
     gathered = jnp.stack(_taps(padded, geometry, 2))
-    product = gathered.reshape(gathered.shape[0] * channels, -1) @ y.reshape(-1, features)
-    return product.reshape(geometry.kernel_height, geometry.kernel_width, channels, features)
+    product = gathered.reshape(geometry.taps * x.shape[3], -1) @ y.reshape(-1, y.shape[3])
+    return product.reshape(_kernel_shape(x, y, geometry))
 
 
 def _primitive(name: str, compute: Callable[..., jax.Array]) -> Primitive:
