@@ -45,10 +45,12 @@ class Row(NamedTuple):
 
 _CONVNET = {"network": "convnet", "width": 128, "steps": 20, "epochs": 1, "batch": 256}
 _WINDOW = {**_CONVNET, "steps": 40, "window": 20}
+_NESTED = {"memory": "nested"}
 ROWS = (
     *(Row(f"lenet_{s}x{e}", {"steps": s, "epochs": e}) for s, e in ((1, 1), (10, 3), (30, 3))),
     *(Row(f"lenet_{s}x3_networks4", {"steps": s, "epochs": 3, "networks": 4}) for s in (10, 30)),
     Row("lenet_100x3", {"steps": 100, "epochs": 3}),
+    *(Row(f"lenet_10x{e}_nested", {"steps": 10, "epochs": e}, _NESTED) for e in (3, 30)),
     Row("convnet128_20x1", _CONVNET),
     Row("convnet128_20x1_bfloat16", _CONVNET, {"dtype": "bfloat16"}),
     Row("convnet128_40x1_window20", _WINDOW),
