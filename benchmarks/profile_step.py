@@ -188,8 +188,8 @@ def _row(operation: str, found: Mapping[str, str]) -> tuple[str, str]:
     return part(found[operation]), work(found[operation])
 
 
-def _added(keys: Sequence[Key], spent: Sequence[Spent]) -> dict[Key, float]:
-    seconds: dict[Key, float] = defaultdict(float)
+def _added(keys: Sequence[Key], spent: Sequence[Spent]) -> defaultdict[Key, float]:
+    seconds: defaultdict[Key, float] = defaultdict(float)
     for key, one in zip(keys, spent, strict=True):
         seconds[key] += one.seconds
     return seconds

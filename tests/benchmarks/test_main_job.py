@@ -12,6 +12,7 @@ from benchmarks.record import Measured, read
 from tests import jobs
 
 CORES = os.sched_getaffinity(0)
+two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_figures_of_several_seeds_are_averaged_where_all_have_them():
     assert main_job.over_seeds([first]) == first
 
 
-@pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
+@two_cores
 def test_jobs_beside_each_other_have_cores_of_their_own():
     both_begun = threading.Barrier(2, timeout=60)
 
@@ -90,12 +91,14 @@ def test_jobs_beside_each_other_have_cores_of_their_own():
     assert os.sched_getaffinity(0) == CORES
 
 
-def test_results_come_in_the_order_of_the_jobs_and_a_failure_ends_them():
-    assert main_job.beside([lambda n=n: n**2 for n in range(5)], at_once=1) == [0, 1, 4, 9, 16]
+@pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=two_cores)])
+def test_results_come_in_the_order_of_the_jobs_and_a_failure_ends_them(at_once):
+    assert main_job.beside([lambda n=n: n**2 for n in range(5)], at_once) == [0, 1, 4, 9, 16]
     done = []
-    jobs = [lambda: done.append(0), lambda: 1 / 0, lambda: time.sleep(1), lambda: done.append(1)]
+    wait = [lambda: time.sleep(1)] * 2
+    jobs = [lambda: done.append(0), lambda: 1 / 0, *wait, lambda: done.append(1)]
     with pytest.raises(ZeroDivisionError):
-        main_job.beside(jobs, at_once=1)
+        main_job.beside(jobs, at_once)
     assert done == [0]
 
 
