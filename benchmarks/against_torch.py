@@ -20,7 +20,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.record import ROOT, Measured, Recorder
 
@@ -43,16 +43,22 @@ class Row(NamedTuple):
     ours: Mapping[str, object] = {}
 
 
-_CONVNET = {"network": "convnet", "width": 128, "steps": 20, "epochs": 1, "batch": 256}
-_WINDOW = {**_CONVNET, "steps": 40, "window": 20}
+CONVNET: dict[str, Any] = {
+    "network": "convnet",
+    "width": 128,
+    "steps": 20,
+    "epochs": 1,
+    "batch": 256,
+}
+_WINDOW = {**CONVNET, "steps": 40, "window": 20}
 _NESTED = {"memory": "nested"}
 ROWS = (
     *(Row(f"lenet_{s}x{e}", {"steps": s, "epochs": e}) for s, e in ((1, 1), (10, 3), (30, 3))),
     *(Row(f"lenet_{s}x3_networks4", {"steps": s, "epochs": 3, "networks": 4}) for s in (10, 30)),
     Row("lenet_100x3", {"steps": 100, "epochs": 3}),
     *(Row(f"lenet_10x{e}_nested", {"steps": 10, "epochs": e}, _NESTED) for e in (3, 30)),
-    Row("convnet128_20x1", _CONVNET),
-    Row("convnet128_20x1_bfloat16", _CONVNET, {"dtype": "bfloat16"}),
+    Row("convnet128_20x1", CONVNET),
+    Row("convnet128_20x1_bfloat16", CONVNET, {"dtype": "bfloat16"}),
     Row("convnet128_40x1_window20", _WINDOW),
     Row("convnet128_40x1_window20_bfloat16", _WINDOW, {"dtype": "bfloat16"}),
 )

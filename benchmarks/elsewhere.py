@@ -1,7 +1,7 @@
 """What a distilled set is worth to networks that it was not made for.
 
     python -m benchmarks.elsewhere --config=configs/mnist.py:convnet_random_10 \
-        --package=runs/mnist_convnet_random_10/package.gxd --networks=lenet,resnet18 --record
+        --package=runs/mnist_convnet_random_10/seed0/package.gxd --networks=lenet,resnet18 --record
 
 Trains fresh networks of these kinds on a package, as `gxdistill train --networks=NAME` does, and
 evaluates them on the config's test patients: in cases of their own, as NAME_lenet. Of several
@@ -48,9 +48,9 @@ def main() -> None:
     given = parser.parse_args()
     for network in given.networks.split(","):
         recorder = Recorder("elsewhere", given)
-        runs = [run(given.config, package, network, given.seeds) for package in given.package]
-        case = figures(runs[0])[0]
-        (row,) = over_seeds([[figures(one)[1]] for one in runs])
+        found = [figures(run(given.config, path, network, given.seeds)) for path in given.package]
+        case = found[0][0]
+        (row,) = over_seeds([[row] for _, row in found])
         recorder.add(case, row)
         print(f"{case} {row.metric}: {row.value:.4g} (n = {row.n})", flush=True)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 
-from benchmarks import outer_step
+from benchmarks import against_torch, outer_step
 from benchmarks.outer_step import Setting
 from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Network, Params
@@ -39,8 +39,8 @@ SHARES = {
 # Of which the README shows the shares.
 SETTINGS = (
     Setting(),
-    Setting("convnet", steps=20, epochs=1, batch=256, width=128),
-    Setting("convnet", steps=20, epochs=1, batch=256, width=128, dtype="bfloat16"),
+    Setting(**against_torch.CONVNET),
+    Setting(**against_torch.CONVNET, dtype="bfloat16"),
 )
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 _OPERATION = re.compile(r'^\s*(?:ROOT )?%?([\w.-]+) = .*metadata=\{.*?op_name="([^"]*)"', re.M)

@@ -21,7 +21,7 @@ many is calmer. Images that are moved slowly stay nearer to digits, for networks
   gxdistill distill --config=configs/mnist.py                    # known_10: 0.980, 21 min
   gxdistill distill --config=configs/mnist.py:known_5            # 0.953, 9 min
   gxdistill distill --config=configs/mnist.py:random_100         # 0.902, 12 min
-  gxdistill distill --config=configs/mnist.py:convnet_random_10  # 0.955, 61 min
+  gxdistill distill --config=configs/mnist.py:convnet_random_10  # 0.955, 58 min
   gxdistill distill --config=configs/mnist.py:smoke
 
 Accuracy on the test set; CPU time on one core of an AMD EPYC, evaluation and its ceiling included,
