@@ -24,11 +24,13 @@ import ml_collections
 
 from benchmarks.peak_memory import growth_mb
 from benchmarks.record import Measured, Recorder
-from gxdistill import plan, sharding
+from gxdistill import plan
 from gxdistill.errors import UserError
+from gxdistill.jobs import cohorts
 from gxdistill.plan import program, targets
-from gxdistill.run import allocator, method
-from gxdistill.saying import say
+from gxdistill.runtime import allocator, sharding
+from gxdistill.runtime.console import log
+from gxdistill.tasks.distillation import method
 
 CONFIGS = ("gastric", "radiograph", "mnist", "demo")
 CPU_CONFIGS = ("radiograph", "radiograph:learned", "mnist", "mnist:random_100", "demo")
@@ -70,9 +72,9 @@ def measure(config: ml_collections.ConfigDict, target: str, repeats: int) -> dic
     Raises:
       UserError: the target or the config is unfit.
     """
-    made = plan.make(config, target, say=say)
+    made = plan.make(config, target, log=log)
     devices = None if jax.default_backend() == "cpu" else tuple(jax.devices())
-    job = program.sketch(config, program.size_of(config, None), devices)
+    job = program.sketch(config, cohorts.size_of(config, None), devices)
     built = program.build(job)
     compiled = built.jitted.lower(*built.arguments).compile()
     state, given = method.build(job)[1], jax.tree.map(_ones, built.arguments[1])

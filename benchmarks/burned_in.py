@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.record import ROOT, Measured, Recorder
-from gxdistill.data import burned_in, images
+from gxdistill.data.files import burned_in, images
 
 
 def measure(folder: Path) -> dict[str, list[bool]]:

@@ -31,13 +31,15 @@ from benchmarks.peak_memory import peak_rss_mb
 from benchmarks.record import ROOT, Measured, Recorder
 from configs import gastric
 from gxdistill import models, storage
-from gxdistill.data import phantom, prepared
+from gxdistill.data import phantom
+from gxdistill.data.prepared import reader
 from gxdistill.distill.losses import cross_entropy
 from gxdistill.errors import UserError
+from gxdistill.jobs.job import Job
+from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Params
-from gxdistill.run import preparing
-from gxdistill.run.job import Job, Use
-from gxdistill.saying import say
+from gxdistill.runtime.console import log
+from gxdistill.tasks.cohort import preparing
 
 _SIDE, _BATCH, _SMALL_BATCH = 2048, 256, 16
 _FILLS, _STEPS = 40, 12
@@ -93,7 +95,7 @@ def repeat_set(place: Path, out: Path, times: int) -> None:
 def _job(workdir: Path, path: Path, **data: Any) -> Job:
     config = gastric.get_config()
     config.data.update({"path": str(path), **data})
-    return Job(config, workdir, say)
+    return Job(config, workdir, log)
 
 
 def _cpu_s() -> float:
@@ -211,7 +213,7 @@ def measure(stage: str, workdir: Path, patients: int) -> Iterator[tuple[str, flo
             shutil.rmtree(own)
         yield from _named(stage, _apart("prepare", own, workdir / f"files_{patients}"))
     elif stage == "repeated":
-        latest = prepared.find_version(place)
+        latest = reader.find_version(place)
         if latest is None:
             raise UserError(f"{place} holds no set yet. Measure `prepare` first.")
         if not more.exists():

@@ -26,11 +26,13 @@ import numpy as np
 from benchmarks.record import RESULTS, Figure, Measured, Recorder, read
 from benchmarks.scaling import PLOTS
 from configs import radiograph
-from gxdistill import package, weights
+from gxdistill import package
+from gxdistill.jobs.job import Job
+from gxdistill.package import shared_values
 from gxdistill.pytrees import Params
-from gxdistill.run import compile_cache, compressing, distilling, essential
-from gxdistill.run.job import Job
-from gxdistill.saying import say
+from gxdistill.runtime import compile_cache
+from gxdistill.runtime.console import log
+from gxdistill.tasks.distillation import compressing, distilling, weights
 
 MAX_LOSS = 0.5
 _PLAIN_SHARES = (0.3, 0.1, 0.03)
@@ -111,7 +113,7 @@ def job_of(network: str, folder: Path) -> Job:
     config.network.options = changes.pop("network.options", config.network.options)
     config.update_from_flattened_dict(changes)
     config.distill.evaluate_every = max(1, config.distill.outer_steps)
-    return Job(config, folder, say)
+    return Job(config, folder, log)
 
 
 def bytes_of(params: Params) -> int:
@@ -138,14 +140,14 @@ def plain(params: Params, share: float) -> tuple[Params, int]:
 
 def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
     """Trains the network on real patches, and keeps it in each way."""
-    feed = essential.feed_of(job)
-    start, dense = essential.trained(job, feed)
+    feed = weights.feed_of(job)
+    start, dense = weights.trained(job, feed)
     size = bytes_of(dense)
 
     def point(kind: str, share: float, params: Params, count: int) -> Point:
         accuracies = (compressing.balanced(job, params, split) for split in ("test", "train"))
         found = Point(kind, share, count / size, *accuracies)
-        job.say(str(found))
+        job.log(str(found))
         return found
 
     yield point("dense", 1.0, dense, size)
@@ -153,8 +155,10 @@ def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
     for share in _PLAIN_SHARES:
         yield point("pruned", share, *plain(dense, share))
     for share in shares:
-        coded = essential.coded(job, feed, start, dense, share)
-        yield point("shared", share, weights.restored(start, coded), len(weights.pack(coded)))
+        coded = weights.coded(job, feed, start, dense, share)
+        yield point(
+            "shared", share, shared_values.restored(start, coded), len(shared_values.pack(coded))
+        )
 
 
 def chosen(points: list[Point]) -> Point:
@@ -289,7 +293,7 @@ def main() -> None:
     Recorder.add_flags(parser)
     arguments = parser.parse_args()
     recorder = Recorder("package_size", arguments)
-    compile_cache.enable(say)
+    compile_cache.enable(log)
     networks = [arguments.network] if arguments.network else [*_CHANGES]
     rows = [
         row

@@ -32,7 +32,7 @@ from benchmarks.record import Measured, Recorder
 from gxdistill import plan
 from gxdistill.errors import UserError
 from gxdistill.plan import targets
-from gxdistill.saying import say
+from gxdistill.runtime.console import log
 
 _CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
 SMALL = ("demo", "radiograph", "mnist")
@@ -46,7 +46,7 @@ Figures = dict[str, dict[str, float]]  # By case and metric.
 def _gastric(target: str, inner_steps: int = 30) -> plan.Plan:
     config = config_of("gastric")
     config.distill.epochs = inner_steps
-    made = plan.make(config, target, say=say)
+    made = plan.make(config, target, log=log)
     print(plan.as_text(made), end="\n\n")
     return made
 
@@ -94,7 +94,7 @@ def weak_scaling() -> Figures:
     for chips, topology in _CHIPS.items():
         config.distill.networks = chips
         target = targets.load("tpu-v5e-8")._replace(name=f"{chips} v5e", topology=topology)
-        small = plan.make(config, target, say=say)
+        small = plan.make(config, target, log=log)
         print(plan.as_text(small), end="\n\n")
         sent[chips] = small.sent
     large = _gastric("tpu-v5e-8")
@@ -113,7 +113,7 @@ def small() -> Figures:
         for name in SMALL:
             for metric in (f"cpu_s_{name}", f"again_cpu_s_{name}"):
                 began = time.process_time()
-                plan.make(config_of(name), "cpu", say=say, folder=Path(folder))
+                plan.make(config_of(name), "cpu", log=log, folder=Path(folder))
                 found[metric] = time.process_time() - began
     return {"plan": found}
 

@@ -30,10 +30,11 @@ from gxdistill import models, package
 from gxdistill.distill import inner, meta_gradient, truncation
 from gxdistill.distill.unroll import Training
 from gxdistill.errors import UserError
+from gxdistill.jobs.job import Job
+from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Distilled, Network
-from gxdistill.run import distilling, method
-from gxdistill.run.job import Job, Use
-from gxdistill.saying import say
+from gxdistill.runtime.console import log
+from gxdistill.tasks.distillation import distilling, method
 
 DTYPES = ("float32", "bfloat16")
 _STARTS = 3
@@ -102,7 +103,7 @@ def apart(gradient: Distilled, exact: Distilled) -> float:
 
 def errors(row: Row) -> list[Measured]:
     """Measures the error of a row's gradient in each type."""
-    job = Job(config_for(row, "float32"), Path(), say)
+    job = Job(config_for(row, "float32"), Path(), log)
     start = method.start(job)
     real = job.sample("train", job.config.distill.batch, job.key(Use.LOOP))
     exact = gradients(job, start, real, "float64")
@@ -121,7 +122,7 @@ def accuracies(row: Row) -> list[Measured]:
     for dtype in DTYPES:
         began = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            path = distilling.distil(Job(config_for(row, dtype), Path(folder), say))
+            path = distilling.distil(Job(config_for(row, dtype), Path(folder), log))
             found = package.load(path).manifest["results"]["balanced_patch_accuracy"]
         figures.append(Measured(f"balanced_{dtype}", found["mean"], found["std"], found["n"]))
         figures.append(Measured(f"cpu_s_{dtype}", time.process_time() - began, unit="s"))

@@ -20,9 +20,10 @@ import numpy as np
 from benchmarks.record import Measured, Recorder
 from gxdistill import models
 from gxdistill.patching import patch_corners
-from gxdistill.run import compile_cache, predicting
-from gxdistill.run.receiving import Trained
-from gxdistill.saying import say
+from gxdistill.receive import predicting
+from gxdistill.receive.networks import Trained
+from gxdistill.runtime import compile_cache
+from gxdistill.runtime.console import log
 
 _SIZE, _STRIDE, _WIDTH = 299, 50, 2048
 NETWORKS: dict[str, dict[str, Any]] = {"lenet": {}, "convnet": {"width": 32}, "resnet18": {}}
@@ -79,7 +80,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     Recorder.add_flags(parser)
     given = parser.parse_args()
-    compile_cache.enable(say)
+    compile_cache.enable(log)
     for name in [given.network] if given.network else NETWORKS:
         recorder = Recorder("prediction", given)
         for metric, value, unit in measure(name, given.rows, given.repeats):

@@ -17,9 +17,10 @@ import numpy as np
 
 from benchmarks.record import Measured, Recorder
 from configs import demo
+from gxdistill.jobs import devices
+from gxdistill.jobs.job import Job
 from gxdistill.pytrees import Distilled
-from gxdistill.run import method, placing
-from gxdistill.run.job import Job
+from gxdistill.tasks.distillation import method
 
 COUNTS = (1, 2, 4, 8)
 _NETWORKS, _BATCH = 4, 32
@@ -37,11 +38,11 @@ class _Shared(Job):
         return self.shared_out(jax.devices()[: self.count]) if self.count else None
 
 
-def learned(devices: int, steps: int) -> Distilled:
+def learned(count: int, steps: int) -> Distilled:
     """Distils phantoms as `configs/demo.py:smoke` does, with more networks.
 
     Args:
-      devices: how many share the work; 0 for a program that knows no mesh.
+      count: how many devices share the work; 0 for a program that knows no mesh.
       steps: outer steps.
 
     Returns:
@@ -50,10 +51,10 @@ def learned(devices: int, steps: int) -> Distilled:
     config = demo.get_config("smoke")
     config.distill.update(init="random", networks=_NETWORKS, batch=_BATCH)
     config.distill.update(outer_steps=steps, steps_per_call=steps)
-    job = _Shared(config, Path(), lambda _: None, devices)
+    job = _Shared(config, Path(), lambda _: None, count)
     loop, state = method.build(job)
-    state, _ = placing.stepper(job, loop, 0)(placing.copied(job, state))
-    return placing.fetch(state.distilled)
+    state, _ = devices.stepper(job, loop, 0)(devices.copied(job, state))
+    return devices.fetch(state.distilled)
 
 
 def apart(one: Distilled, other: Distilled) -> float:

@@ -23,7 +23,7 @@ import os
 
 import ml_collections
 
-from gxdistill.run.defaults import default_config
+from gxdistill.jobs.settings import default_config
 
 _VARIANTS = ("known", "random", "learned", "smoke")
 

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gxdistill import _check, backend
+from gxdistill import _check
 from gxdistill.pytrees import Cohort, PatchTable
+from gxdistill.runtime import platform
 
 
 def _starts(side: int, size: int, stride: int, border: bool) -> np.ndarray:
@@ -79,7 +80,7 @@ def gather_patches(
             jax.lax.optimization_barrier(whole), (r, c, 0), (size, size, channels)
         )
 
-    if backend.platform() == "tpu":
+    if platform.platform() == "tpu":
         # Patches lie in other tiles of memory than images do: a gather, a loop there, would lay all
         # images out anew for each patch.
         return jax.lax.map(cut_from_its_image, (image, row, col))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gxdistill.run import compile_cache
+from gxdistill.runtime import compile_cache
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,10 +26,10 @@ def data_root() -> Path:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Path:
     """A working folder in which the demo's smoke job has run to its end; not to be changed."""
-    from gxdistill import cli
+    from gxdistill.cli import main
 
     workdir = tmp_path_factory.mktemp("run")
-    cli.main(["demo", f"--config={ROOT}/configs/demo.py:smoke", f"--workdir={workdir}"])
+    main.main(["demo", f"--config={ROOT}/configs/demo.py:smoke", f"--workdir={workdir}"])
     return workdir
 
 

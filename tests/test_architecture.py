@@ -1,6 +1,7 @@
 """The layers of the package, enforced by reading the imports and calls of its source."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,14 +11,21 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A module imports its own row or a row above, never below.
+# A module imports its own unit and units of the rows above: none beside it, none below.
 ROWS = (
-    {"_check", "backend", "errors", "pytrees", "saying"},
-    {"patching", "metrics", "decision", "sharding", "storage", "data", "models", "range_coder"},
-    {"distill", "package", "weights", "checkpoint"},
-    {"train", "evaluate", "baselines", "privacy", "federated", "segmentation"},
-    {"run", "plan", "report"},
-    {"cli", "package_commands"},
+    {"_check", "errors", "pytrees"},
+    {"runtime", "storage", "training"},
+    {"convolution", "patching"},
+    {"distill"},
+    {"data", "models", "segmentation", "mixup"},
+    {"package", "evaluation"},
+    {"federated", "privacy"},
+    {"report", "service"},
+    {"jobs", "receive"},
+    {"tasks.audit", "tasks.cohort", "tasks.distillation"},
+    {"tasks.federation", "tasks.mixup", "tasks.segmentation"},
+    {"plan"},
+    {"cli"},
 )
 ROW = {unit: row for row, units in enumerate(ROWS) for unit in units}
 
@@ -29,7 +37,7 @@ RESERVED = {
     "benchmarks": (),
     "flax.linen": ("models",),
     "flax.nnx": ("models",),
-    "ml_collections": ("cli", "plan", "run"),
+    "ml_collections": ("cli", "jobs", "plan", "tasks"),
 }
 
 # Costly or optional: imported inside the functions that need them.
@@ -43,7 +51,10 @@ HEAVY = {
     "tensorflow_datasets",
 }
 
-DISK = ("data", "package", "checkpoint", "storage", "plan", "report", "run", "segmentation.server")
+DISK = (
+    *("data", "federated.flower", "jobs", "package", "plan", "receive", "report", "service"),
+    *("runtime.compile_cache", "runtime.hosts", "storage", "tasks"),
+)
 DISK_MODULES = {"http", "shutil", "socket", "tarfile", "tempfile", "urllib", "zipfile"}
 DISK_CALLS = {
     *("open", "read_bytes", "read_text", "write_bytes", "write_text", "tofile", "fromfile"),
@@ -85,15 +96,25 @@ def _at_import(tree: ast.Module) -> Iterator[ast.AST]:
             waiting.extend(ast.iter_child_nodes(node))
 
 
+def unit_of(module: str) -> str:
+    """The unit of a module of ours: the first name below the package, of a task the first two."""
+    names = [*module.split(".")[1:3], "", ""]
+    return ".".join(filter(None, names[:2] if names[0] == "tasks" else names[:1]))
+
+
 def _import_faults(unit: str, name: str) -> Iterator[str]:
     for package, owners in RESERVED.items():
-        if _within(name, package) and unit not in owners:
+        if _within(name, package) and unit_of(f"gxdistill.{unit}").split(".")[0] not in owners:
             yield f"imports {package}, which is for {' and '.join(owners) or 'no module here'}"
     if not _within(name, "gxdistill"):
         return
-    other = name.split(".")[1] if "." in name else "the package's root"
+    other = unit_of(name) or "the package's root"
     if other not in ROW:
         yield f"imports {name}: {other} is in no row; import from the module that defines it"
+    elif other == unit:
+        return
+    elif ROW[other] == ROW[unit]:
+        yield f"imports {other}, which stands beside it in row {ROW[unit]}"
     elif ROW[other] > ROW[unit]:
         yield f"imports {other} of row {ROW[other]}, below its own row {ROW[unit]}"
     elif other in APART.get(unit, ()):
@@ -118,7 +139,9 @@ def _faults(path: Path, package: Path) -> Iterator[str]:
     module = ".".join(parts[: len(parts) - is_package])
     if module == "gxdistill":
         return  # Re-exports lazily; see the last test.
-    unit = parts[1]
+    unit = unit_of(module)
+    if unit == "tasks":
+        return  # A docstring.
     if unit not in ROW:
         yield f"{where}:1: {unit} is in no row; add it to ROWS in tests/test_architecture.py"
         return
@@ -142,6 +165,27 @@ def violations(package: Path) -> list[str]:
     return [fault for path in sorted(package.rglob("*.py")) for fault in _faults(path, package)]
 
 
+def circles(package: Path) -> list[str]:
+    """The modules that import each other in a circle, wherever in them the imports stand."""
+    sources = {}
+    for path in package.rglob("*.py"):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        is_package = parts[-1] == "__init__"
+        sources[".".join(parts[: len(parts) - is_package])] = path, is_package
+    graph: dict[str, set[str]] = {module: set() for module in sources}
+    for module, (path, is_package) in sources.items():
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            for name in _imports(node, module, is_package):
+                known = name if name in sources else name.rpartition(".")[0]
+                if known in sources and known not in (module, "gxdistill"):
+                    graph[module].add(known)
+    try:
+        tuple(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
 def too_long(root: Path) -> list[str]:
     """The project's files of more lines than the house allows."""
     folders = ("benchmarks", "configs", "gxdistill", "tests")
@@ -155,6 +199,10 @@ def test_the_package_keeps_its_layers():
     assert not faults, "\n" + "\n".join(faults)
 
 
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles(ROOT / "gxdistill") == []
+
+
 def test_no_file_is_too_long():
     faults = too_long(ROOT)
     assert not faults, f"more than {LONGEST} lines:\n" + "\n".join(faults)
@@ -163,29 +211,50 @@ def test_no_file_is_too_long():
 @pytest.mark.parametrize(
     ("path", "source", "fault"),
     [
-        ("patching.py", "from gxdistill import train", "train of row 3, below its own row 1"),
-        ("patching.py", "from gxdistill.distill.unroll import unroll", "distill of row 2, below"),
-        ("patching.py", "def f():\n    import gxdistill.cli", "2: imports cli of row 5, below"),
-        ("data/source.py", "from ..package import load", "package of row 2, below its own row 1"),
-        ("models/__init__.py", "from .. import cli", "cli of row 5, below its own row 1"),
-        ("distill/outer.py", "from gxdistill.models import create", "models, which distill must"),
-        ("distill/outer.py", "from gxdistill import data", "data, which distill must not know"),
-        ("train.py", "from gxdistill import unroll", "import from the module that defines it"),
-        ("train.py", "import gxdistill", "the package's root is in no row"),
-        ("train.py", "import benchmarks.record", "benchmarks, which is for no module here"),
-        ("train.py", "from ml_collections import ConfigDict", "which is for cli and plan and run"),
-        ("train.py", "from flax import linen as nn", "flax.linen, which is for models"),
-        ("report.py", "import matplotlib.pyplot as plt", "matplotlib.pyplot outside a function"),
+        ("patching.py", "from gxdistill import distill", "distill of row 3, below its own row 2"),
+        ("patching.py", "from gxdistill.distill.unroll import unroll", "distill of row 3, below"),
+        ("patching.py", "def f():\n    import gxdistill.cli", "2: imports cli of row 12, below"),
+        ("data/source.py", "from ..package import load", "package of row 5, below its own row 4"),
+        ("data/source.py", "from gxdistill.models import create", "models, which stands beside it"),
+        ("models/__init__.py", "from .. import cli", "cli of row 12, below its own row 4"),
+        ("distill/outer.py", "from gxdistill.models import create", "models of row 4, below"),
+        ("distill/outer.py", "from gxdistill import data", "data of row 4, below its own row 3"),
+        ("package/load.py", "from gxdistill import unroll", "import from the module that defines"),
+        ("package/load.py", "import gxdistill", "the package's root is in no row"),
+        ("package/load.py", "import benchmarks.record", "benchmarks, which is for no module here"),
+        ("receive/networks.py", "import ml_collections", "ml_collections, which is for cli and"),
+        ("receive/networks.py", "from gxdistill.jobs import job", "jobs, which stands beside it"),
+        (
+            "receive/networks.py",
+            "from gxdistill.tasks.cohort import preparing",
+            "tasks.cohort of row 9, below its own row 8",
+        ),
+        (
+            "tasks/cohort/preparing.py",
+            "from gxdistill.tasks.distillation import method",
+            "tasks.distillation, which stands beside it",
+        ),
+        ("tasks/imaginary/stage.py", "", "tasks.imaginary is in no row; add it to ROWS"),
+        (
+            "evaluation/metrics.py",
+            "from flax import linen as nn",
+            "flax.linen, which is for models",
+        ),
+        (
+            "report/page.py",
+            "import matplotlib.pyplot as plt",
+            "matplotlib.pyplot outside a function",
+        ),
         (
             "data/dicom.py",
             "try:\n    import pydicom\nfinally: ...",
             "2: imports pydicom",
         ),
-        ("metrics.py", "def f(p):\n    return open(p)", "2: calls open: only data, package"),
-        ("metrics.py", "def f(p):\n    return p.read_text()", "calls p.read_text"),
-        ("metrics.py", "def f(p, a):\n    np.save(p, a)", "calls np.save"),
+        ("patching.py", "def f(p):\n    return open(p)", "2: calls open: only data, federated"),
+        ("patching.py", "def f(p):\n    return p.read_text()", "calls p.read_text"),
+        ("patching.py", "def f(p, a):\n    np.save(p, a)", "calls np.save"),
         ("models/conv.py", "from PIL import Image\nImage.open('x')", "calls Image.open"),
-        ("segmentation/client.py", "import urllib.request", "imports urllib.request: only data"),
+        ("segmentation/tiling.py", "import urllib.request", "imports urllib.request: only data"),
         ("helpers.py", "", "helpers is in no row; add it to ROWS"),
     ],
 )
@@ -203,16 +272,28 @@ def test_what_the_rules_allow_passes(tmp_path):
     allowed = {
         "data/dicom.py": "from gxdistill import errors\ndef f(p):\n    import pydicom\n    open(p)",
         "distill/outer.py": "from gxdistill.distill.unroll import unroll\nfrom . import init",
-        "report.py": "def f():\n    import matplotlib.pyplot",
-        "segmentation/server.py": "import http.server",
-        "run.py": "import ml_collections\nfrom gxdistill.data import source",
-        "metrics.py": "if TYPE_CHECKING:\n    import matplotlib\n'a'.replace('a', 'b')",
+        "report/page.py": "def f():\n    import matplotlib.pyplot",
+        "service/server.py": "import http.server",
+        "tasks/cohort/listing.py": "import ml_collections\nfrom gxdistill.data import source",
+        "patching.py": "if TYPE_CHECKING:\n    import matplotlib\n'a'.replace('a', 'b')",
     }
     for path, source in allowed.items():
         planted = tmp_path / "gxdistill" / path
         planted.parent.mkdir(parents=True, exist_ok=True)
         planted.write_text(source)
     assert violations(tmp_path / "gxdistill") == []
+
+
+def test_a_circle_is_caught(tmp_path):
+    package = tmp_path / "gxdistill/data"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("from gxdistill.data import b")
+    (package / "b.py").write_text("def f():\n    from gxdistill.data.c import g")
+    (package / "c.py").write_text("from . import a")
+    modules = {"gxdistill.data.a", "gxdistill.data.b", "gxdistill.data.c"}
+    assert set(circles(tmp_path / "gxdistill")) == modules
+    (package / "c.py").write_text("")
+    assert circles(tmp_path / "gxdistill") == []
 
 
 def test_a_long_file_is_caught(tmp_path):

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 
-from gxdistill import cli, package
+from gxdistill import package
+from gxdistill.cli import main
 from gxdistill.pytrees import Distilled
 
 CONFIG = """
-from gxdistill.run.defaults import default_config
+from gxdistill.jobs.settings import default_config
 
 def get_config(variant="full"):
     config = default_config()
@@ -103,7 +104,7 @@ def cohort(tmp_path):
 def _fails(capsys, *arguments):
     """Runs a command that must fail; returns its one line."""
     with pytest.raises(SystemExit) as stop:
-        cli.main(list(map(str, arguments)))
+        main.main(list(map(str, arguments)))
     line = stop.value.code
     assert isinstance(line, str), line  # text: printed on stderr, with exit status 1
     assert "\n" not in line
@@ -314,7 +315,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path):
         # The kernel lets no file grow past 16 bytes.
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16)); "
-        "from gxdistill.cli import main; main(sys.argv[1:])"
+        "from gxdistill.cli.main import main; main(sys.argv[1:])"
     )
     arguments = ("prepare", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/run")
     done = subprocess.run(
@@ -343,7 +344,7 @@ def sent(tmp_path):
 
 
 def test_a_tampered_package_is_refused(sent, capsys):
-    cli.main(["verify", str(sent)])
+    main.main(["verify", str(sent)])
     assert "whole and unchanged" in capsys.readouterr().out
     content = bytearray(sent.read_bytes())
     content[len(content) // 2] ^= 1

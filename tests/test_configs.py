@@ -7,11 +7,12 @@ import re
 
 import pytest
 
-from gxdistill import cli, package
-from gxdistill.run import limits
-from tests import jobs
+from gxdistill import package
+from gxdistill.cli import main
+from gxdistill.jobs import checks
+from tests import small_jobs
 
-CONFIGS = sorted(path.stem for path in (jobs.ROOT / "configs").glob("*.py"))
+CONFIGS = sorted(path.stem for path in (small_jobs.ROOT / "configs").glob("*.py"))
 REAL = {"mnist", "radiograph"}  # They need the public data sets.
 
 
@@ -35,7 +36,7 @@ def test_every_variant_builds_and_is_told_apart_by_its_name(name):
     configs = [module.get_config(variant) for variant in variants]
     assert len({config.name for config in configs}) == len(variants)
     for config in configs:
-        limits.check(config)
+        checks.check(config)
         assert re.fullmatch(r"[a-z0-9_]+", config.name)  # It names a file of results.
         assert config.is_locked
         for setting in ("outer_steps", "checkpoint_every", "evaluate_every"):
@@ -55,12 +56,12 @@ def test_the_commands_in_a_config_name_itself_and_its_variants(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "demo"])
 def test_the_smoke_variant_runs_from_end_to_end(name, tmp_path, request, capsys):
-    flags = [f"--config={jobs.ROOT}/configs/{name}.py:smoke", f"--workdir={tmp_path}"]
+    flags = [f"--config={small_jobs.ROOT}/configs/{name}.py:smoke", f"--workdir={tmp_path}"]
     if name in REAL:
         root = request.getfixturevalue("data_root")
         flags.append(f"--config.data.path={root / 'mnist' if name == 'mnist' else root}")
     for command in ("distill", "train", "evaluate", "report"):
-        cli.main([command, *flags])
+        main.main([command, *flags])
     evaluation = json.loads((tmp_path / "evaluation.json").read_text())
     manifest = package.load(tmp_path / "package.gxd").manifest
     known, decided = manifest["init"]["rule"] == "known", manifest["decision"]

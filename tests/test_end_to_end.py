@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gxdistill import cli
+from gxdistill.cli import main
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "--config=configs/demo.py:smoke"
@@ -22,7 +22,7 @@ def _command(*arguments, **options):
     # Jobs that a shell has put into the background ignore SIGINT, and their children with them.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from gxdistill.cli import main; main(sys.argv[1:])"
+        "from gxdistill.cli.main import main; main(sys.argv[1:])"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -110,16 +110,16 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
 
 def test_other_settings_do_not_resume(run):
     with pytest.raises(SystemExit, match=r"distill\.batch \(was 16, is 8\)"):
-        cli.main(["distill", CONFIG, "--config.distill.batch=8", f"--workdir={run}"])
+        main.main(["distill", CONFIG, "--config.distill.batch=8", f"--workdir={run}"])
 
 
 def test_a_package_trains_without_the_cohort(run, tmp_path, monkeypatch):
     shutil.copy(run / "package.gxd", tmp_path / "sent.gxd")
     monkeypatch.chdir(tmp_path)
-    cli.main(["train", "--package=sent.gxd", "--workdir=own", "--seed=3", "--seeds=2"])
+    main.main(["train", "--package=sent.gxd", "--workdir=own", "--seed=3", "--seeds=2"])
     record = json.loads((tmp_path / "own/networks/networks.json").read_text())
     assert (record["init"], record["count"], record["seed"]) == ("fresh", 2, 3)
-    cli.main(["train", "--package=sent.gxd", "--workdir=other", "--networks=lenet", "--seeds=1"])
+    main.main(["train", "--package=sent.gxd", "--workdir=other", "--networks=lenet", "--seeds=1"])
     record = json.loads((tmp_path / "other/networks/networks.json").read_text())
     assert record["network"] == {"name": "lenet", "options": {}}
 
@@ -127,11 +127,13 @@ def test_a_package_trains_without_the_cohort(run, tmp_path, monkeypatch):
 def test_a_package_is_not_evaluated_on_patches_of_another_geometry(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     with pytest.raises(SystemExit, match=r"patch\.stride = 8, and here it is 4"):
-        cli.main(["evaluate", CONFIG, "--config.patch.stride=4", f"--workdir={tmp_path / 'run'}"])
+        main.main(["evaluate", CONFIG, "--config.patch.stride=4", f"--workdir={tmp_path / 'run'}"])
 
 
 def test_the_help_is_quick_and_needs_no_jax(capsys):
-    code = "import sys; from gxdistill.cli import main; main(); assert 'jax' not in sys.modules"
+    code = (
+        "import sys; from gxdistill.cli.main import main; main(); assert 'jax' not in sys.modules"
+    )
     before = os.times()
     done = subprocess.run(
         [sys.executable, "-c", code, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -139,7 +141,7 @@ def test_the_help_is_quick_and_needs_no_jax(capsys):
     after = os.times()
     used = after.children_user - before.children_user
     assert used + after.children_system - before.children_system < 0.5  # CPU seconds
-    cli.main(["distill", "--help"])
+    main.main(["distill", "--help"])
     assert capsys.readouterr().out == done.stdout
     for command in ("demo", "prepare", "distill", "train", "evaluate", "inspect", "verify"):
         assert f"\n  {command} " in done.stdout

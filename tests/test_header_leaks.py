@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 from gxdistill import package, report
-from gxdistill.run import assessing, distilling, predicting, preparing, previewing, receiving
-from tests import jobs
+from gxdistill.receive import networks, predicting
+from gxdistill.tasks.cohort import preparing, previewing
+from gxdistill.tasks.distillation import assessing, distilling
+from tests import small_jobs
 from tests.data.conftest import write_dicom
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
@@ -42,7 +44,7 @@ def _plant(path):
 
 
 def _write_cohort(folder):
-    jobs.write_cohort(folder, ["train"] * 3 + ["test"] * 2)
+    small_jobs.write_cohort(folder, ["train"] * 3 + ["test"] * 2)
     with (folder / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -58,17 +60,17 @@ def _write_cohort(folder):
         writer.writerows(rows)
 
 
-def _run(folder, workdir, say):
+def _run(folder, workdir, log):
     options = {"data__path": str(folder), "data__max_bad_share": 0.2}
-    job = jobs.make(workdir, say, data__kind="manifest", **options)
+    job = small_jobs.make(workdir, log, data__kind="manifest", **options)
     preparing.prepare(job)
     path = distilling.distil(job)
-    trained = receiving.train_networks(path, count=None)
-    receiving.save_networks(workdir / "networks", trained)
+    trained = networks.train_networks(path, count=None)
+    networks.save_networks(workdir / "networks", trained)
     assessing.evaluate_package(job, path, trained, [])
     report.write(workdir, path)
     previewing.write(job)
-    predicting.predict(path, [folder / "3.dcm"], workdir / "predictions", say)
+    predicting.predict(path, [folder / "3.dcm"], workdir / "predictions", log)
     for kind in package.FORMATS:
         package.export(package.load(path), workdir / f"export.{kind}", kind)
 
@@ -85,7 +87,7 @@ def test_no_text_of_a_header_is_in_any_output(tmp_path, capfd, caplog):
     _write_cohort(tmp_path / "files")
     _run(tmp_path / "files", tmp_path / "work", said.append)
     assert _holds_name((tmp_path / "files/3.dcm").read_bytes())
-    written = jobs.content(tmp_path / "work")
+    written = small_jobs.content(tmp_path / "work")
     for name in ("package.gxd", "report.html", "preview.html", "quarantine.csv", "cohort.json"):
         assert name in written
     for part in ("checkpoints/", "prepared/", "predictions/", "networks/"):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gxdistill import backend, patching
+from gxdistill import patching
 from gxdistill.pytrees import Cohort
+from gxdistill.runtime import platform
 
 # height, width, size, stride: divisible or not, overlapping or with gaps, one patch only
 _GRIDS = [(12, 12, 4, 4), (13, 17, 5, 3), (20, 15, 4, 7), (9, 16, 9, 2), (31, 30, 8, 1)]
@@ -98,7 +99,7 @@ def test_patches_are_the_same_as_a_tpu_cuts_them(channels):
         return patching.gather_patches(images, *at, size=7)
 
     expected = jax.jit(gather)(images, at)
-    with backend.planned_for("tpu"):
+    with platform.planned_for("tpu"):
         patches = jax.jit(lambda *x: gather(*x))(images, at)
     np.testing.assert_array_equal(patches, expected)
     np.testing.assert_array_equal(patches[0], images[1, 3:10, 4:11])

@@ -14,11 +14,11 @@ from typing import TypeVar
 import numpy as np
 
 from gxdistill import _check, storage
-from gxdistill.data import images, reading
-from gxdistill.data.grey import BadEntryError
-from gxdistill.data.manifest import Entry, Quarantined, duplicates, few, read_manifest
-from gxdistill.data.prepared import Prepared
-from gxdistill.data.reading import Facts, Recipe
+from gxdistill.data.files import images, reading
+from gxdistill.data.files.grey import BadEntryError
+from gxdistill.data.files.manifest import Entry, Quarantined, duplicates, few, read_manifest
+from gxdistill.data.files.reading import Facts, Recipe
+from gxdistill.data.prepared.reader import Prepared
 from gxdistill.data.splits import SPLITS, check_splits, draw_splits
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata

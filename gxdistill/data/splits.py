@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gxdistill.data.manifest import few
+from gxdistill.data.files.manifest import few
 from gxdistill.errors import UserError
 
 SPLITS = ("train", "test")

@@ -6,9 +6,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from gxdistill import backend
 from gxdistill.distill.init import targets
 from gxdistill.pytrees import Network, Params
+from gxdistill.runtime import platform
 
 _CACHED = 32  # Images.
 
@@ -47,7 +47,7 @@ def real_loss(network: Network, *, chunk: int | None = None) -> InnerLoss:
     def swept(one: Callable, images: jax.Array, labels: jax.Array) -> Params:
         """Means `one(images, labels)` over the chunks, each a sum over its images."""
         count = len(images)
-        size = min(chunk or (_CACHED if backend.platform() == "cpu" else count), count)
+        size = min(chunk or (_CACHED if platform.platform() == "cpu" else count), count)
         fill = [(0, -count % size)]  # Images without a label, which add nothing to the sum.
         parts = [
             jnp.pad(x, fill + [(0, 0)] * (x.ndim - 1)).reshape(-1, size, *x.shape[1:])

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from gxdistill import _check, backend
+from gxdistill import _check
 from gxdistill.distill.augment import augment
 from gxdistill.distill.losses import inner_loss, real_loss
 from gxdistill.distill.truncation import InnerLoop, full
 from gxdistill.distill.views import View, as_learned
 from gxdistill.pytrees import Batch, Distilled, Network
-from gxdistill.sharding import averaged
+from gxdistill.runtime import platform
+from gxdistill.runtime.sharding import averaged
 
 MetaGradient = Callable[[Distilled, jax.Array, Batch], tuple[jax.Array, Distilled]]
 
@@ -79,7 +80,7 @@ def after_training(
     def mean(distilled: Distilled, keys: jax.Array, batch: Batch) -> tuple[jax.Array, Distilled]:
         if len(keys) == 1:
             return one(distilled, keys[0], batch)
-        together = at_once or (1 if backend.platform() == "cpu" else len(keys))
+        together = at_once or (1 if platform.platform() == "cpu" else len(keys))
         results = jax.lax.map(
             lambda key: one(distilled, key, batch),
             keys,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gxdistill import _check
-from gxdistill.models.conv import conv2d
+from gxdistill.convolution.conv import conv2d
 
 NORMS = ("instance", "group", "none")
 

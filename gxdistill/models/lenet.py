@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gxdistill.models import overlap
-from gxdistill.models.conv import conv_pool_relu
+from gxdistill.convolution import overlap
+from gxdistill.convolution.conv import conv_pool_relu
 from gxdistill.models.layers import Weights, dense
 
 

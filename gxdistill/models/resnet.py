@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gxdistill.convolution.pooling import max_pool
 from gxdistill.models.layers import Conv, Norm, dense
-from gxdistill.models.pooling import max_pool
 
 
 class Block(nn.Module):

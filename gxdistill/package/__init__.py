@@ -1,19 +1,14 @@
 """The portable package: what leaves the hospital. One file; data, never code."""
 
 from gxdistill.package.content import Package, digest, load, size_bytes
-from gxdistill.package.differing import diff
-from gxdistill.package.essential import (
-    EssentialWeights,
-    is_weights,
-    load_weights,
-    save_weights,
-)
+from gxdistill.package.describe import WARNING, card, decision, describe, describe_weights, origin
+from gxdistill.package.diff import diff
 from gxdistill.package.exporting import FORMATS, export
 from gxdistill.package.manifest import SCHEMA_VERSION, schema
 from gxdistill.package.precision import PRECISIONS, Grid
 from gxdistill.package.saving import convert, save
 from gxdistill.package.signing import sign, verify
-from gxdistill.package.words import WARNING, card, decision, describe, describe_weights, origin
+from gxdistill.package.weights_file import EssentialWeights, is_weights, load_weights, save_weights
 
 __all__ = [
     "FORMATS",

@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 from gxdistill import storage
-from gxdistill.data.builder import tfds as import_tfds
+from gxdistill.data.prepared.builder import tfds as import_tfds
 from gxdistill.distill.init import targets
 from gxdistill.errors import UserError
 from gxdistill.package.content import CARD, MANIFEST, Package
-from gxdistill.package.words import card
+from gxdistill.package.describe import card
 
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 

@@ -20,9 +20,9 @@ from gxdistill.package.content import (
     packed,
     sums,
 )
+from gxdistill.package.describe import card
 from gxdistill.package.manifest import SCHEMA_VERSION, check, migrate
 from gxdistill.package.previews import previews
-from gxdistill.package.words import card
 
 
 def save(path: Path, package: Package) -> None:

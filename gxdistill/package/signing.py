@@ -12,7 +12,7 @@ from types import ModuleType
 from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package.content import SIGNATURE, SUMS, load, opened
-from gxdistill.package.essential import is_weights, load_weights
+from gxdistill.package.weights_file import is_weights, load_weights
 
 _MAX_KEY_BYTES = 1 << 16
 _MAKE = "Make one by `openssl genpkey -algorithm ed25519 -out private.pem`"

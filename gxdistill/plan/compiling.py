@@ -19,8 +19,8 @@ from gxdistill.plan import counting
 from gxdistill.plan.program import Program
 from gxdistill.plan.targets import Target
 from gxdistill.pytrees import Metadata
-from gxdistill.run import compile_cache
-from gxdistill.saying import Say
+from gxdistill.runtime import compile_cache
+from gxdistill.runtime.console import Log
 
 _EVERY = 10.0  # Seconds between two signs of life.
 _COMPILERS = {"cpu": (), "gpu": ("jax-cuda12-pjrt",), "tpu": ("libtpu",)}  # Beside JAX.
@@ -51,19 +51,19 @@ class Compiled(NamedTuple):
         return self.arguments + self.temporaries + self.outputs
 
 
-def compiled(program: Program, target: Target, *, say: Say, folder: Path) -> Compiled:
+def compiled(program: Program, target: Target, *, log: Log, folder: Path) -> Compiled:
     """Compiles a program, or remembers what was found when it was compiled before.
 
     Args:
       program: to be compiled.
       target: what for.
-      say: told now and then that the compiler is at work.
+      log: told now and then that the compiler is at work.
       folder: where findings are kept by program, target and versions.
 
     Raises:
       UserError: the compiler refuses the program: it does not fit.
     """
-    with _signs_of_life(f"tracing for {target.name}", say):
+    with _signs_of_life(f"tracing for {target.name}", log):
         lowered = program.jitted.lower(*program.arguments)
     kept = folder / f"{_digest(lowered, target)}.json.gz"
     if kept.exists():
@@ -71,7 +71,7 @@ def compiled(program: Program, target: Target, *, say: Say, folder: Path) -> Com
             return _read(json.loads(gzip.decompress(kept.read_bytes())), program.unknown)
     began = time.monotonic()
     try:
-        with _signs_of_life(f"compiling for {target.name}", say):
+        with _signs_of_life(f"compiling for {target.name}", log):
             executable = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         raise UserError(
@@ -117,12 +117,12 @@ def _digest(lowered: jax.stages.Lowered, target: Target) -> str:
 
 
 @contextlib.contextmanager
-def _signs_of_life(what: str, say: Say) -> Iterator[None]:
+def _signs_of_life(what: str, log: Log) -> Iterator[None]:
     done, began = threading.Event(), time.monotonic()
 
     def speak() -> None:
         while not done.wait(_EVERY):
-            say(f"{what}: {time.monotonic() - began:.0f} s so far")
+            log(f"{what}: {time.monotonic() - began:.0f} s so far")
 
     thread = threading.Thread(target=speak, daemon=True)
     thread.start()

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import jax
 import ml_collections
 
-from gxdistill import backend
 from gxdistill.distill.memory import STRATEGIES
+from gxdistill.jobs import cohorts
 from gxdistill.plan import compiling, counting, program, targets
 from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.targets import Target
-from gxdistill.saying import Say
+from gxdistill.runtime import platform
+from gxdistill.runtime.console import Log
 
 _USABLE = 0.95  # Of a device's memory; the runtime keeps some for itself.
 
@@ -85,7 +86,7 @@ def make(
     config: ml_collections.ConfigDict,
     target: str | Target,
     *,
-    say: Say,
+    log: Log,
     images: int | None = None,
     folder: Path | None = None,
 ) -> Plan:
@@ -94,7 +95,7 @@ def make(
     Args:
       config: of the job.
       target: one of `NAMES`, or a description of one's own.
-      say: told now and then what is done.
+      log: told now and then what is done.
       images: training images; None for what the config says, or as many as the papers have.
       folder: where findings are kept; None is the user's own.
 
@@ -102,21 +103,21 @@ def make(
       UserError: the target is unknown, its compiler is missing, or the config is unfit.
     """
     known = targets.load(target) if isinstance(target, str) else target
-    size = program.size_of(config, images)
+    size = cohorts.size_of(config, images)
     devices = None if known.platform == "cpu" else tuple(targets.devices(known))
     with _on_paper(known.platform):
         job = program.sketch(config, size, devices)
         built = program.build(job)
         folder = folder or compiling.default_folder()
-        found = compiling.compiled(built, known, say=say, folder=folder)
+        found = compiling.compiled(built, known, log=log, folder=folder)
     return _plan(job, known, built, found)
 
 
 @contextlib.contextmanager
-def _on_paper(platform: str) -> Iterator[None]:
+def _on_paper(name: str) -> Iterator[None]:
     """Traces for the platform, and computes what little there is on this machine's CPU."""
     here = jax.local_devices(backend="cpu")[0]
-    with backend.planned_for(platform), jax.default_device(here):
+    with platform.planned_for(name), jax.default_device(here):
         yield
 
 

@@ -10,56 +10,18 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from gxdistill.data import batches, sampling
+from gxdistill.data.batches import resident, sampling
 from gxdistill.distill import footprint, outer
 from gxdistill.distill.losses import real_loss
 from gxdistill.distill.memory import segments
 from gxdistill.errors import UserError
+from gxdistill.jobs import devices
+from gxdistill.jobs.cohorts import Size
+from gxdistill.jobs.job import Feed, Job
+from gxdistill.package.seeds import Use
 from gxdistill.patching import patch_corners
 from gxdistill.pytrees import PatchTable
-from gxdistill.run import method, placing
-from gxdistill.run.job import Feed, Job, Use
-
-IMAGES = 200  # Training images where nothing says how many; as many as the papers have.
-
-
-class Size(NamedTuple):
-    """What a plan needs to know of a cohort.
-
-    Attributes:
-      images: that are trained on.
-      shape: of an image, `[H, W, C]`.
-      classes: K.
-    """
-
-    images: int
-    shape: tuple[int, int, int]
-    classes: int
-
-
-def size_of(config: ml_collections.ConfigDict, images: int | None) -> Size:
-    """Tells the size of the cohort that a config names, without reading its images.
-
-    Args:
-      config: of the job.
-      images: how many are trained on; None for what the config says, or `IMAGES`.
-
-    Raises:
-      UserError: the config does not tell the size of an image.
-    """
-    data = config.data
-    if data.kind == "phantom":
-        trained = round(data.patients * (1 - data.test_share))
-        return Size(images or trained, (data.size, data.size, 1), 3)
-    if data.kind == "mnist":
-        return Size(images or min(data.limit or 60_000, 60_000), (28, 28, 1), 10)
-    if data.image_size is None:
-        raise UserError(
-            "The config does not say how large the images are. Give their height and width in "
-            "pixels, as --config.data.image_size='(2048, 2048)'."
-        )
-    height, width = (side // data.downscale for side in data.image_size)
-    return Size(images or IMAGES, (height, width, 1), 1 + len(data.label_names))
+from gxdistill.tasks.distillation import method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +52,10 @@ class Sketch(Job):
         return None if self.devices is None else self.shared_out(self.devices)
 
     @cached_property
-    def normalise(self) -> batches.Normalisation:
+    def normalise(self) -> resident.Normalisation:
         """As good as any."""
         channels = self.size.shape[-1]
-        return batches.Normalisation((0.5,) * channels, (0.25,) * channels)
+        return resident.Normalisation((0.5,) * channels, (0.25,) * channels)
 
     def feed(self, batch: int) -> Feed:
         """Gives shapes of the images and their patches: all that are cut, whatever they show."""
@@ -108,7 +70,7 @@ class Sketch(Job):
         table = PatchTable(*[column(count * corners)] * len(PatchTable._fields))  # type: ignore[arg-type]
         each = column(classes, jnp.float32), column(classes), column(classes)
         images = jax.ShapeDtypeStruct((count, *shape), jnp.uint8)
-        shapes = batches.Resident(images, sampling.Sampler(table, *each, *groups))  # type: ignore[arg-type]
+        shapes = resident.Resident(images, sampling.Sampler(table, *each, *groups))  # type: ignore[arg-type]
         return Feed(self._draw(batch), lambda *_: repeat(shapes), lasting=True)
 
 
@@ -143,7 +105,7 @@ class Program(NamedTuple):
     """
 
     jitted: jax.stages.Wrapped
-    arguments: tuple[outer.DistillState, batches.Resident]
+    arguments: tuple[outer.DistillState, resident.Resident]
     strategy: str
     gradients: dict[str, int]
     per_image: float
@@ -161,7 +123,7 @@ def build(job: Sketch) -> Program:
     feed = job.feed(job.config.distill.batch)
     given = next(feed.given(job.key(Use.LOOP), 0))
     arguments = jax.eval_shape(lambda state: state, state), given
-    jitted, _ = placing.program(job, loop, feed)
+    jitted, _ = devices.program(job, loop, feed)
     return Program(jitted, arguments, taken, gradients, _per_image(job), _turns(job, taken))
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from gxdistill import storage
-from gxdistill.report import background, images, results
 from gxdistill.report.findings import Findings, gather
 from gxdistill.report.markup import Markup, count, join, tag
+from gxdistill.report.sections import background, images, results
 from gxdistill.report.style import CSS
 
 _SECTIONS = (

@@ -14,7 +14,7 @@ from benchmarks.record import read
 from gxdistill import models
 from gxdistill.distill import meta_gradient, truncation
 from gxdistill.pytrees import Batch, Distilled
-from tests import jobs
+from tests import small_jobs
 
 CLASSES = 10
 STEPS, EPOCHS, IMAGES = 2, 2, 10
@@ -116,7 +116,7 @@ def test_both_sides_are_run_and_recorded(tmp_path):
     command = ["-m", "benchmarks.against_torch", "--rows", "lenet_1x1", "--rounds=1"]
     command += ["--repeats=1", "--record", f"--results={tmp_path}"]
     done = subprocess.run(
-        [sys.executable, *command], cwd=jobs.ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *command], cwd=small_jobs.ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from benchmarks import data_scale
-from gxdistill.data import prepared
-from gxdistill.run import preparing
-from tests import jobs
+from gxdistill.data.prepared import reader
+from gxdistill.tasks.cohort import preparing
+from tests import small_jobs
 
 
 def test_a_set_is_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    jobs.write_cohort(tmp_path / "files")
+    small_jobs.write_cohort(tmp_path / "files")
     given = {"data__kind": "manifest", "data__path": str(tmp_path / "files")}
-    once = preparing.prepare(jobs.make(tmp_path / "work", **given))
+    once = preparing.prepare(small_jobs.make(tmp_path / "work", **given))
     data_scale.repeat_set(once, tmp_path / "many", 3)
-    one, many = (prepared.read_prepared(path).cohort for path in (once, tmp_path / "many"))
+    one, many = (reader.read_prepared(path).cohort for path in (once, tmp_path / "many"))
     assert len(many.images) == 3 * len(one.images)
     for split in ("train", "test"):
         own, repeated = (of.select(of.splits == split) for of in (one, many))

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import elsewhere
 from benchmarks.record import Measured, read
-from tests import jobs
+from tests import small_jobs
 
 
 def test_the_case_is_named_by_the_network(run):
@@ -22,7 +22,7 @@ def test_other_networks_are_trained_evaluated_and_recorded(run, tmp_path):
     flags = ["--config=configs/demo.py:smoke", f"--package={run / 'package.gxd'}"]
     flags += ["--networks=lenet", "--seeds=2", "--record", f"--results={tmp_path}"]
     command = [sys.executable, "-m", "benchmarks.elsewhere", *flags]
-    done = subprocess.run(command, cwd=jobs.ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=small_jobs.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (figure,) = read(tmp_path)
     assert (figure.case, figure.metric, figure.n) == ("demo_smoke_lenet", "accuracy", 2)

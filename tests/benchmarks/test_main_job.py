@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import main_job
 from benchmarks.record import Measured, read
-from tests import jobs
+from tests import small_jobs
 
 CORES = os.sched_getaffinity(0)
 two_cores = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
@@ -112,7 +112,7 @@ def test_the_job_is_run_and_recorded_with_its_own_command(run, tmp_path):
     flags = ["--config=configs/demo.py:smoke", f"--workdir={tmp_path / 'job'}"]
     command = ["-m", "benchmarks.main_job", *flags, "--record", f"--results={tmp_path / 'results'}"]
     done = subprocess.run(
-        [sys.executable, *command], cwd=jobs.ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *command], cwd=small_jobs.ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     recorded = read(tmp_path / "results")
@@ -133,7 +133,7 @@ def test_the_job_is_run_and_recorded_with_its_own_command(run, tmp_path):
     assert evaluations[0] == evaluations[1]
 
     again = subprocess.run(
-        [sys.executable, *command], cwd=jobs.ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *command], cwd=small_jobs.ROOT, capture_output=True, text=True, check=False
     )
     assert again.returncode == 1
     assert "exists: a timed run starts afresh" in again.stderr

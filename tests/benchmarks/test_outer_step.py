@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import outer_step
 from benchmarks.record import read
-from tests import jobs
+from tests import small_jobs
 
 TINY = {"steps": 1, "epochs": 1, "images": 1, "batch": 2, "image_size": 12}
 
@@ -34,7 +34,7 @@ def test_a_step_is_timed_and_recorded_with_its_own_command(tmp_path):
     command = ["-m", "benchmarks.outer_step", *flags]
     done = subprocess.run(
         [sys.executable, *command],
-        cwd=jobs.ROOT,
+        cwd=small_jobs.ROOT,
         env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # compiled in less time
         capture_output=True,
         text=True,

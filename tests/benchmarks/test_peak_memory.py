@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 
-from tests import jobs
+from tests import small_jobs
 
 CODE = """
 import numpy as np
@@ -20,7 +20,11 @@ print(before, with_array, peak_rss_mb())
 def test_the_peak_is_that_of_the_process_alone_and_stays():
     ours = np.ones(2**26)  # 512 MiB, which a process started from here must not count
     done = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=jobs.ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", CODE],
+        cwd=small_jobs.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     before, with_array, after = map(float, done.stdout.split())
     assert ours.nbytes / 2**20 > 2 * before

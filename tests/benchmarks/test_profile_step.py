@@ -10,7 +10,7 @@ from benchmarks import profile_step
 from benchmarks.profile_step import Spent
 from benchmarks.record import read
 from gxdistill.pytrees import Network
-from tests import jobs
+from tests import small_jobs
 
 _INNER = "jit(update)/transpose(jvp())/while/body/closed_call/checkpoint/"
 
@@ -123,7 +123,7 @@ def test_an_outer_step_is_profiled_and_recorded(tmp_path):
     flags += ["--repeats=1", "--record", f"--results={tmp_path}"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.profile_step", *flags],
-        cwd=jobs.ROOT,
+        cwd=small_jobs.ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -19,8 +19,8 @@ import collections, json, random, sys, time
 from pathlib import Path
 
 from benchmarks.peak_memory import peak_rss_mb
-from gxdistill.data import images
-from gxdistill.data.grey import BadEntryError
+from gxdistill.data.files import images
+from gxdistill.data.files.grey import BadEntryError
 from tests.data import mutating
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])

@@ -5,9 +5,10 @@ import optax
 import pytest
 import scipy.optimize
 
-from gxdistill import decision, metrics, models, patching
+from gxdistill import models, patching
 from gxdistill.data import phantom
 from gxdistill.errors import UserError
+from gxdistill.evaluation import decision, metrics
 
 KEY = jax.random.key(3)
 PATCH, STRIDE = 32, 16

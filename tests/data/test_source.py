@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gxdistill.data.reading import Recipe
+from gxdistill.data.files.reading import Recipe
 from gxdistill.data.source import (
     Quarantined,
     TooManyBadError,

@@ -9,8 +9,8 @@ import pytest
 
 from gxdistill.distill import init, outer
 from gxdistill.distill.meta_gradient import after_training
+from gxdistill.distill.replay import replay
 from gxdistill.pytrees import Batch, Distilled
-from gxdistill.train import replay
 from tests import toy
 
 RATES = {"images_lr": 0.1, "labels_lr": 0.03, "rates_lr": 0.01}

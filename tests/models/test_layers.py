@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gxdistill.convolution.pooling import average_pool, max_pool
 from gxdistill.models.layers import Conv, Norm, dense
-from gxdistill.models.pooling import average_pool, max_pool
 
 
 @pytest.mark.parametrize(

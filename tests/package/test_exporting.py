@@ -13,8 +13,8 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from gxdistill import models, package, train
-from gxdistill.distill import inner
+from gxdistill import models, package
+from gxdistill.distill import inner, replay
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Distilled
 from tests.packages import make
@@ -192,7 +192,7 @@ def test_pytorch_alone_trains_to_the_same_weights(tmp_path, optimiser):
     command = [sys.executable, "-W", "ignore", ROOT / "docs/train_in_pytorch.py"]
     subprocess.run([*command, tmp_path / "p", tmp_path / "weights.npz"], check=True)
     moves = inner.create(**optimiser)
-    trained = train.replay(network, made.start, made.distilled, rule="softmax", inner=moves)
+    trained = replay.replay(network, made.start, made.distilled, rule="softmax", inner=moves)
     leaves = jax.tree_util.tree_leaves_with_path(trained)
     with np.load(tmp_path / "weights.npz") as found:
         assert len(found) == len(leaves)

@@ -10,11 +10,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from gxdistill import decision, package, storage
-from gxdistill.data import reading
+from gxdistill import package, storage
+from gxdistill.data.files import reading
 from gxdistill.distill.init import LABEL_RULES
 from gxdistill.distill.inner import OPTIMIZERS
 from gxdistill.errors import UserError
+from gxdistill.evaluation import decision
 from gxdistill.package import manifest as manifests
 from gxdistill.package import precision
 from tests.packages import bits, content_bits, make, make_manifest, repack

@@ -9,7 +9,8 @@ from configs import demo, gastric, mnist, radiograph
 from gxdistill import plan
 from gxdistill.distill.memory import STRATEGIES
 from gxdistill.errors import UserError
-from gxdistill.plan import compiling, program, targets
+from gxdistill.jobs import cohorts
+from gxdistill.plan import compiling, targets
 from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.program import Program
 
@@ -20,33 +21,33 @@ def _program(size):
 
 
 def test_the_size_of_a_cohort_is_told_without_its_images():
-    assert program.size_of(demo.get_config(), None) == (150, (256, 256, 1), 3)
-    assert program.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
-    assert program.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
+    assert cohorts.size_of(demo.get_config(), None) == (150, (256, 256, 1), 3)
+    assert cohorts.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
+    assert cohorts.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
     with pytest.raises(UserError, match="how large the images are"):
-        program.size_of(radiograph.get_config(), None)
+        cohorts.size_of(radiograph.get_config(), None)
 
 
 def test_a_job_without_outer_steps_has_nothing_to_plan():
     config = demo.get_config()
     config.distill.outer_steps = 0
     with pytest.raises(UserError, match=r"outer_steps is 0: .*no outer step to plan"):
-        plan.make(config, "cpu", say=print)
+        plan.make(config, "cpu", log=print)
 
 
 def test_what_a_compiler_found_is_kept_by_program(tmp_path):
     cpu, said = targets.load("cpu"), []
-    first = compiling.compiled(_program(64), cpu, say=said.append, folder=tmp_path)
+    first = compiling.compiled(_program(64), cpu, log=said.append, folder=tmp_path)
     assert first.arguments == 2 * 64 * 64 * 4
     assert first.outputs == 64 * 64 * 4
     assert first.peak >= 3 * 64 * 64 * 4
-    assert compiling.compiled(_program(64), cpu, say=said.append, folder=tmp_path) == first
+    assert compiling.compiled(_program(64), cpu, log=said.append, folder=tmp_path) == first
     assert len(list(tmp_path.iterdir())) == 1
     (kept,) = tmp_path.iterdir()
     kept.write_text("{")  # a plan that was killed
-    again = compiling.compiled(_program(64), cpu, say=said.append, folder=tmp_path)
+    again = compiling.compiled(_program(64), cpu, log=said.append, folder=tmp_path)
     assert again._replace(compile_s=0) == first._replace(compile_s=0)
-    compiling.compiled(_program(32), cpu, say=said.append, folder=tmp_path)
+    compiling.compiled(_program(32), cpu, log=said.append, folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -105,7 +106,7 @@ def test_a_small_job_is_planned_for_every_target(target, tmp_path):
         pytest.skip(f"needs the compiler of {target}: pip install 'gxdistill[plan]'")
     config = gastric.get_config("smoke")
     config.distill.networks = 8
-    made = plan.make(config, target, say=print, folder=tmp_path)
+    made = plan.make(config, target, log=print, folder=tmp_path)
     assert made.fits
     assert tuple(made.peaks) == STRATEGIES
     assert made.flops > 1e6

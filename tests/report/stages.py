@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gxdistill import decision, metrics, package, storage
+from gxdistill import package, storage
 from gxdistill.data import source
-from gxdistill.data.manifest import Quarantined
-from gxdistill.data.reading import Recipe
+from gxdistill.data.files.manifest import Quarantined
+from gxdistill.data.files.reading import Recipe
+from gxdistill.evaluation import decision, metrics
 from gxdistill.patching import patch_corners
 from gxdistill.pytrees import Cohort, Distilled
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from gxdistill import package, report, storage
-from gxdistill.data import reading
-from gxdistill.data.reading import Facts, Recipe
+from gxdistill.data.files import reading
+from gxdistill.data.files.reading import Facts, Recipe
 from gxdistill.errors import UserError
-from gxdistill.report import background, images, markup
+from gxdistill.report import markup
+from gxdistill.report.sections import background, images
 from tests.report import stages
 from tests.report.stages import Page
 

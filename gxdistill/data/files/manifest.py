@@ -1,0 +1,267 @@
+"""Reads the CSV that lists a cohort: one row an image, columns by our names or mapped to them."""
+
+import csv
+import difflib
+import hashlib
+import math
+import os.path
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import NamedTuple
+
+from gxdistill.data.files.grey import BadEntryError
+from gxdistill.errors import UserError
+
+FIELDS = ("image", "mask", "label", "patient", "site", "split", "spacing")
+REQUIRED = ("image", "label", "patient")
+
+_PLACEHOLDER = re.compile(r"{([^{}]*)}")
+
+
+class Entry(NamedTuple):
+    """A row of the manifest that can be looked up.
+
+    Attributes:
+      line: of the manifest, from 1, the header being the first.
+      name: the image's path as the manifest gives it.
+      image: path of the image file.
+      mask: path of the mask file; None where the manifest names none.
+      label: index of the image's class.
+      patient: id of the patient.
+      site: name of the site, "unknown" where none is given.
+      split: as given, "" where none is.
+      spacing: of the image's pixels in millimetres; None where none is given.
+    """
+
+    line: int
+    name: str
+    image: Path
+    mask: Path | None
+    label: int
+    patient: str
+    site: str
+    split: str
+    spacing: float | None = None
+
+    @classmethod
+    def of_image(cls, path: Path) -> "Entry":
+        """The entry of an image of which nothing is known but its file."""
+        return cls(0, path.name, path, None, 0, "", "", "")
+
+
+class Quarantined(NamedTuple):
+    """An entry that was left out: how the manifest names it, and why."""
+
+    name: str
+    reason: str
+
+
+class _Row(NamedTuple):
+    line: int
+    fits: bool  # It has as many cells as the header.
+    texts: Mapping[str, str]  # By field.
+
+
+def read_manifest(
+    path: Path,
+    *,
+    columns: Mapping[str, str],
+    label_names: Sequence[str],
+    limit: int | None = None,
+    seed: int = 0,
+) -> tuple[list[Entry], dict[int, Quarantined]]:
+    """Reads a manifest and sorts out the rows that name nothing that can be looked up.
+
+    Args:
+      path: of the CSV file, UTF-8 with a header; file names in it are relative to its folder.
+      columns: for a field of `FIELDS` that goes by another name, the name of the file's column,
+        or a template with columns in braces, as in `{"image": "images/{id}.jpg"}`.
+      label_names: names of the image classes; the label column holds these or their numbers.
+      limit: keeps this many rows, evenly over labels, sites and splits.
+      seed: of the draw of `limit`.
+
+    Returns:
+      The entries in order, and by line what was quarantined.
+
+    Raises:
+      UserError: there is no such file, it is no CSV, has no row, or lacks a column.
+    """
+    header, lines = _read_csv(path)
+    getters = _getters(path, header, columns)
+    rows = [
+        _Row(line, len(cells) == len(header), {f: get(cells).strip() for f, get in getters.items()})
+        for line, cells in lines
+    ]
+    if limit is not None and limit < len(rows):
+        rows = _spread(rows, limit, seed)
+    entries, bad = [], {}
+    for row in rows:
+        try:
+            entries.append(_entry(row, path.parent, label_names))
+        except BadEntryError as error:
+            bad[row.line] = Quarantined(row.texts["image"] or f"line {row.line}", str(error))
+    twice = duplicates({entry: os.path.normpath(entry.image) for entry in entries}, "file")
+    bad |= twice
+    return [entry for entry in entries if entry.line not in twice], bad
+
+
+def duplicates(keys: Mapping[Entry, object], what: str) -> dict[int, Quarantined]:
+    """Finds the entries whose key an earlier entry has.
+
+    The first is kept, unless their labels contradict each other: then nobody knows which is right.
+
+    Args:
+      keys: what must differ, by entry in the manifest's order.
+      what: what the key stands for, as the reason names it.
+
+    Returns:
+      By line, the entries to leave out.
+    """
+    groups: dict[object, list[Entry]] = {}
+    for entry, key in keys.items():
+        groups.setdefault(key, []).append(entry)
+    found = {}
+    for group in groups.values():
+        contradictory = len({entry.label for entry in group}) > 1
+        for i, entry in enumerate(group):
+            other = group[0] if i else group[-1]
+            if contradictory:
+                reason = f"same {what} as line {other.line}, under another label"
+                found[entry.line] = Quarantined(entry.name, reason)
+            elif i:
+                found[entry.line] = Quarantined(entry.name, f"same {what} as line {other.line}")
+    return found
+
+
+def few(values: Sequence[str], most: int = 5) -> str:
+    """Joins the first values for a message and counts the rest."""
+    shown = ", ".join(repr(value[:60]) for value in values[:most])
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            lines = [(reader.line_num, cells) for cells in reader if cells]
+    except FileNotFoundError as error:
+        raise UserError(
+            f"There is no manifest {path}. Write a CSV with the columns {', '.join(FIELDS)} "
+            f"(mask, site, split and spacing may be left out), or name another."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"Manifest {path} is not UTF-8 text. Save it as UTF-8.") from error
+    except (OSError, csv.Error) as error:
+        raise UserError(f"Manifest {path} cannot be read as CSV: {error}.") from error
+    if len(lines) < 2:
+        raise UserError(f"Manifest {path} lists no image. Add a header and a row for each image.")
+    header = [cell.strip() for cell in lines[0][1]]
+    if len(set(header)) < len(header):
+        twice = [name for name in set(header) if header.count(name) > 1]
+        raise UserError(f"Manifest {path} has columns of the same name: {few(sorted(twice))}.")
+    return header, lines[1:]
+
+
+def _getters(
+    path: Path, header: list[str], columns: Mapping[str, str]
+) -> dict[str, Callable[[list[str]], str]]:
+    """For each field that the file has, the function from a row's cells to the field's text."""
+    for field in columns:
+        if field not in FIELDS:
+            raise UserError(f"`columns` maps {field!r}, which is no field.{_hint(field, FIELDS)}")
+    sources = {name: name for name in FIELDS if name in header} | dict(columns)
+    for field, source in sources.items():
+        for name in [source] if source in header else _PLACEHOLDER.findall(source) or [source]:
+            if name not in header:
+                raise UserError(
+                    f"`columns` maps {field!r} to column {name!r}, which manifest {path} does not "
+                    f"have.{_hint(name, header)}"
+                )
+    for field in REQUIRED:
+        if field not in sources:
+            raise UserError(
+                f"Manifest {path} has no column {field!r}. Add it, or map another by `columns`."
+                f"{_hint(field, header)}"
+            )
+
+    def getter(source: str) -> Callable[[list[str]], str]:
+        template = f"{{{source}}}" if source in header else source
+
+        def cell(cells: list[str], name: str) -> str:
+            return cells[i].strip() if (i := header.index(name)) < len(cells) else ""
+
+        return lambda cells: _PLACEHOLDER.sub(lambda match: cell(cells, match[1]), template)
+
+    return {field: getter(source) for field, source in sources.items()}
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    meant = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    return f"{meant} There are: {', '.join(known)}."
+
+
+def _spread(rows: list[_Row], limit: int, seed: int) -> list[_Row]:
+    def rank(row: _Row) -> tuple:
+        strata = (row.texts.get(field, "") for field in ("label", "site", "split"))
+        return (*strata, hashlib.sha256(f"{seed}/{row.texts['image']}".encode()).digest())
+
+    ranked = sorted(rows, key=rank)
+    chosen = [ranked[i * len(rows) // limit] for i in range(limit)]
+    return sorted(chosen, key=lambda row: row.line)
+
+
+def _entry(row: _Row, folder: Path, label_names: Sequence[str]) -> Entry:
+    texts = row.texts
+    if not row.fits:
+        raise BadEntryError("the row has more or fewer cells than the header")
+    if not texts["patient"]:
+        raise BadEntryError("patient empty")
+    return Entry(
+        line=row.line,
+        name=texts["image"],
+        image=_within(folder, texts["image"], "image"),
+        mask=_within(folder, texts["mask"], "mask") if texts.get("mask") else None,
+        label=_label(texts["label"], label_names),
+        patient=texts["patient"],
+        site=texts.get("site") or "unknown",
+        split=texts.get("split", ""),
+        spacing=_spacing(texts.get("spacing", "")),
+    )
+
+
+def _within(folder: Path, name: str, what: str) -> Path:
+    if not name:
+        raise BadEntryError(f"{what} empty")
+    # Links are followed: they are the owner's, a manifest may be a stranger's.
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise BadEntryError(f"{what} path leaves the folder of the manifest")
+    return folder / name
+
+
+def _spacing(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        spacing = float(text)
+    except ValueError:
+        spacing = math.nan
+    if not 0 < spacing < math.inf:
+        raise BadEntryError(f"spacing {text[:40]!r} is no number of millimetres")
+    return spacing
+
+
+def _label(text: str, label_names: Sequence[str]) -> int:
+    if not text:
+        raise BadEntryError("label empty")
+    if text in label_names:
+        return list(label_names).index(text)
+    try:
+        number = float(text)  # Not int: tables write "1.0" where a label of another row is missing.
+    except ValueError:
+        number = -1
+    if number not in range(len(label_names)):
+        known = f"0..{len(label_names) - 1}, {', '.join(label_names)}"
+        raise BadEntryError(f"label {text[:40]!r} is none of {known}")
+    return int(number)

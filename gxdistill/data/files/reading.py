@@ -1,0 +1,225 @@
+"""Turns one entry of a manifest into an image of a cohort, by a recipe that all images share."""
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from gxdistill import _check
+from gxdistill.data.files import burned_in, grey, images, masks
+from gxdistill.data.files.grey import BadEntryError, Picture, Spacing
+from gxdistill.data.files.manifest import Entry
+from gxdistill.pytrees import Metadata
+
+WINDOWS = ("file", "percentiles")
+FITS = ("same", "pad")
+TEXTS = ("mask", "refuse", "keep")
+
+_BURNED_IN = "burned-in text"
+
+Segmenter = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the files of a cohort become its images.
+
+    Attributes:
+      size: height and width in pixels that all images have before they are shrunk; None takes the
+        most common, or for "pad" the largest.
+      downscale: averages blocks of this side; of masks, the majority.
+      spacing: of pixels in millimetres, to which images are resampled; None leaves them.
+      fit: "same" refuses an image of another size; "pad" puts a smaller one in the middle of black.
+      window: how more than 8 bits become 8: "file" as a DICOM file says, else by percentiles;
+        "percentiles" always.
+      text: what is done with burned-in text: "mask", "refuse" or "keep".
+      organ: labels of a label map, or names of polygons, that are the organ; none stands for all.
+      segment: makes a mask `[H, W]` bool of an image `[H, W]` uint8 that has none; called from
+        several threads.
+    """
+
+    size: tuple[int, int] | None = None
+    downscale: int = 1
+    spacing: float | None = None
+    fit: str = "same"
+    window: str = "file"
+    text: str = "mask"
+    organ: tuple[int | str, ...] = ()
+    segment: Segmenter | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses settings that are none."""
+        _check.positive(downscale=self.downscale)
+        if self.spacing is not None:
+            _check.positive(spacing=self.spacing)
+        _check.one_of("fit", self.fit, FITS)
+        _check.one_of("window", self.window, WINDOWS)
+        _check.one_of("text", self.text, TEXTS)
+
+
+class Facts(NamedTuple):
+    """How an image was read.
+
+    Attributes:
+      bits: depth of its stored pixels.
+      window: how they became 8 bits, see `grey.Picture`.
+      texts: number of burned-in lines of text that were found.
+      segmented: whether the mask was made by the segmenter.
+    """
+
+    bits: int = 8
+    window: str = "as stored"
+    texts: int = 0
+    segmented: bool = False
+
+
+class Sample(NamedTuple):
+    """An image of a cohort.
+
+    Attributes:
+      image: `[H, W]` uint8.
+      mask: `[H, W]` bool; None where the cohort has no masks.
+      digest: SHA-256 of the pixels of the file, by which a copy is known.
+      facts: how it was read.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray | None
+    digest: bytes
+    facts: Facts
+
+
+def read_size(entry: Entry, spacing: float | None) -> tuple[int, int]:
+    """Reads from its header the height and width in pixels that an image has at a spacing.
+
+    Raises:
+      BadEntryError: the file cannot be read, or the spacing of its pixels is not known.
+      UserError: the file is DICOM and pydicom is not installed.
+    """
+    header = images.read_header(entry.image)
+    return _size_at(spacing, header.size, entry.spacing, header.spacing)
+
+
+def read_entry(entry: Entry, recipe: Recipe) -> Sample:
+    """Reads the image and the mask of an entry; safe in any thread or process.
+
+    Args:
+      entry: of the manifest.
+      recipe: of the cohort, with its size.
+
+    Returns:
+      The sample.
+
+    Raises:
+      BadEntryError: the files cannot be read, or do not fit the recipe.
+      UserError: a file is DICOM and pydicom is not installed.
+    """
+    picture = images.read_image(entry.image, recipe.window)
+    pixels, texts = _without_text(picture, recipe.text)
+    size = _size_at(recipe.spacing, pixels.shape, entry.spacing, picture.spacing)
+    whole = _fitted(pixels, size, recipe)
+    if picture.pixels.min() == picture.pixels.max():
+        raise BadEntryError("constant image: all pixels are equal")
+    mask = None
+    if entry.mask:
+        mask = _read_mask(entry, pixels.shape, recipe.organ)
+        mask = grey.shrink(_fitted(mask, size, recipe), recipe.downscale)
+    elif recipe.segment:
+        mask = grey.shrink(_segmented(whole, recipe.segment), recipe.downscale)
+    if mask is not None and not mask.any():
+        raise BadEntryError("mask empty: no pixel of the organ")
+    return Sample(
+        grey.shrink(whole, recipe.downscale),
+        mask,
+        hashlib.sha256(picture.pixels.tobytes()).digest(),
+        Facts(picture.bits, picture.window, texts, mask is not None and entry.mask is None),
+    )
+
+
+def account(recipe: Recipe, facts: Iterable[Facts]) -> Metadata:
+    """Says how images were to be read, and counts how they were, as JSON can hold it."""
+    known = list(facts)
+    return {
+        "spacing": recipe.spacing,
+        "fit": recipe.fit,
+        "window": recipe.window,
+        "text": recipe.text,
+        "bits": {str(bits): n for bits, n in sorted(Counter(f.bits for f in known).items())},
+        "windows": dict(sorted(Counter(f.window for f in known).items())),
+        "with_text": sum(f.texts > 0 for f in known),
+        "segmented": sum(f.segmented for f in known),
+    }
+
+
+def _size_at(
+    spacing: float | None, size: tuple[int, ...], listed: float | None, own: Spacing | None
+) -> tuple[int, int]:
+    """Height and width at a spacing; what the manifest lists goes before what the file says."""
+    height, width = size
+    if spacing is None:
+        return height, width
+    known = own if listed is None else (listed, listed)
+    if known is None:
+        raise BadEntryError("pixel spacing not known; give it in the manifest's column `spacing`")
+    height, width = (
+        max(1, round(side * mm / spacing)) for side, mm in zip(size, known, strict=True)
+    )
+    grey.check_pixel_count(height, width)
+    return height, width
+
+
+def _without_text(picture: Picture, text: str) -> tuple[np.ndarray, int]:
+    """Returns the pixels with their burned-in text dealt with, and the number of its lines."""
+    boxes = burned_in.find(picture.pixels)
+    if text == "refuse" and (boxes or picture.says_text):
+        raise BadEntryError(_BURNED_IN)
+    if text == "mask" and picture.says_text and not boxes:
+        raise BadEntryError(f"{_BURNED_IN}: its header says so, and none was found to mask")
+    return burned_in.cover(picture.pixels, boxes) if text == "mask" else picture.pixels, len(boxes)
+
+
+def _fitted(pixels: np.ndarray, size: tuple[int, int], recipe: Recipe) -> np.ndarray:
+    if recipe.size is None:
+        raise ValueError("`recipe` has no size; take the one of `source.list_entries`.")
+    check_fits(size, recipe.size, recipe.fit)
+    resampled = grey.resample(pixels, size)
+    return resampled if size == recipe.size else grey.pad(resampled, recipe.size)
+
+
+def check_fits(size: tuple[int, int], wanted: tuple[int, int], fit: str) -> None:
+    """Refuses an image that would have to be stretched or cut.
+
+    Raises:
+      BadEntryError: it is of another size than wanted or, where it may be padded, larger.
+    """
+    if any(s > w for s, w in zip(size, wanted, strict=True)) if fit == "pad" else size != wanted:
+        raise BadEntryError(f"image is {in_pixels(size)}, the cohort {in_pixels(wanted)}")
+
+
+def in_pixels(size: tuple[int, ...]) -> str:
+    """Writes height and width for people."""
+    return f"{size[0]}x{size[1]} px"
+
+
+def _read_mask(entry: Entry, size: tuple[int, ...], organ: tuple[int | str, ...]) -> np.ndarray:
+    assert entry.mask
+    try:
+        mask = masks.read_mask(entry.mask, entry.image.name, (size[0], size[1]), organ)
+    except BadEntryError as error:
+        raise BadEntryError(f"mask: {error}") from error
+    if mask.shape != size:
+        raise BadEntryError(f"mask is {in_pixels(mask.shape)}, its image {in_pixels(size)}")
+    return mask
+
+
+def _segmented(whole: np.ndarray, segment: Segmenter) -> np.ndarray:
+    mask = np.asarray(segment(whole))
+    if mask.shape != whole.shape or mask.dtype != bool:
+        raise ValueError(
+            f"`segment` returned {mask.dtype} {list(mask.shape)} for an image {list(whole.shape)}; "
+            f"it must return bool of the same shape."
+        )
+    return mask

@@ -1,0 +1,211 @@
+"""What distilled images must beat, and the ceiling that they are measured against.
+
+Real patches, with their labels or with soft ones, class means and k-means centres are used as a
+distilled set of the same number of images and the same number of steps; only their rate is chosen,
+for the best loss on training patches. The ceiling trains the same network on all real patches.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gxdistill.distill import init, mixture
+from gxdistill.distill.inner import Inner
+from gxdistill.distill.losses import cross_entropy
+from gxdistill.distill.outer import Feed
+from gxdistill.distill.replay import replay
+from gxdistill.distill.unroll import PLAIN
+from gxdistill.pytrees import Batch, Distilled, Network, Params
+
+Draw = Callable[[Feed, jax.Array], Batch]
+RealLoss = Callable[[Network, Params, Batch], jax.Array]
+_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+
+
+def random_real(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
+    """Takes random real patches, each class in its turn.
+
+    Args:
+      pool: a batch of training patches of all classes.
+      like: the distilled data whose numbers of steps, images and epochs are taken over.
+      key: typed PRNG key.
+
+    Returns:
+      Real patches with one-hot labels.
+
+    Raises:
+      ValueError: the pool lacks a class.
+    """
+    return _by_class(pool, like, mixture.some, key)
+
+
+def taught(data: Distilled, network: Network, teachers: Params) -> Distilled:
+    """Gives images the soft labels that networks trained on all real patches give them.
+
+    Given to real patches they tell what distilled images are worth beside their labels, Qin et al.
+    2024, https://arxiv.org/abs/2406.10485.
+
+    Args:
+      data: any distilled data.
+      network: of the teachers.
+      teachers: weights of R networks, each leaf with a leading axis R.
+
+    Returns:
+      `data`, its labels the mean of the networks' probabilities.
+    """
+
+    def of_step(images: jax.Array) -> jax.Array:
+        each = jax.lax.map(lambda params: jax.nn.softmax(network.apply(params, images)), teachers)
+        return each.mean(axis=0)
+
+    return dataclasses.replace(data, labels=jax.lax.map(of_step, data.images))
+
+
+def class_means(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
+    """Takes the mean patch of each class, repeated; arguments as of `random_real`."""
+
+    def mean(images: np.ndarray, count: int, _: jax.Array) -> np.ndarray:
+        return np.repeat(images.mean(axis=0, keepdims=True), count, axis=0)
+
+    return _by_class(pool, like, mean, key)
+
+
+def kmeans_centres(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
+    """Takes centres of each class's patches, see `mixture.centres`; arguments as `random_real`."""
+    return _by_class(pool, like, mixture.centres, key)
+
+
+def _by_class(
+    pool: Batch,
+    like: Distilled,
+    choose: Callable[[np.ndarray, int, jax.Array], np.ndarray],
+    key: jax.Array,
+) -> Distilled:
+    steps, per_step = like.images.shape[:2]
+    num_classes = like.labels.shape[-1]
+    classes = np.asarray(init.label_classes(steps, per_step, num_classes))
+    images = np.zeros(like.images.shape, np.float32)
+    for label in np.unique(classes):  # not all K, where there are fewer images
+        mine = np.asarray(pool.images)[np.asarray(pool.labels) == label]
+        if not len(mine):
+            raise ValueError(f"The pool has no patch of class {label}. Draw one of all classes.")
+        count = int((classes == label).sum())
+        images[classes == label] = choose(mine, count, jax.random.fold_in(key, int(label)))
+    epochs = len(like.log_lr) // steps
+    return init.start(
+        jnp.asarray(images), jnp.asarray(classes), num_classes, epochs=epochs, lr=0.01, rule="raw"
+    )
+
+
+@partial(jax.jit, static_argnames=("network",))
+def _real_loss(network: Network, params: Params, batch: Batch) -> jax.Array:
+    logits = network.apply(params, batch.images)
+    return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
+
+
+def with_best_rate(
+    network: Network,
+    data: Distilled,
+    pool: Batch,
+    start: Params,
+    *,
+    inner: Inner = PLAIN.inner,
+) -> Distilled:
+    """Gives a baseline the constant rate that serves it best on training patches.
+
+    Args:
+      network: what is trained.
+      data: from one of the functions above.
+      pool: training patches to compare on.
+      start: the weights to start from.
+      inner: the optimiser.
+
+    Returns:
+      `data` with all rates set to the best of a fixed list.
+    """
+
+    def at(rate: float) -> Distilled:
+        return dataclasses.replace(data, log_lr=jnp.full_like(data.log_lr, np.log(rate)))
+
+    def loss(rate: float) -> float:
+        params = replay(network, start, at(rate), rule="raw", inner=inner)
+        return float(np.nan_to_num(_real_loss(network, params, pool), nan=np.inf))
+
+    return at(min(_RATES, key=loss))
+
+
+def train_on_real(
+    network: Network,
+    draw: Draw,
+    feeds: Iterator[Feed],
+    start: Params,
+    key: jax.Array,
+    *,
+    steps: int,
+    lr: float,
+    decay: float = 0.0,
+    fixed: Params = None,
+    loss: RealLoss = _real_loss,
+) -> Params:
+    """Trains a network on all real patches: the ceiling.
+
+    Adam with a cosine schedule on class-balanced batches.
+
+    Args:
+      network: what is trained.
+      draw: `(feed, key) -> Batch`.
+      feeds: what `draw` draws from, at each step the next.
+      start: the weights to start from.
+      key: typed PRNG key of the batches.
+      steps: number of updates.
+      lr: first rate.
+      decay: of the weights, in units of the rate; decoupled from the gradient, after Loshchilov &
+        Hutter 2019, https://arxiv.org/abs/1711.05101.
+      fixed: what the network is given beside its weights, as a pair, and is not trained.
+      loss: `(network, params, batch) -> scalar`, by default cross-entropy to the batch's classes.
+
+    Returns:
+      The trained weights.
+    """
+    carry = start, _adam(steps, lr, decay).init(start)
+    for step in range(steps):
+        feed = next(feeds)
+        given = {"feed": feed, "key": key, "step": jnp.int32(step), "fixed": fixed}
+        carry = _update(network, draw, carry, **given, steps=steps, lr=lr, decay=decay, loss=loss)
+    return carry[0]
+
+
+def _adam(steps: int, lr: float, decay: float) -> optax.GradientTransformation:
+    return optax.adamw(optax.cosine_decay_schedule(lr, steps), weight_decay=decay)
+
+
+# Not a closure of `train_on_real`: it is compiled once for all networks.
+@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr", "decay", "loss"))
+def _update(
+    network: Network,
+    draw: Draw,
+    carry: tuple[Params, optax.OptState],
+    *,
+    feed: Feed,
+    key: jax.Array,
+    step: jax.Array,
+    fixed: Params,
+    steps: int,
+    lr: float,
+    decay: float,
+    loss: RealLoss,
+) -> tuple[Params, optax.OptState]:
+    params, state = carry
+    batch = draw(feed, jax.random.fold_in(key, step))
+
+    def of(params: Params) -> jax.Array:
+        return loss(network, params if fixed is None else (params, fixed), batch)
+
+    grads = jax.grad(of)(params)
+    updates, state = _adam(steps, lr, decay).update(grads, state, params)
+    return optax.apply_updates(params, updates), state

@@ -1,0 +1,1 @@
+"""How good a classifier is: of patches, of whole images, and with what uncertainty."""

@@ -1,0 +1,27 @@
+"""A history of what was seen along the way, which a resumed run goes on with."""
+
+import json
+from pathlib import Path
+
+from gxdistill import storage
+from gxdistill.storage.files import writing
+
+
+class History:
+    """A JSON-lines file of what was seen along the way; a resumed run drops what it repeats."""
+
+    def __init__(self, path: Path):
+        """Names the file; it need not exist."""
+        self.path = path
+
+    def cut(self, step: int) -> None:
+        """Drops the lines after outer step `step`, and half a line."""
+        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
+        whole = (line for line in lines if line.endswith("}\n"))
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        storage.write_text(self.path, "".join(kept))
+
+    def add(self, **line: float) -> None:
+        """Appends one line; `step` is among its keys."""
+        with writing(self.path), self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,94 @@
+"""Files of essential weights, `NAME.gxw`: a trained network in a fraction of its size.
+
+Twenty bytes of magic, the SHA-256 of all that follows, the length of the header, the header, a JSON
+object by zlib, and the codes of `package.shared_values`. As a package, it is data, never code.
+"""
+
+import hashlib
+import struct
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from gxdistill import storage
+from gxdistill.errors import UserError
+from gxdistill.package.manifest import WAY_OUT, check_part
+from gxdistill.pytrees import Metadata
+
+MAGIC = b"gxdistill weights 2\n"
+FIELDS = (
+    *("name", "purpose", "licence", "privacy", "cohort", "network", "init", "patch"),
+    *("reading", "normalisation", "class_names", "decision", "results", "proof"),
+)
+_MAX_HEADER_BYTES = 1 << 20
+
+
+class EssentialWeights(NamedTuple):
+    """What a file of essential weights holds.
+
+    Attributes:
+      manifest: the fields `FIELDS` of a package's manifest, with a seeded init.
+      codes: to be read by `weights.unpack`.
+      sha256: of the file's content.
+    """
+
+    manifest: Metadata
+    codes: bytes
+    sha256: str
+
+
+def save_weights(path: Path, manifest: Metadata, codes: bytes) -> None:
+    """Writes essential weights at one stroke; the same give the same bytes.
+
+    Args:
+      path: the file, by custom `NAME.gxw`.
+      manifest: see `EssentialWeights`.
+      codes: from `weights.pack`.
+
+    Raises:
+      UserError: the manifest is not sound, or the file cannot be written.
+    """
+    text = storage.json_text({name: manifest[name] for name in FIELDS})
+    _check(storage.parse_json(text.encode(), path), path)
+    header = zlib.compress(text.encode(), 9)
+    rest = struct.pack("<L", len(header)) + header + codes
+    storage.write_bytes(path, MAGIC + hashlib.sha256(rest).digest() + rest)
+
+
+def is_weights(path: Path) -> bool:
+    """Tells whether a file begins as one of essential weights; a folder never does."""
+    if path.is_dir():
+        return False
+    with storage.reading(path), path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def load_weights(path: Path) -> EssentialWeights:
+    """Reads essential weights; the codes are checked by `weights.unpack`, for a network.
+
+    Raises:
+      UserError: the file holds none, or was damaged.
+    """
+    content = storage.read_bytes(path, storage.MAX_BYTES)
+    rest = content[len(MAGIC) + 32 :]
+    digest = hashlib.sha256(rest)
+    if content[: len(MAGIC)] != MAGIC or content[len(MAGIC) :][:32] != digest.digest():
+        raise UserError(f"{path} holds no essential weights, or was damaged. {WAY_OUT}")
+    size = int.from_bytes(rest[:4], "little")
+    unpacker = zlib.decompressobj()
+    try:
+        text = unpacker.decompress(rest[4 : 4 + size], _MAX_HEADER_BYTES)
+    except zlib.error as error:
+        raise UserError(f"{path}: its header cannot be read: {error}. {WAY_OUT}") from error
+    if not unpacker.eof or unpacker.unused_data:
+        raise UserError(f"{path}: its header is cut short, or of over 1 MiB. {WAY_OUT}")
+    manifest = storage.parse_json(text, f"{path}: its header")
+    _check(manifest, path)
+    return EssentialWeights(manifest, rest[4 + size :], digest.hexdigest())
+
+
+def _check(manifest: Metadata, where: Path) -> None:
+    check_part(manifest, FIELDS, where)
+    init = manifest["init"]
+    if init["rule"] != "seeded" or init["seed"] is None:
+        raise UserError(f"{where}: essential weights without the seed of their start. {WAY_OUT}")

@@ -1,0 +1,283 @@
+"""The receiving side: networks from a package alone, with no access to the private data."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gxdistill import package, storage
+from gxdistill.distill import inner, replay
+from gxdistill.distill.views import View, as_learned
+from gxdistill.errors import UserError
+from gxdistill.models.cached import create_network
+from gxdistill.package import proof, shared_values
+from gxdistill.package.seeds import Use
+from gxdistill.package.seeds import key as job_key
+from gxdistill.pytrees import Metadata, Network, Params
+from gxdistill.runtime.console import Log
+
+_FRESH = 5  # Networks that are trained where no number is asked for.
+
+
+class Trained(NamedTuple):
+    """Networks that were trained on a package.
+
+    Attributes:
+      network: what they are.
+      params: weights, each leaf with a leading axis R.
+      record: how they came to be, as JSON can hold it.
+    """
+
+    network: Network
+    params: Params
+    record: Metadata
+
+
+def network_of(manifest: Metadata, name: str | None = None) -> tuple[Network, Metadata]:
+    """Creates the network that a manifest names, or another one of the zoo for its patches.
+
+    Returns:
+      The network, and its name and options.
+
+    Raises:
+      UserError: the name is unknown or the network does not fit the patches.
+    """
+    patch = manifest["patch"]
+    shape = (patch["size"], patch["size"], patch["channels"])
+    own = name is None or name == manifest["network"]["name"]
+    chosen = manifest["network"] if own else {"name": name, "options": {}}
+    classes = len(manifest["class_names"])
+    return create_network(chosen["name"], chosen["options"], shape, classes), chosen
+
+
+def train_networks(
+    path: Path,
+    *,
+    count: int | None = None,
+    fresh: int | None = None,
+    seed: int | None = None,
+    name: str | None = None,
+    may_diverge: bool = False,
+) -> Trained:
+    """Trains the networks of a package.
+
+    A package with a known init gives its one network, unless a number, a seed or a network is asked
+    for; then, as for any other package, fresh networks are trained: by replaying it, or, if they
+    are of another kind than it was made with, as `train.ordinary` does.
+
+    Args:
+      path: file of the package.
+      count: R, number of fresh networks; None is one of a known init, and else `fresh`.
+      fresh: see `count`; None is 5.
+      seed: of their initial weights; None is 0.
+      name: network of the zoo; None takes the package's own.
+      may_diverge: also returns weights that are not finite.
+
+    Returns:
+      The trained networks.
+
+    Raises:
+      UserError: the package cannot be read, or a network diverged.
+    """
+    content = package.load(path)
+    start = _chosen_start(content, count, fresh, seed, own=name is None)
+    return _trained(content, name, start, may_diverge=may_diverge)
+
+
+def _trained(
+    content: package.Package, name: str | None, start: Metadata, *, may_diverge: bool
+) -> Trained:
+    network, chosen = network_of(content.manifest, name)
+    record: dict[str, Any] = {"network": chosen, "package": content.sha256, **start}
+    own = chosen["name"] == content.manifest["network"]["name"]
+    trained = replayed if own else _as_any_data
+    params = trained(content, network, record, may_diverge=may_diverge)
+    if record["init"] == "known" and content.manifest["proof"] is not None:
+        one, shape = jax.tree.map(lambda leaf: leaf[0], params), content.distilled.images.shape[2:]
+        record["proof"] = proof.check(content.manifest["proof"], network, one, shape)
+    return Trained(network, params, record)
+
+
+def _chosen_start(
+    content: package.Package, count: int | None, fresh: int | None, seed: int | None, *, own: bool
+) -> Metadata:
+    if count is not None and count < 1:
+        raise UserError(f"{count} networks cannot be trained; ask for 1 or more.")
+    known = content.manifest["init"]["rule"] != "random"
+    if known and count is None and seed is None and own:
+        return {"init": "known", "count": 1, "seed": None}
+    return {"init": "fresh", "count": count or fresh or _FRESH, "seed": seed or 0}
+
+
+def replayed(
+    content: package.Package,
+    network: Network,
+    record: Metadata,
+    *,
+    view: View = as_learned,
+    rule: str | None = None,
+    may_diverge: bool = True,
+) -> Params:
+    """Trains networks as a package says, from the starts that a record names.
+
+    Args:
+      content: of the package.
+      network: what is trained.
+      record: `init` ("known" or "fresh"), `count` and `seed`, as `Trained` holds them.
+      view: what of the distilled data is trained on, see `distill.views`.
+      rule: how its labels are read, see `distill.init.start`; None is as the package says.
+      may_diverge: also returns weights that are not finite: what a receiver would get.
+
+    Returns:
+      Weights, each leaf with a leading axis R.
+
+    Raises:
+      UserError: a network diverged.
+    """
+    keys = _keys(record)
+    if record["init"] == "known":
+        starts = [known_start(content, network)]
+    else:
+        starts = [network.init(key) for key in keys]
+    loop = content.manifest["distillation"]
+    method = {"rule": rule or loop["label_rule"], "inner": inner.create(**loop["inner"])}
+    distilled = jax.tree.map(jnp.asarray, content.distilled)
+    trained = [
+        replay.replay(network, start, view(distilled, key), **method)
+        for start, key in zip(starts, keys, strict=True)
+    ]
+    return _checked(trained, may_diverge)
+
+
+def _keys(record: Metadata) -> jax.Array:
+    # Under a number of their own: `split(key, n)[i]` is `fold_in(key, i)`, which for the sender's
+    # seed would be the key of another use, as that of the known start.
+    root = jax.random.fold_in(jax.random.key(record["seed"] or 0), int(Use.FRESH))
+    return jax.random.split(root, record["count"])
+
+
+def _as_any_data(
+    content: package.Package, network: Network, record: Metadata, *, may_diverge: bool
+) -> Params:
+    """Trains networks that a package was not made for; arguments as of `replayed`."""
+    distilled = jax.tree.map(jnp.asarray, content.distilled)
+    rule = content.manifest["distillation"]["label_rule"]
+    trained = [
+        replay.ordinary(
+            network, network.init(key), distilled, jax.random.fold_in(key, 1), rule=rule
+        )
+        for key in _keys(record)
+    ]
+    return _checked(trained, may_diverge)
+
+
+def _checked(trained: list[Params], may_diverge: bool) -> Params:
+    if not may_diverge:
+        replay.check_finite(trained)
+    return replay.stacked(trained)
+
+
+def from_weights(path: Path) -> Trained:
+    """Restores the one network of a file of essential weights.
+
+    Raises:
+      UserError: the file cannot be read, or is not of the network that it names.
+    """
+    manifest, codes, digest = package.load_weights(path)
+    network, chosen = network_of(manifest)
+    key = job_key(manifest["init"]["seed"], Use.KNOWN)
+    try:
+        coded = shared_values.unpack(codes, jax.eval_shape(network.init, key))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}. Get a fresh copy.") from error
+    params = shared_values.restored(network.init(key), coded)
+    replay.check_finite([params])
+    patch = manifest["patch"]
+    shape = (patch["size"], patch["size"], patch["channels"])
+    record: dict[str, Any] = {"network": chosen, "package": digest, "init": "weights", "count": 1}
+    record["seed"] = manifest["init"]["seed"]
+    if manifest["proof"] is not None:
+        record["proof"] = proof.check(manifest["proof"], network, params, shape)
+    return Trained(network, jax.tree.map(lambda leaf: leaf[None], params), record)
+
+
+def known_start(content: package.Package, network: Network) -> Params:
+    """Returns the initial weights of a known or seeded init: out of the package, or drawn anew."""
+    if content.start is not None:
+        return content.start
+    return network.init(job_key(content.manifest["init"]["seed"], Use.KNOWN))
+
+
+def train_each(
+    path: Path,
+    names: Sequence[str],
+    *,
+    count: int | None = None,
+    fresh: int | None = None,
+    seed: int | None = None,
+) -> list[Trained]:
+    """Replays a package into networks it was distilled with and others, to be compared.
+
+    Diverged networks are not left out: they are what a receiver would get.
+
+    Args:
+      path: folder of the package.
+      names: networks of the zoo; none for the package's own alone.
+      count: see `train_networks`.
+      fresh: see `train_networks`.
+      seed: see `train_networks`.
+
+    Returns:
+      The trained networks, the package's own first, if it is among them.
+
+    Raises:
+      UserError: the package cannot be read, or a network does not fit it.
+    """
+    content = package.load(path)
+    own = content.manifest["network"]["name"]
+    order = sorted(dict.fromkeys(names or [own]), key=lambda name: name != own)
+    start = _chosen_start(content, count, fresh, seed, own=False)
+    return [_trained(content, name, start, may_diverge=True) for name in order]
+
+
+def save_networks(folder: Path, trained: Trained) -> None:
+    """Writes trained networks: their arrays by Orbax, and `networks.json`."""
+    with storage.fresh_folder(folder) as fresh:
+        arrays = storage.save_arrays(fresh / "arrays", trained.params)
+        record = storage.seal({**trained.record, "arrays": arrays})
+        storage.write_json(fresh / "networks.json", record)
+
+
+def load_networks(folder: Path, path: Path) -> Trained:
+    """Reads what `save_networks` wrote.
+
+    Args:
+      folder: of the networks.
+      path: file of the package that they should come from.
+
+    Raises:
+      UserError: they cannot be read, or come from another package.
+    """
+    folder = storage.find_folder(folder)
+    record = storage.read_json(folder / "networks.json")
+    storage.check_seal(record, folder / "networks.json")
+    content = package.load(path)
+    if record.get("package") != content.sha256:
+        raise UserError(
+            f"The networks in {folder} were not trained on {path}. Run `gxdistill train` again."
+        )
+    network, _ = network_of(content.manifest, record["network"]["name"])
+    params = storage.load_arrays(folder / "arrays", record.pop("arrays"))
+    del record["sha256"]
+    return Trained(network, params, record)
+
+
+def say_networks(trained: Trained, log: Log) -> None:
+    """Tells people what was trained."""
+    record = trained.record
+    start = "the known start" if record["init"] == "known" else f"seed {record['seed']}"
+    log(f"trained {record['count']} {record['network']['name']} network(s) from {start}")
+    if "proof" in record:
+        log(proof.describe(record["proof"]))

@@ -1,0 +1,206 @@
+"""Whole images from a package alone: a score, a decision and a heat map of each.
+
+One image is in memory at a time, whatever their number, and its patches in batches, whatever its
+size.
+"""
+
+import csv
+import functools
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gxdistill import package, storage
+from gxdistill.data.batches.resident import Normalisation
+from gxdistill.data.files import grey, images, reading
+from gxdistill.data.files.manifest import Entry
+from gxdistill.data.files.reading import Recipe
+from gxdistill.errors import UserError
+from gxdistill.evaluation import decision, patches
+from gxdistill.pytrees import Cohort, Metadata, Network
+from gxdistill.receive.networks import Trained, from_weights, train_networks
+from gxdistill.runtime.console import Log, Progress
+
+_CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
+
+
+def _found(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Lists the files that paths name, folders with all that is in them, each with a short name."""
+    out: list[tuple[Path, str]] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("[!.]*") if file.is_file())
+            out += [(file, file.relative_to(path).as_posix()) for file in inside]
+        else:
+            out.append((path, path.name))
+    if not out:
+        raise UserError(f"There is no file in {', '.join(map(str, paths))}. Name images.")
+    return out
+
+
+def _recipe(manifest: Metadata) -> Recipe:
+    """How the package's images were read."""
+    patch, settings = manifest["patch"], dict(manifest["reading"] or {"text": "keep"})
+    settings.pop("bits", None)
+    factor = patch["downscale"]
+    size = (patch["image_height"] * factor, patch["image_width"] * factor)
+    return Recipe(size, downscale=factor, **settings)
+
+
+def _read(path: Path, recipe: Recipe) -> np.ndarray:
+    """Reads one image as the package's images were read; `[H, W, 1]` uint8.
+
+    Raises:
+      BadEntryError: it cannot be read, or does not fit the size that the package knows.
+    """
+    with images.quiet():
+        return reading.read_entry(Entry.of_image(path), recipe).image[..., None]
+
+
+@functools.cache  # A trace for each image would take as long as many patches.
+def _largest_of(network: Network, shape: tuple[int, ...]) -> int:
+    """Counts the bytes of the largest array that one patch is made into."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    traced = jax.make_jaxpr(network.apply)(params, image)
+    made = (var.aval for equation in traced.eqns for var in equation.outvars)
+    return max(aval.size * aval.dtype.itemsize for aval in made if aval.shape[:1] == (1,))
+
+
+def of_patches(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.ndarray:
+    """Predicts the patches of one image, `[n, K]`: the mean over the networks."""
+    patch, scale = manifest["patch"], manifest["normalisation"]
+    normalise = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
+    grid = patches.Grid(patch["size"], patch["stride"], patch["border"], normalise)
+    alone = np.zeros(1, np.int32)
+    text = np.array([""])
+    cohort = Cohort(pixels[None], None, alone, text, text, text, text, ())
+    shape = (patch["size"], patch["size"], pixels.shape[-1])
+    most = max(1, _CACHED // _largest_of(trained.network, shape))
+    count = len(grid.corners(cohort))
+    # As few passes as the memory allows, all of one size.
+    chunk = math.ceil(count / math.ceil(count / most))
+    return patches.predict(trained.network, trained.params, cohort, grid, chunk=chunk).mean(0)[0]
+
+
+def _row(manifest: Metadata, probabilities: np.ndarray) -> dict[str, Any]:
+    """Decides an image; the counts are of patches by their most probable class."""
+    decided, names = manifest["decision"], manifest["class_names"]
+    scores = decision.score(decided["rule"], probabilities[None])
+    outcome = int(decision.decide(scores, decided["tau"])[0])
+    counts = np.bincount(probabilities.argmax(-1), minlength=len(names))
+    return {
+        "decision": "undecidable" if outcome < 0 else names[-2 + outcome],
+        "undecidable": outcome < 0,
+        "score": None if outcome < 0 else float(scores[0]),
+        "tau": decided["tau"],
+        **{f"patches {name}": int(count) for name, count in zip(names, counts, strict=True)},
+    }
+
+
+def _picture(manifest: Metadata, probabilities: np.ndarray, pixels: np.ndarray) -> bytes:
+    """Draws an image with its heat map, and what it is not; PNG."""
+    from PIL import Image, ImageDraw, PngImagePlugin
+
+    from gxdistill.patching import patch_corners
+    from gxdistill.report import pictures
+
+    patch, shape = manifest["patch"], pixels.shape[:2]
+    corners = patch_corners(shape, patch["size"], patch["stride"], border=patch["border"])
+    heat = pictures.heat_map(probabilities, corners, patch["size"], shape)
+    photograph = pictures.whole(pixels[..., 0]).convert("RGBA")
+    photograph.alpha_composite(pictures.overlay(*heat))
+    page = Image.new("RGB", (max(photograph.width, 290), photograph.height + 14))
+    page.paste(photograph.convert("RGB"))
+    ImageDraw.Draw(page).text((2, photograph.height + 1), package.WARNING, fill="white")
+    about, buffer = PngImagePlugin.PngInfo(), io.BytesIO()
+    about.add_text("Comment", package.WARNING)
+    page.save(buffer, "PNG", pnginfo=about)
+    return buffer.getvalue()
+
+
+def _predictions(
+    trained: Trained, manifest: Metadata, files: Sequence[tuple[Path, str]], folder: Path, log: Log
+) -> Iterator[dict[str, Any]]:
+    clock, recipe = Progress(log, "predicting"), _recipe(manifest)
+    for i, (path, name) in enumerate(files):
+        try:
+            pixels = _read(path, recipe)
+        except grey.BadEntryError as error:
+            yield {"image": name, "refused": str(error)}
+        else:
+            probabilities = of_patches(trained, manifest, pixels)
+            picture = f"{i:04d}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[-100:]}.png"
+            (folder / picture).write_bytes(_picture(manifest, probabilities, pixels))
+            yield {"image": name, "heat_map": picture, **_row(manifest, probabilities)}
+        clock(i + 1, len(files))
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*columns, "note"], restval="")
+    writer.writeheader()
+    # What a spreadsheet would take for a formula is a text to it.
+    names = [re.sub(r"^(?=[=+@-])", "'", row["image"]) for row in rows]
+    writer.writerows(
+        {**row, "image": name, "note": package.WARNING}
+        for row, name in zip(rows, names, strict=True)
+    )
+    return text.getvalue()
+
+
+def _manifest(path: Path) -> Metadata:
+    weights = package.is_weights(path)
+    return package.load_weights(path).manifest if weights else package.load(path).manifest
+
+
+def _network(path: Path, manifest: Metadata) -> Trained:
+    if package.is_weights(path):
+        return from_weights(path)
+    known = manifest["init"]["rule"] != "random"
+    return train_networks(path, count=None if known else manifest["decision"]["networks"])
+
+
+def predict(path: Path, paths: Sequence[Path], out: Path, log: Log) -> list[dict[str, Any]]:
+    """Decides whole images with networks that are trained on a package, or by essential weights.
+
+    Writes `predictions.csv`, `predictions.json` and a heat map of each image.
+
+    Args:
+      path: file of the package, or of essential weights.
+      paths: images, PNG, JPEG, TIFF or DICOM, and folders of them.
+      out: folder to write, which must not exist.
+      log: is told the progress.
+
+    Returns:
+      What `predictions.json` holds of each image: `image`, and `refused` with the reason, or
+      `decision`, `score`, `tau`, `undecidable`, `heat_map` and the number of patches of each class.
+
+    Raises:
+      UserError: the package cannot be read or decides no images, `out` exists, or there is no image
+        that fits the package.
+    """
+    manifest = _manifest(path)
+    decided = manifest["decision"]
+    if decided is None or manifest["patch"]["channels"] != 1 or len(manifest["class_names"]) > 3:
+        raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
+    if out.exists():
+        raise UserError(f"{out} exists already. Remove it, or choose another --out.")
+    files = _found(paths)
+    trained = _network(path, manifest)
+    with storage.fresh_folder(out) as folder:
+        rows = list(_predictions(trained, manifest, files, folder, log))
+        if all("refused" in row for row in rows):
+            raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
+        whole = {"note": package.WARNING, "package": trained.record["package"], "images": rows}
+        (folder / "predictions.json").write_text(storage.json_text(whole))
+        (folder / "predictions.csv").write_text(_table(rows))
+    return rows

@@ -1,0 +1,1 @@
+"""The sections of a page, of which each task has its own list."""

@@ -1,0 +1,217 @@
+"""A page on which a user sees what the reading and the area rule make of a few images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from gxdistill import patching, storage
+from gxdistill.data.files import images, reading
+from gxdistill.data.files.grey import BadEntryError
+from gxdistill.jobs.cohorts import listing
+from gxdistill.jobs.job import Job
+from gxdistill.pytrees import Cohort, PatchTable
+from gxdistill.report import pictures
+from gxdistill.report.markup import Markup, by, count, join, tag
+from gxdistill.report.style import CSS
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_IMAGES = 6
+_SIDE = 720  # Of a drawing, in pixels.
+_MARK = 0.4  # Side of a patch's mark, as a share of the stride.
+_DROPPED, _ORGAN = "#808080", "#f0e442"
+# Okabe & Ito, https://jfly.uni-koeln.de/color/: told apart with any common colour blindness.
+_COLOURS = ("#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#e69f00")
+_WARNING = (
+    "This page shows images of patients and the names of their files. It stays with the cohort."
+)
+
+
+class _Shown(NamedTuple):
+    """An image as the job sees it: `[H, W]` uint8, its mask or None, the index of its label."""
+
+    name: str
+    label: int
+    image: np.ndarray
+    mask: np.ndarray | None
+    note: str
+
+
+def write(job: Job) -> Path:
+    """Writes `preview.html`: grid, mask and patch classes over a few images of each label.
+
+    Returns:
+      The path of the page.
+
+    Raises:
+      UserError: the cohort cannot be read, or no patch fits its images.
+    """
+    labels, shown, refused = _look(job)
+    masks = any(one.mask is not None for one in shown)
+    names = (*(["irrelevant"] if masks else []), *labels)
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+    body = [_figure(job, one, colours, labels) for one in shown]
+    body += [tag("p", f"{name} cannot be used: {why}.", class_="warning") for name, why in refused]
+    path = job.workdir / "preview.html"
+    storage.write_text(path, _page(job, colours, masks, body))
+    return path
+
+
+def _look(job: Job) -> tuple[tuple[str, ...], list[_Shown], list[tuple[str, str]]]:
+    """Returns the names of the labels, a few images, and those that cannot be used."""
+    if job.config.data.kind != "manifest":
+        cohort = job.source.cohort
+        shown = [
+            _Shown(
+                str(cohort.names[i]),
+                int(cohort.labels[i]),
+                np.asarray(cohort.images[i]).max(axis=-1),
+                None if cohort.masks is None else np.asarray(cohort.masks[i]),
+                "",
+            )
+            for i in _spread([(label,) for label in cohort.labels])
+        ]
+        return cohort.class_names[cohort.masks is not None :], shown, []
+    found = listing(job.config)
+    read, refused = [], []
+    with images.quiet():
+        for i in _spread([(entry.label, entry.site) for entry in found.entries]):
+            entry = found.entries[i]
+            try:
+                sample = reading.read_entry(entry, found.recipe)
+            except BadEntryError as error:
+                refused.append((entry.name, str(error)))
+                continue
+            facts = sample.facts
+            note = f"; {facts.bits} bits, {facts.window}"
+            if facts.texts:
+                done = {"mask": "masked", "keep": "kept"}[found.recipe.text]
+                note += f"; {count(facts.texts, 'line')} of burned-in text {done}"
+            read.append(_Shown(entry.name, entry.label, sample.image, sample.mask, note))
+    return tuple(job.config.data.label_names), read, refused
+
+
+def _spread(keys: Sequence[tuple]) -> list[int]:
+    """Chooses a few places, evenly over the keys in order."""
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    chosen = min(_IMAGES, len(order))
+    return [order[(2 * i + 1) * len(order) // (2 * chosen)] for i in range(chosen)]
+
+
+def _patches(job: Job, one: _Shown, labels: Sequence[str]) -> tuple[PatchTable, np.ndarray]:
+    """Returns the patches of an image that the area rule keeps, and all corners."""
+    patch = job.config.patch
+    text = np.array([""])
+    mask = None if one.mask is None else one.mask[None]
+    label = np.array([one.label], np.int32)
+    cohort = Cohort(one.image[None, ..., None], mask, label, text, text, text, text, tuple(labels))
+    table = job.by_area(cohort)  # Refuses what no grid fits.
+    return table, patching.patch_corners(
+        one.image.shape, patch.size, patch.stride, border=patch.border
+    )
+
+
+def _figure(job: Job, one: _Shown, colours: dict[str, str], labels: Sequence[str]) -> Markup:
+    table, corners = _patches(job, one, labels)
+    names = list(colours)
+    classes = dict(
+        zip(
+            zip(table.row.tolist(), table.col.tolist(), strict=True),
+            table.label.tolist(),
+            strict=True,
+        )
+    )
+    picture = _draw(
+        one,
+        job.config.patch,
+        [(r, c, classes.get((r, c))) for r, c in corners.tolist()],
+        list(colours.values()),
+    )
+    counted = [
+        f"{n:,} {name}"
+        for n, name in zip(np.bincount(table.label, minlength=len(names)), names, strict=True)
+    ]
+    counted.append(f"{len(corners) - len(classes):,} dropped")
+    shown = tag("img", alt=f"Patches of {one.name}", **pictures.source(picture))
+    caption = f"{one.name}: {labels[one.label]}; patches: {', '.join(counted)}{one.note}."
+    return tag("figure", shown, tag("figcaption", caption))
+
+
+def _draw(
+    one: _Shown,
+    patch: ml_collections.ConfigDict,
+    places: Sequence[tuple[int, int, int | None]],
+    colours: Sequence[str],
+) -> "Image.Image":
+    """Draws the mask's outline, a mark at the centre of each patch, and one patch of each class.
+
+    Args:
+      one: the image.
+      patch: size and stride in pixels.
+      places: row, column and class of each patch; None where it is dropped.
+      colours: by class.
+    """
+    from PIL import Image, ImageChops, ImageDraw, ImageFilter
+
+    scale = _SIDE / max(one.image.shape)
+    side = (round(scale * one.image.shape[1]), round(scale * one.image.shape[0]))
+    picture = Image.fromarray(one.image).resize(side).convert("RGB")
+    if one.mask is not None:
+        mask = Image.fromarray(one.mask * np.uint8(255)).resize(side)
+        outline = ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(5)))
+        picture.paste(_ORGAN, mask=outline)
+    pen = ImageDraw.Draw(picture)
+
+    def square(row: int, col: int, length: float) -> tuple[float, ...]:
+        y, x = scale * (row + patch.size / 2), scale * (col + patch.size / 2)
+        half = max(1.0, scale * length / 2)
+        return x - half, y - half, x + half, y + half
+
+    for row, col, kind in places:
+        mark = square(row, col, _MARK * patch.stride)
+        if kind is None:
+            pen.rectangle(mark, outline=_DROPPED, width=2)
+        else:
+            pen.rectangle(mark, fill=colours[kind])
+    for kind, colour in enumerate(colours):
+        if mine := [(row, col) for row, col, other in places if other == kind]:
+            pen.rectangle(square(*mine[len(mine) // 2], patch.size), outline=colour, width=3)
+    return picture
+
+
+def _page(job: Job, colours: dict[str, str], masks: bool, body: Sequence[Markup]) -> str:
+    patch = job.config.patch
+    title = f"{job.config.name}: patches of {by(patch.size, patch.size)} pixels"
+    rule = (
+        f"Every square stands at the centre of a patch, one every {patch.stride} pixels; of each "
+        f"class one patch is drawn whole. "
+    )
+    if masks:
+        rule += (
+            f"The organ is outlined. A patch is irrelevant if at most {patch.irrelevant_below:g} "
+            f"of it is organ, takes the label of its image from {patch.inside_above:g}, and is "
+            f"dropped in between: these squares are hollow."
+        )
+    key = [tag("strong", name, style=f"color: {colour}") for name, colour in colours.items()]
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Markup(CSS)),
+    )
+    header = tag(
+        "header",
+        tag("p", "gxdistill preview", class_="kicker"),
+        tag("h1", title),
+        tag("p", rule),
+        tag("p", *(join(one, " ") for one in key)),
+        tag("p", _WARNING, class_="warning"),
+    )
+    main = tag("main", tag("div", *body, class_="pair"))
+    document = tag("html", head, tag("body", header, main), lang="en")
+    return f"<!DOCTYPE html>\n{document}\n"

@@ -1,0 +1,1 @@
+"""Distillation as a task: learn, package, compress, measure."""

@@ -1,0 +1,335 @@
+"""How good a package is: patches, whole images, baselines, the ceiling, pictures for the report."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gxdistill import package, storage
+from gxdistill.data.batches.resident import Normalisation
+from gxdistill.distill import baselines, inner, replay, views
+from gxdistill.errors import UserError
+from gxdistill.evaluation import decision, metrics, patches
+from gxdistill.evaluation.patches import Grid
+from gxdistill.jobs.job import Job
+from gxdistill.package.seeds import Use
+from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
+from gxdistill.receive.networks import Trained, replayed
+from gxdistill.tasks.distillation import method
+
+Score = Callable[[np.ndarray, str], np.ndarray]  # From `evaluate`: joint or one by one.
+
+_BASELINES: dict[str, Callable[..., Distilled]] = {
+    "random_real": baselines.random_real,
+    "class_means": baselines.class_means,
+    "kmeans_centres": baselines.kmeans_centres,
+}
+_POOL_PER_CLASS = 512  # Real patches that baselines are made of and choose their rate on.
+_SHOWN = 4  # Whole test images of the report.
+
+
+def decides_images(cohort: Cohort) -> bool:
+    """Tells whether whole images are decided: where their labels are negative and positive."""
+    return len(cohort.class_names) - (cohort.masks is not None) == 2
+
+
+def _training_scores(
+    job: Job, network: Network, params: Params, grid: Grid, score: Score
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores a sample of the training images, and gives their labels `[n]`."""
+    order = np.random.default_rng(job.config.seed).permutation(len(job.training.labels))
+    sample = job.training.select(np.sort(order[: job.config.evaluate.threshold_images]))
+    probabilities = patches.predict(network, params, sample, grid)
+    return score(probabilities, job.config.decision.rule), sample.labels
+
+
+def _thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Chooses a tau for each row of scores; NaN where a class has no decidable image."""
+    taus = np.full(len(scores), np.nan)
+    for i, one in enumerate(scores):
+        with contextlib.suppress(metrics.UndefinedError):
+            taus[i] = decision.choose_threshold(one, labels)
+    return taus
+
+
+def own_thresholds(job: Job, network: Network, params: Params, grid: Grid) -> np.ndarray:
+    """Chooses a tau for each network by itself, on training patients only.
+
+    Returns:
+      The thresholds, `[R]`; NaN for a network that can decide no image of a class.
+    """
+    return _thresholds(*_training_scores(job, network, params, grid, patches.image_scores))
+
+
+def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
+    """Chooses the one tau of all networks together, on training patients only.
+
+    Returns:
+      The threshold; None where a class has no decidable image, so that there is none.
+    """
+    scored = _training_scores(job, network, params, job.grid, patches.joint_scores)
+    (tau,) = _thresholds(*scored)
+    return None if np.isnan(tau) else float(tau)
+
+
+def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
+    corners = job.grid.corners(job.test)
+    return dict(patches.patch_accuracy(probabilities, job.tables["test"], corners))
+
+
+def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
+    """The ROC curve over the decided images, averaged over the networks at equal false positives.
+
+    Pooled scores would measure how alike the networks' scales are, too.
+    """
+    grid = np.linspace(0, 1, 201)
+    curves = []
+    for one in scores:
+        decided = ~np.isnan(one)
+        try:
+            false_positive, true_positive, _ = metrics.roc_curve(
+                one[decided], cohort.labels[decided]
+            )
+        except metrics.UndefinedError:
+            return None
+        curves.append(np.interp(grid, false_positive, true_positive))
+    return {"false_positive": grid.tolist(), "true_positive": np.mean(curves, axis=0).tolist()}
+
+
+def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
+    """Gives a new package its threshold and its figures: of all its networks together.
+
+    Returns:
+      The manifest's `decision` and `results`.
+    """
+    probabilities = patches.predict(job.network, params, job.test, job.grid)
+    results = _patch_accuracy(job, probabilities)
+    tau = joint_threshold(job, job.network, params) if decides_images(job.test) else None
+    if tau is None:
+        return None, results
+    rule = job.config.decision.rule
+    scores = patches.joint_scores(probabilities, rule)
+    results["images"] = patches.whole_images(scores, job.test, tau)
+    return {"rule": rule, "tau": tau, "networks": len(probabilities)}, results
+
+
+def evaluate_package(
+    job: Job, path: Path, trained: Trained, others: Sequence[Trained] = ()
+) -> Metadata:
+    """Evaluates trained networks, beside baselines and the ceiling where the config asks for them.
+
+    Writes `evaluation.json` and `heatmaps.npz` into the working folder.
+
+    Args:
+      job: with the cohort.
+      path: folder of the package.
+      trained: on the package; what the report is about.
+      others: networks of other kinds, trained on it, too.
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      UserError: the package does not fit the cohort or its patches.
+    """
+    content = package.load(path)
+    manifest = content.manifest
+    _check_fits(job, manifest)
+    job.log("evaluating the distilled set")
+    scale = Normalisation(**{name: tuple(of) for name, of in manifest["normalisation"].items()})
+    grid = job.grid._replace(normalise=scale)  # the package's: receivers have no other
+    figures, probabilities, taus = _judged(job, trained.network, trained.params, grid)
+    if taus is not None and not np.isnan(taus[0]):
+        _save_heatmaps(job, probabilities[0], taus[0])
+    if manifest["decision"] is not None:
+        # What a receiver gets who has no labelled images to choose a threshold on.
+        scores = patches.joint_scores(probabilities, manifest["decision"]["rule"])
+        tau = manifest["decision"]["tau"]
+        figures["at_package_tau"] = patches.whole_images(scores, job.test, tau)
+    contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
+    own = trained.record["network"] == manifest["network"]
+    for name, (change, training) in (_otherwise(job, trained) if own else {}).items():
+        job.log(f"evaluating the distilled set: {name}")
+        params = replayed(content, trained.network, {**trained.record, **change}, **training)
+        contenders[name] = _judged(job, trained.network, params, grid)[0]
+    contenders |= {
+        f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
+    }
+    if job.config.evaluate.baselines:
+        pool = job.sample("train", _POOL_PER_CLASS * job.classes, job.key(Use.POOL))
+        for name, choose in _BASELINES.items():
+            job.log(f"evaluating the baseline {name}")
+            contenders[name] = _baseline(job, partial(choose, pool, content.distilled), pool)
+        job.log("training the ceiling on all real patches")
+        best = ceiling(job)
+        job.log("evaluating the baseline random_real_soft")
+        contenders["random_real_soft"] = _baseline(
+            job,
+            lambda key: baselines.taught(
+                baselines.random_real(pool, content.distilled, key), job.network, best
+            ),
+            pool,
+        )
+        contenders["all_patches"] = _judged(job, job.network, best, job.grid)[0]
+    result = {
+        "name": manifest["name"],
+        "package_bytes": package.size_bytes(path),
+        "cohort_bytes": int(job.source.cohort.images.nbytes),
+        "contenders": contenders,
+        "shares": _shares(contenders),
+    }
+    storage.write_json(job.workdir / "evaluation.json", result)
+    return result
+
+
+def _on(job: Job, trained: Trained, grid: Grid) -> dict[str, Any]:
+    job.log(f"evaluating the distilled set on {trained.record['network']['name']}")
+    figures, _, _ = _judged(job, trained.network, trained.params, grid)
+    return {**figures, "networks": dict(trained.record)}
+
+
+def _otherwise(job: Job, trained: Trained) -> dict[str, tuple[Metadata, dict[str, Any]]]:
+    """Lists what shows how much is lost where a package is not trained on as it says.
+
+    Returns:
+      By contender, what differs in the start, as `Trained.record` holds it, and in the training.
+    """
+    found: dict[str, tuple[Metadata, dict[str, Any]]] = {}
+    if trained.record["init"] == "known":
+        fresh = {"init": "fresh", "count": job.config.evaluate.networks, "seed": job.config.seed}
+        found["fresh_networks"] = fresh, {}
+    if job.config.evaluate.baselines:
+        found["hard_labels"] = {}, {"view": views.hard_labels, "rule": "raw"}
+        found["shuffled"] = {}, {"view": views.shuffled}
+    return found
+
+
+def _check_fits(job: Job, manifest: Metadata) -> None:
+    for field, value in job.geometry.items():
+        if manifest["patch"][field] != value:
+            raise UserError(
+                f"The package was made with patch.{field} = {manifest['patch'][field]!r}, and "
+                f"here it is {value!r}. Evaluate it with the config that it was made with."
+            )
+    if tuple(manifest["class_names"]) != job.source.cohort.class_names:
+        raise UserError(
+            f"The package knows the classes {', '.join(manifest['class_names'])}, the cohort "
+            f"{', '.join(job.source.cohort.class_names)}. Evaluate it on a cohort of its kind."
+        )
+
+
+def _start_params(job: Job, key: jax.Array) -> Params:
+    return job.network.init(job.key(Use.KNOWN) if job.known else key)
+
+
+def _judged(
+    job: Job, network: Network, params: Params, grid: Grid
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
+    """Measures networks on the test patients; the same way for all contenders.
+
+    Args:
+      job: whose cohort and patches.
+      network: what the weights belong to.
+      params: weights of R networks, each leaf with a leading axis R.
+      grid: how patches become the networks' input.
+
+    Returns:
+      The figures, as JSON can hold them; the probabilities `[R, n_images, n_patches, K]`; and the
+      thresholds `[R]`, each network's own, where whole images are decided.
+    """
+    probabilities = patches.predict(network, params, job.test, grid)
+    figures = _patch_accuracy(job, probabilities)
+    if not decides_images(job.test):
+        return figures, probabilities, None
+    taus = own_thresholds(job, network, params, grid)
+    scores = patches.image_scores(probabilities, job.config.decision.rule)
+    figures["images"] = patches.whole_images(scores, job.test, taus)
+    figures["roc"] = _roc(scores, job.test)
+    return figures, probabilities, taus
+
+
+def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -> dict[str, Any]:
+    params, optimiser = [], inner.create(**method.optimiser(job))
+    for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
+        start = _start_params(job, key)
+        data = baselines.with_best_rate(job.network, choose(key), pool, start, inner=optimiser)
+        params.append(replay.replay(job.network, start, data, rule="raw", inner=optimiser))
+    return _judged(job, job.network, replay.stacked(params), job.grid)[0]
+
+
+def ceiling(job: Job) -> Params:
+    """Trains networks on all real patches; each leaf has a leading axis of them."""
+    settings = job.config.evaluate.ceiling
+    draw, given, _ = job.feed(settings.batch)
+    train_one = partial(
+        baselines.train_on_real, job.network, draw, steps=settings.steps, lr=settings.lr
+    )
+    params = []
+    for key in jax.random.split(job.key(Use.CEILING), settings.networks):
+        params.append(train_one(given(key, 0), _start_params(job, key), key))
+    return replay.stacked(params)
+
+
+def _shares(contenders: Metadata) -> Metadata:
+    """The share of the ceiling that the distilled set reaches, by figure."""
+    if "all_patches" not in contenders:
+        return {}
+    ours, ceiling = contenders["distilled"], contenders["all_patches"]
+    name = "balanced_patch_accuracy"
+    shares = {name: ours[name]["mean"] / ceiling[name]["mean"]}
+    for figure in ("hm", "auc"):
+        both = [part.get("images", {}).get(figure) for part in (ours, ceiling)]
+        if all(both):
+            shares[figure] = both[0]["mean"] / both[1]["mean"] if both[1]["mean"] else None
+    return shares
+
+
+def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
+    """Keeps what the report draws: test images by chance, half of them positive."""
+    rng, labels = np.random.default_rng(job.config.seed), job.test.labels
+    chosen = np.concatenate(
+        [rng.permutation(np.flatnonzero(labels == label))[: _SHOWN // 2] for label in (0, 1)]
+    )
+    scores = decision.score(job.config.decision.rule, probabilities[chosen])
+    part = job.test.select(chosen)
+    storage.write_arrays(
+        job.workdir / "heatmaps.npz",
+        images=np.asarray(part.images)[..., 0],
+        probabilities=probabilities[chosen],
+        corners=job.grid.corners(job.test),
+        size=np.array(job.grid.size),
+        labels=part.labels,
+        names=part.names,
+        scores=scores,
+        decisions=decision.decide(scores, tau),
+        tau=np.array(tau),
+    )
+
+
+def as_text(result: Metadata) -> str:
+    """Lays the figures of an evaluation out as a table for people."""
+    lines = [f"{'':<16}{'patch accuracy':>16}{'Sen':>8}{'Spe':>8}{'HM':>8}{'AUC':>8}"]
+    for name, figures in result["contenders"].items():
+        cells = [_cell(figures["balanced_patch_accuracy"], 16)]
+        images = figures.get("images", {})
+        cells += [_cell(images.get(figure), 8) for figure in ("sen", "spe", "hm", "auc")]
+        lines.append(f"{name:<16}{''.join(cells)}")
+    for name, share in result["shares"].items():
+        lines.append(f"share of the ceiling, {name}: {'-' if share is None else f'{share:.3f}'}")
+    at_package_tau = result["contenders"]["distilled"].get("at_package_tau")
+    if at_package_tau and at_package_tau["hm"]:
+        lines.append(
+            f"distilled, HM of the networks together, at the package's tau: "
+            f"{_cell(at_package_tau['hm'], 0)}"
+        )
+    ratio = result["cohort_bytes"] / result["package_bytes"]
+    lines.append(f"package: {result['package_bytes']} bytes, 1/{ratio:.0f} of the images")
+    return "\n".join(lines)
+
+
+def _cell(figure: Metadata | None, width: int) -> str:
+    return f"{'-' if figure is None else format(figure['mean'], '.3f'):>{width}}"

@@ -1,0 +1,111 @@
+"""Fewer bytes for the same network: packages of rounded images, and essential weights."""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gxdistill import models, package
+from gxdistill.distill import outer, synthesis
+from gxdistill.evaluation import metrics
+from gxdistill.jobs import workdir
+from gxdistill.jobs.job import Job
+from gxdistill.package import precision
+from gxdistill.package.seeds import Use
+from gxdistill.pytrees import Distilled, Network, Params
+from gxdistill.tasks.distillation import distilling, method
+
+COMPRESSED = "compressed.gxd"
+_FEWEST_FIRST = ("uint4", "uint8", "bfloat16", "float32")
+_AT_ONCE = 300  # Patches of one forward pass.
+
+
+def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) -> Path:
+    """Writes the package of a job anew, in the fewest bits that cost no more than `max_loss`.
+
+    The images are fine-tuned through the rounding. Known initial weights are left to their seed.
+
+    Args:
+      job: that was distilled in its working folder.
+      max_loss: balanced accuracy over training patches that may be given up, in points (percent).
+      kinds: precisions to try, in turn; the last is taken whatever it costs.
+
+    Returns:
+      The file, `compressed.gxd`; the package stays.
+
+    Raises:
+      UserError: there is no package, or it is of other settings.
+    """
+    workdir.check_same(job)
+    content = package.load(job.workdir / "package.gxd")
+    whole = accuracy(job, content.distilled)
+    for kind in kinds:
+        data, grid = rounded(job, content.distilled, kind)
+        loss = 100 * (whole - accuracy(job, data))
+        job.log(f"images as {kind}: {loss:.2f} points of balanced accuracy lost")
+        if loss <= max_loss:
+            break
+    path = job.workdir / COMPRESSED
+    made = distilling.packaged(job, data, kind=kind, grid=grid, seeded=job.known)
+    package.save(path, made)
+    job.log(f"package: {path}, {package.size_bytes(path)} bytes, images as {kind}")
+    return path
+
+
+def accuracy(job: Job, distilled: Distilled) -> float:
+    """Balanced accuracy over training patches of the networks that the data train, on average."""
+    count = 1 if job.known else job.config.evaluate.networks
+    networks = distilling.replayed(job, distilled, count, job.key(Use.FRESH))
+    each = (jax.tree.map(lambda leaf, i=i: leaf[i], networks) for i in range(count))
+    return float(np.mean([balanced(job, params, "train") for params in each]))
+
+
+def balanced(job: Job, params: Params, split: str) -> float:
+    """Measures a network's balanced accuracy over one balanced draw of a split's patches."""
+    pool = job.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
+    apply = _applied(job.network)
+    parts = np.array_split(np.asarray(pool.images), -(-len(pool.labels) // _AT_ONCE))
+    found = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
+    return metrics.balanced_accuracy(found, np.asarray(pool.labels), job.classes)
+
+
+@cache  # Compiled programs belong to the object.
+def _applied(network: Network) -> jax.stages.Wrapped:
+    return jax.jit(network.apply)
+
+
+def rounded(job: Job, data: Distilled, kind: str) -> tuple[Distilled, precision.Grid | None]:
+    """Rounds distilled data to a precision; codes are fine-tuned through the rounding."""
+    if kind not in precision.LEVELS:
+        images = precision.rounded(np.asarray(data.images), kind, None)
+        return dataclasses.replace(data, images=jnp.asarray(images)), None
+    levels = precision.LEVELS[kind]
+    learned = _fine_tuned(job, data, synthesis.levels(levels))
+    low, high = np.asarray(learned.images["low"]), np.asarray(learned.images["high"])
+    scale = np.maximum(high - low, np.float32(1e-6)) / np.float32(levels - 1)
+    grid = precision.Grid(scale, low)
+    images = precision.rounded(np.asarray(learned.images["values"]), kind, grid)
+    return dataclasses.replace(learned, images=jnp.asarray(images)), grid
+
+
+def _fine_tuned(job: Job, data: Distilled, made: synthesis.Synthesis) -> Distilled:
+    """Goes on learning for a few outer steps, at a share of the rates."""
+    settings, distill = job.config.compress, job.config.distill
+    rates = dict(distill.optimizer)
+    rates |= {name: rates[name] * settings.rate for name in ("images_lr", "labels_lr", "rates_lr")}
+    if not settings.steps:
+        return method.parametrised(job, data, made)
+    loop, state = method.learning(
+        job, data, lambda: made, outer_steps=settings.steps, rates={**rates, "warmup": 0}
+    )
+    feed = job.feed(distill.batch)
+    several = outer.several_steps(loop, feed.draw, 1)
+    call = jax.jit(several, compiler_options=models.compiler_options())
+    given = feed.given(outer.draws_key(state.key), 0)
+    for _ in range(settings.steps):
+        state, _ = call(state, next(given))
+    return state.distilled

@@ -1,0 +1,138 @@
+import pytest
+
+from gxdistill.data.files.manifest import read_manifest
+from gxdistill.errors import UserError
+
+NAMES = ("normal", "ill")
+HEADER = "image,label,patient"
+
+
+def _read(tmp_path, text, columns=None, **more):
+    path = tmp_path / "manifest.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_manifest(path, columns=columns or {}, label_names=NAMES, **more)
+
+
+def test_optional_columns_may_be_left_out(tmp_path):
+    entries, bad = _read(tmp_path, f"{HEADER}\na.png,0,p1\nb.png,ill,p2\n")
+    assert not bad
+    assert [entry.label for entry in entries] == [0, 1]
+    assert entries[0].image == tmp_path / "a.png"
+    assert (entries[0].mask, entries[0].site, entries[0].split) == (None, "unknown", "")
+
+
+def test_what_spreadsheets_do_to_a_csv_is_read(tmp_path):
+    text = f'\ufeff{HEADER},site\r\n"a, b.png",1.0, p1 ,\r\n\r\n"ü.png",normal,p2,Ōsaka\r\n'
+    entries, bad = _read(tmp_path, text)
+    assert not bad
+    assert [(e.name, e.label, e.patient, e.site) for e in entries] == [
+        ("a, b.png", 1, "p1", "unknown"),
+        ("ü.png", 0, "p2", "Ōsaka"),
+    ]
+
+
+def test_columns_are_mapped_by_name_and_by_template(tmp_path):
+    columns = {
+        "image": "x/{id}_{view}.jpg",
+        "mask": "m/{id}.png",
+        "label": "class",
+        "patient": "id",
+    }
+    entries, bad = _read(tmp_path, "id,view,class,label\n7,ap,ill,9\n", columns)
+    assert not bad
+    entry = entries[0]
+    assert (entry.name, entry.label, entry.patient) == ("x/7_ap.jpg", 1, "7")
+    assert entry.mask == tmp_path / "m/7.png"
+
+
+def test_a_template_reads_columns_and_nothing_else(tmp_path):
+    with pytest.raises(UserError, match=r"column 'id.__class__', which .* does not have"):
+        _read(tmp_path, "id,label,patient\n1,0,p\n", {"image": "{id.__class__}.png"})
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "message"),
+    [
+        ("", {}, "lists no image"),
+        (f"{HEADER}\n", {}, "lists no image. Add a header and a row"),
+        (f"{HEADER}\n\n\n", {}, "lists no image"),
+        (
+            "image,label\na,0\n",
+            {},
+            "no column 'patient'. Add it, or map .* There are: image, label",
+        ),
+        ("image;label;patient\na;0;p\n", {}, "no column 'image'.* There are: image;label;patient"),
+        ("image,lable,patient\na,0,p\n", {}, "no column 'label'.*Did you mean 'lable'"),
+        (f"{HEADER},label\na,0,p,1\n", {}, "columns of the same name: 'label'"),
+        (f"{HEADER}\na,0,p\n", {"site": "hospitl"}, "maps 'site' to column 'hospitl', which"),
+        (f"{HEADER}\na,0,p\n", {"image": "{imag}.png"}, "column 'imag'.* Did you mean 'image'"),
+        (f"{HEADER}\na,0,p\n", {"lable": "label"}, "maps 'lable', .*Did you mean 'label'"),
+        (f"{HEADER}\nä,0,p\n".encode("latin-1"), {}, "not UTF-8 text. Save it as UTF-8"),
+        (f'{HEADER}\n"a,0,p\n', {}, "cannot be read as CSV"),
+    ],
+)
+def test_an_unusable_manifest_is_refused_in_one_line(tmp_path, text, columns, message):
+    with pytest.raises(UserError, match=message) as caught:
+        _read(tmp_path, text, columns)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_manifest_or_a_folder_in_its_place_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"There is no manifest .*nowhere\.csv\. Write a CSV with"):
+        read_manifest(tmp_path / "nowhere.csv", columns={}, label_names=NAMES)
+    with pytest.raises(UserError, match="cannot be read as CSV"):
+        read_manifest(tmp_path, columns={}, label_names=NAMES)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("a.png,2,p", "label '2' is none of 0..1, normal, ill"),
+        ("a.png,-1,p", "label '-1' is none of"),
+        ("a.png,0.5,p", "label '0.5' is none of"),
+        ("a.png,nan,p", "label 'nan' is none of"),
+        ("a.png,inf,p", "label 'inf' is none of"),
+        ("a.png,sick,p", "label 'sick' is none of"),
+        ("a.png,,p", "label empty"),
+        ("a.png,0, ", "patient empty"),
+        (",0,p", "image empty"),
+        ("../a.png,0,p", "image path leaves the folder of the manifest"),
+        ("x/../../a.png,0,p", "image path leaves the folder of the manifest"),
+        ("/etc/passwd,0,p", "image path leaves the folder of the manifest"),
+        ("a.png,0", "the row has more or fewer cells than the header"),
+        ("a.png,0,p,9", "the row has more or fewer cells than the header"),
+        ("./good.png,0,q", "same file as line 2"),
+    ],
+)
+def test_a_bad_row_is_quarantined_and_the_others_stay(tmp_path, row, reason):
+    entries, bad = _read(tmp_path, f"{HEADER}\ngood.png,0,p0\n{row}\nlast.png,1,p1\n")
+    assert [entry.line for entry in entries] == [2, 4]
+    assert list(bad) == [3]
+    assert bad[3].name == (row.partition(",")[0] or "line 3")
+    assert bad[3].reason.startswith(reason)
+
+
+def test_a_file_listed_under_two_labels_is_out_altogether(tmp_path):
+    entries, bad = _read(tmp_path, f"{HEADER}\na.png,0,p\nb.png,0,q\na.png,1,p\n")
+    assert [entry.name for entry in entries] == ["b.png"]
+    assert bad[2].reason == "same file as line 4, under another label"
+    assert bad[4].reason == "same file as line 2, under another label"
+
+
+def test_a_limit_is_spread_over_labels_sites_and_splits(tmp_path):
+    rows = [
+        f"{label}{site}{split}{i}.png,{label},p{label}{site}{split}{i},{site},{split}"
+        for label in (0, 1)
+        for site in "ab"
+        for split in ("train", "test")
+        for i in range(10)
+    ]
+    text = "\n".join([f"{HEADER},site,split", *rows])
+    entries, _ = _read(tmp_path, text, limit=16)
+    strata = [(entry.label, entry.site, entry.split) for entry in entries]
+    assert {stratum: strata.count(stratum) for stratum in strata} == dict.fromkeys(strata, 2)
+    assert len(set(strata)) == 8
+    assert [entry.line for entry in entries] == sorted(entry.line for entry in entries)
+    assert _read(tmp_path, text, limit=16)[0] == entries
+    assert _read(tmp_path, text, limit=16, seed=1)[0] != entries
+    assert len(_read(tmp_path, text, limit=500)[0]) == 80

@@ -1,0 +1,161 @@
+import csv
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from gxdistill import package
+from gxdistill.cli import main
+from gxdistill.data.files.grey import shrink
+from gxdistill.errors import UserError
+from gxdistill.evaluation import decision
+from gxdistill.receive import networks, predicting
+from gxdistill.tasks.distillation import distilling
+from tests import small_jobs
+
+
+@pytest.fixture(scope="module")
+def cohort(run, tmp_path_factory):
+    """Images of the size that the run's package knows, as files, and as the package reads them."""
+    patch = package.load(run / "package.gxd").manifest["patch"]
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    factor = patch["downscale"]
+    side = (patch["image_height"] * factor, patch["image_width"] * factor)
+    pixels = {}
+    for name, grain in (("a.png", 8), ("deep/b.tif", 1), ("deep/=c.png", 3)):
+        coarse = rng.integers(0, 256, [-(-length // grain) for length in side], np.uint8)
+        image = coarse.repeat(grain, 0).repeat(grain, 1)[: side[0], : side[1]]
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+        pixels[name] = shrink(image, factor)
+    return folder, pixels
+
+
+def _expected(run, pixels):
+    """Patch after patch in a loop: cut, normalised, predicted, decided."""
+    trained = networks.train_networks(run / "package.gxd")
+    manifest = package.load(run / "package.gxd").manifest
+    patch, scale = manifest["patch"], manifest["normalisation"]
+    params = jax.tree.map(lambda leaf: leaf[0], trained.params)
+    apply, size = jax.jit(trained.network.apply), patch["size"]
+    starts = [list(range(0, side - size + 1, patch["stride"])) for side in pixels.shape]
+    for places, side in zip(starts, pixels.shape, strict=True):
+        if patch["border"] and places[-1] != side - size:
+            places.append(side - size)
+    rows = []
+    for row in starts[0]:
+        for col in starts[1]:
+            one = pixels[None, row : row + size, col : col + size, None] / np.float32(255)
+            logits = apply(params, (one - np.float32(scale["mean"])) / np.float32(scale["std"]))
+            rows.append(np.asarray(jax.nn.softmax(logits))[0])
+    return np.stack(rows)
+
+
+def test_each_image_is_decided_as_a_loop_over_its_patches_decides(run, cohort, tmp_path):
+    folder, pixels = cohort
+    rows = predicting.predict(run / "package.gxd", [folder], tmp_path / "out", print)
+    manifest = package.load(run / "package.gxd").manifest
+    rule, tau = manifest["decision"]["rule"], manifest["decision"]["tau"]
+    assert [row["image"] for row in rows] == sorted(pixels)
+    for row in rows:
+        probabilities = _expected(run, pixels[row["image"]])
+        score = decision.score(rule, probabilities[None])[0]
+        assert row["undecidable"] == np.isnan(score)
+        if not np.isnan(score):
+            assert row["score"] == pytest.approx(score, abs=1e-5)
+            assert row["decision"] == manifest["class_names"][-1 if score >= tau else -2]
+        counts = np.bincount(probabilities.argmax(-1), minlength=3)
+        told = [row[f"patches {name}"] for name in manifest["class_names"]]
+        assert told == counts.tolist()
+        with Image.open(tmp_path / "out" / row["heat_map"]) as picture:
+            assert picture.text["Comment"] == package.WARNING
+            assert np.asarray(picture).std() > 5
+
+
+def test_the_size_of_a_batch_changes_nothing(run, cohort, tmp_path, monkeypatch):
+    folder, _ = cohort
+    whole = predicting.predict(run / "package.gxd", [folder / "a.png"], tmp_path / "a", print)
+    monkeypatch.setattr(predicting, "_CACHED", 1)
+    single = predicting.predict(run / "package.gxd", [folder / "a.png"], tmp_path / "b", print)
+    score = whole[0].pop("score")
+    assert single[0].pop("score") == (score if score is None else pytest.approx(score, abs=1e-5))
+    assert single == whole
+
+
+def test_tables_say_the_same_and_what_this_is_not(run, cohort, tmp_path):
+    rows = predicting.predict(run / "package.gxd", [cohort[0]], tmp_path / "out", print)
+    found = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert found == {
+        "note": "For research only: this is not a medical device.",
+        "package": package.digest(run / "package.gxd"),
+        "images": rows,
+    }
+    with (tmp_path / "out/predictions.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [line["decision"] for line in table] == [row["decision"] for row in rows]
+    assert {line["note"] for line in table} == {found["note"]}
+    # No spreadsheet may take a name for a formula.
+    predicting.predict(run / "package.gxd", [cohort[0] / "deep"], tmp_path / "deep", print)
+    text = (tmp_path / "deep/predictions.csv").read_text()
+    assert "\n'=c.png," in text
+    files = {*os.listdir(tmp_path / "out")}
+    assert files == {"predictions.json", "predictions.csv", *(row["heat_map"] for row in rows)}
+
+
+def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsys):
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save(tmp_path / "small.png")
+    (tmp_path / "text.png").write_text("x")
+    images = [str(cohort[0] / "a.png"), *(str(tmp_path / f"{x}.png") for x in ("small", "text"))]
+    with pytest.raises(SystemExit, match="some images were refused"):
+        main.main(["predict", str(run / "package.gxd"), *images, f"--out={tmp_path / 'out'}"])
+    said = capsys.readouterr().out.splitlines()
+    patch = package.load(run / "package.gxd").manifest["patch"]
+    side = patch["image_height"] * patch["downscale"]
+    assert said[1] == f"small.png: refused: image is 20x30 px, the cohort {side}x{side} px"
+    assert said[2].startswith("text.png: refused: not a readable")
+    assert said[-1] == package.WARNING
+    rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
+    assert ["refused" in row for row in rows] == [False, True, True]
+    with pytest.raises(UserError, match=r"No image fits .*; small\.png: image is 20x30 px, the"):
+        predicting.predict(run / "package.gxd", [tmp_path / "small.png"], tmp_path / "none", print)
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_cannot_be_done_is_told(run, cohort, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for paths, out, reason in (
+        ([tmp_path / "empty"], "out", "There is no file in"),
+        ([cohort[0]], "empty", "exists already"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            predicting.predict(run / "package.gxd", paths, tmp_path / out, print)
+    content = package.load(run / "package.gxd")
+    undecided = package.Package(
+        content.distilled, {**content.manifest, "decision": None}, content.start
+    )
+    package.save(tmp_path / "p.gxd", undecided)
+    with pytest.raises(UserError, match="decides no whole images, only patches"):
+        predicting.predict(tmp_path / "p.gxd", [cohort[0]], tmp_path / "out", print)
+
+
+@pytest.mark.slow
+def test_a_package_for_fresh_networks_decides_by_as_many_as_it_says(tmp_path, cohort):
+    job = small_jobs.make(tmp_path / "run", distill__init="random", evaluate__networks=2)
+    path = distilling.distil(job)
+    manifest = package.load(path).manifest
+    assert manifest["decision"]["networks"] == 2
+    rows = predicting.predict(path, [cohort[0] / "a.png"], tmp_path / "out", print)
+    pair = networks.train_networks(path, count=2)
+    both = [
+        predicting.of_patches(
+            pair._replace(params=jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], pair.params)),
+            manifest,
+            cohort[1]["a.png"][..., None],
+        )
+        for i in range(2)
+    ]
+    expected = decision.score(manifest["decision"]["rule"], np.mean(both, axis=0)[None])[0]
+    assert rows[0]["score"] == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-5))
