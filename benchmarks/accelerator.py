@@ -26,7 +26,7 @@ from benchmarks.peak_memory import growth_mb
 from benchmarks.record import Measured, Recorder
 from gxdistill import plan
 from gxdistill.errors import UserError
-from gxdistill.jobs import cohorts
+from gxdistill.jobs import kinds
 from gxdistill.plan import program, targets
 from gxdistill.runtime import allocator, sharding
 from gxdistill.runtime.console import log
@@ -74,12 +74,14 @@ def measure(config: ml_collections.ConfigDict, target: str, repeats: int) -> dic
     """
     made = plan.make(config, target, log=log)
     devices = None if jax.default_backend() == "cpu" else tuple(jax.devices())
-    job = program.sketch(config, cohorts.size_of(config, None), devices)
-    built = program.build(job)
+    settings = program.settings_of(config)
+    problem = program.problem_of(config, kinds.size_of(config, None), devices)
+    built = program.build(problem, settings)
     compiled = built.jitted.lower(*built.arguments).compile()
-    state, given = method.build(job)[1], jax.tree.map(_ones, built.arguments[1])
-    if job.mesh is not None:
-        state, given = jax.device_put((state, given), sharding.replicated(job.mesh))
+    state = method.build(problem, settings, log)[1]
+    feed, mesh = jax.tree.map(_ones, built.arguments[1]), method.mesh_of(problem, settings)
+    if mesh is not None:
+        state, feed = jax.device_put((state, feed), sharding.replicated(mesh))
     state = jax.block_until_ready(jax.tree.map(jnp.copy, state))
     seconds: list[float] = []
     clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
@@ -88,7 +90,7 @@ def measure(config: ml_collections.ConfigDict, target: str, repeats: int) -> dic
         nonlocal state
         for _ in range(times):
             began = clock()
-            state, losses = compiled(state, given)
+            state, losses = compiled(state, feed)
             jax.block_until_ready(losses)
             seconds.append(clock() - began)
 

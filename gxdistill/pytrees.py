@@ -45,6 +45,21 @@ class Distilled:
 
 
 @flax.struct.dataclass
+class Learned:
+    """What is learned of distilled data until it is finished; an outer loop's state holds it.
+
+    Attributes:
+      images: any pytree of float arrays that images are made of, see `distill.synthesis`.
+      labels: `[S, B, K]` float32, as in `Distilled`.
+      log_lr: `[T]` float32, as in `Distilled`.
+    """
+
+    images: Params
+    labels: jax.Array
+    log_lr: jax.Array
+
+
+@flax.struct.dataclass
 class Batch:
     """Real patches for one outer step.
 

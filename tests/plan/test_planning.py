@@ -9,7 +9,7 @@ from configs import demo, gastric, mnist, radiograph
 from gxdistill import plan
 from gxdistill.distill.memory import STRATEGIES
 from gxdistill.errors import UserError
-from gxdistill.jobs import cohorts
+from gxdistill.jobs import kinds
 from gxdistill.plan import compiling, targets
 from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.program import Program
@@ -21,11 +21,11 @@ def _program(size):
 
 
 def test_the_size_of_a_cohort_is_told_without_its_images():
-    assert cohorts.size_of(demo.get_config(), None) == (150, (256, 256, 1), 3)
-    assert cohorts.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
-    assert cohorts.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
+    assert kinds.size_of(demo.get_config(), None) == (150, (256, 256, 1), 3)
+    assert kinds.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
+    assert kinds.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
     with pytest.raises(UserError, match="how large the images are"):
-        cohorts.size_of(radiograph.get_config(), None)
+        kinds.size_of(radiograph.get_config(), None)
 
 
 def test_a_job_without_outer_steps_has_nothing_to_plan():
