@@ -4,8 +4,6 @@ What a stranger calls an array becomes the name of a file when it is exported; a
 not the network's would fail deep in its training, or be left out without a word.
 """
 
-import functools
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ import numpy as np
 
 from gxdistill import models, storage
 from gxdistill.errors import UserError
+from gxdistill.models.cached import create_network
 from gxdistill.package.manifest import WAY_OUT
 from gxdistill.pytrees import Metadata, Params
 
@@ -64,37 +63,44 @@ def check_start(manifest: Metadata, start: Params, where: Path) -> None:
         found = {name: _form(leaf) for name, leaf in leaves(start).items()}
     except storage.BadNameError as error:
         raise UserError(f"{where}: of the arrays start, {error}") from error
-    name = manifest["network"]["name"]
-    if name not in models.NAMES:
+    weights = structure(manifest, where)
+    if weights is None:
         return
-    wanted = _forms_of(manifest, where)
-    for leaf in sorted(found.keys() | wanted.keys()):
-        if found.get(leaf) != wanted.get(leaf):
+    wanted = {name: _form(leaf) for name, leaf in leaves(weights).items()}
+    for name in sorted(found.keys() | wanted.keys()):
+        if found.get(name) != wanted.get(name):
             raise UserError(
-                f"{where}: the array start.{leaf} is {found.get(leaf, 'missing')} where the "
-                f"network {name} asks for {wanted.get(leaf, 'none')}. {WAY_OUT}"
+                f"{where}: the array start.{name} is {found.get(name, 'missing')} where the "
+                f"network {manifest['network']['name']} asks for {wanted.get(name, 'none')}. "
+                f"{WAY_OUT}"
             )
+
+
+def structure(manifest: Metadata, where: Path) -> Params | None:
+    """Returns shapes and dtypes of the weights that a manifest's network has, without allocating.
+
+    Args:
+      manifest: of a package or of essential weights, checked.
+      where: it comes from; for messages.
+
+    Returns:
+      A tree of `jax.ShapeDtypeStruct`; None for a network that is not of the zoo.
+
+    Raises:
+      UserError: the zoo has no such network: its options or its size are out of bounds.
+    """
+    network, patch = manifest["network"], manifest["patch"]
+    if network["name"] not in models.NAMES:
+        return None
+    shape = (patch["size"], patch["size"], patch["channels"])
+    classes = len(manifest["class_names"])
+    try:
+        made = create_network(network["name"], network["options"], shape, classes)
+    except UserError as error:
+        reason = " ".join(str(error).split())[:200]  # Of Flax, it may be lines.
+        raise UserError(f"{where}: {reason} {WAY_OUT}") from error
+    return jax.eval_shape(made.init, jax.random.key(0))
 
 
 def _form(leaf: Any) -> _Form:
     return _Form(str(leaf.dtype), np.shape(leaf))
-
-
-def _forms_of(manifest: Metadata, where: Path) -> dict[str, _Form]:
-    network, patch = manifest["network"], manifest["patch"]
-    shape = (patch["size"], patch["size"], patch["channels"])
-    options = json.dumps(network["options"], sort_keys=True)
-    try:
-        return _forms(network["name"], options, shape, len(manifest["class_names"]))
-    except (ValueError, TypeError) as error:  # of options that are not the network's
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{where}: its network cannot be made: {reason} {WAY_OUT}") from error
-
-
-# Traced, never allocated; `models.create` refuses what would take long to trace. A training loads
-# its package several times.
-@functools.lru_cache(maxsize=8)
-def _forms(name: str, options: str, shape: tuple[int, ...], classes: int) -> dict[str, _Form]:
-    network = models.create(name, shape=shape, classes=classes, **json.loads(options))
-    weights = jax.eval_shape(network.init, jax.random.key(0))
-    return {leaf: _form(array) for leaf, array in leaves(weights).items()}
