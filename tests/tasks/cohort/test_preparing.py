@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gxdistill import storage
 from gxdistill.cli import main
 from gxdistill.data.prepared import builder, parts
 from gxdistill.errors import UserError
@@ -270,6 +272,23 @@ def test_a_damaged_or_foreign_set_is_refused(made, tmp_path):
         _ = _read(tmp_path / "nowhere", tmp_path).cohorts.source
     with pytest.raises(UserError, match="nothing to prepare"):
         preparing.prepare(_read(place, tmp_path))
+
+
+def test_a_set_that_names_files_elsewhere_is_refused(made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made[1], copy)
+    about = json.loads((copy / "metadata.json").read_text())
+    files = {**about["files"], "../elsewhere": "0" * 64}
+    storage.write_json(copy / "metadata.json", storage.seal({**about, "files": files}))
+    with pytest.raises(UserError, match=r"'\.\./elsewhere' cannot be the name of a file"):
+        _ = _read(copy, tmp_path).source
+    storage.write_json(copy / "metadata.json", about)
+    info = (copy / "dataset_info.json").read_text()
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    assert template in info
+    (copy / "dataset_info.json").write_text(info.replace(template, f"../elsewhere/{template}"))
+    with pytest.raises(UserError, match="its split 'train' is of other files than its own"):
+        _ = _read(copy, tmp_path).source
 
 
 def test_without_the_library_the_extra_is_named(made, tmp_path, monkeypatch):

@@ -160,6 +160,8 @@ def test_a_forged_file_is_refused(written, tmp_path, change, reason):
     _resealed(path, change)
     with pytest.raises(UserError, match=reason):
         networks.from_weights(path)
+    with pytest.raises(UserError, match=reason):
+        package.verify(path)
 
 
 def test_a_harmed_file_is_refused(written, tmp_path):
