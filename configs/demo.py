@@ -6,7 +6,7 @@ gxdistill distill --config=configs/demo.py:smoke   # a minute
 
 import ml_collections
 
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:

@@ -14,7 +14,7 @@ Expected: not measured; the job wants an accelerator. What it would take of one:
 
 import ml_collections
 
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:

@@ -32,7 +32,7 @@ import os
 
 import ml_collections
 
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config
 
 _VARIANTS = ("known_10", "known_5", "random_100", "convnet_random_10", "smoke")
 

@@ -23,7 +23,7 @@ import os
 
 import ml_collections
 
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config
 
 _VARIANTS = ("known", "random", "learned", "smoke")
 

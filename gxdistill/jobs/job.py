@@ -61,7 +61,6 @@ class Job:
     def __post_init__(self) -> None:
         """Refuses settings before any work is done."""
         checks.check(self.config)
-        checks.check_epochs(self.config)
 
     @cached_property
     def source(self) -> source.Source:

@@ -6,18 +6,9 @@ import pytest
 from gxdistill import package
 from gxdistill.distill.losses import inner_loss
 from gxdistill.errors import UserError
-from gxdistill.jobs import checks
 from gxdistill.receive import networks
 from gxdistill.tasks.distillation import compressing, distilling, method
 from tests import small_jobs
-
-
-def test_every_choice_is_known_on_both_sides(tmp_path):
-    assert tuple(method.WINDOWS) == checks._CHOICES["distill.window"]
-    assert tuple(method.RATES) == checks._CHOICES["distill.rates"]
-    for name in checks._CHOICES["distill.synthesis"]:
-        job = small_jobs.make(tmp_path, distill__synthesis=name, distill__bases=2)
-        assert method.finished(job, method.build(job)[1].distilled).images.shape[2:] == job.shape
 
 
 def test_a_job_says_what_memory_its_gradient_takes(tmp_path):
