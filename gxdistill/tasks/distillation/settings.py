@@ -187,6 +187,22 @@ def default_config() -> ml_collections.ConfigDict:
     return settings.to_config(TABLE)
 
 
+def shrink_to_smoke(
+    config: ml_collections.ConfigDict, *, batch: int = 16, outer_steps: int = 4
+) -> None:
+    """Shortens all loops of a config to a handful of steps, for a run of a minute on a CPU.
+
+    Args:
+      config: is changed; its data, patches and network are left to the caller.
+      batch: real patches of one step.
+      outer_steps: length of the learning, a multiple of 4.
+    """
+    config.distill.update(outer_steps=outer_steps, batch=batch, steps_per_call=2)
+    config.distill.update(checkpoint_every=2, evaluate_every=4, evaluate_patches=30)
+    config.evaluate.update(networks=2, baseline_networks=1)
+    config.evaluate.ceiling.update(networks=1, steps=4, batch=batch)
+
+
 def check(config: ml_collections.ConfigDict) -> None:
     """Refuses a config that is not one of distillation.
 

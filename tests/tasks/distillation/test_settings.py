@@ -121,6 +121,18 @@ def test_every_synthesis_that_may_be_chosen_can_be_made(name, tmp_path):
     assert method.finished(job, method.build(job)[1].distilled).images.shape[2:] == job.shape
 
 
+def test_a_smoke_config_loops_a_handful_of_times():
+    config = settings.default_config()
+    settings.shrink_to_smoke(config, batch=20, outer_steps=8)
+    settings.check(config)
+    assert (config.distill.outer_steps, config.distill.batch) == (8, 20)
+    assert (config.evaluate.ceiling.steps, config.evaluate.ceiling.batch) == (4, 20)
+    for name in ("outer_steps", "checkpoint_every", "evaluate_every"):
+        assert config.distill[name] % config.distill.steps_per_call == 0
+    for name in ("data", "patch", "network", "sampling", "compress"):
+        assert config[name] == settings.default_config()[name]
+
+
 def test_the_settings_of_a_config_are_told_to_people_and_to_programs():
     config = demo.get_config("smoke")
     text, told = settings.as_text(config), json.loads(settings.as_json(config))
