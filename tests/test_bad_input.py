@@ -17,7 +17,7 @@ from gxdistill.cli import main
 from gxdistill.pytrees import Distilled
 
 CONFIG = """
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config
 
 def get_config(variant="full"):
     config = default_config()

@@ -16,7 +16,7 @@ from gxdistill.data import source
 from gxdistill.data.batches import resident, sampling, streaming
 from gxdistill.errors import UserError
 from gxdistill.evaluation import patches
-from gxdistill.jobs import checks, kinds
+from gxdistill.jobs import kinds
 from gxdistill.jobs.problem import BatchSource
 from gxdistill.pytrees import Batch, Cohort, Metadata, PatchTable
 from gxdistill.runtime.console import Log
@@ -37,9 +37,7 @@ class Cohorts:
     @cached_property
     def source(self) -> source.Source:
         """The cohort with its quarantine."""
-        whole = kinds.load(self.config, self.log)
-        checks.check_classes(self.config, len(whole.cohort.class_names))
-        return whole
+        return kinds.load(self.config, self.log)
 
     @cached_property
     def train(self) -> Cohort:

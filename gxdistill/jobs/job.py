@@ -41,7 +41,6 @@ class Job:
     def __post_init__(self) -> None:
         """Refuses settings before any work is done."""
         checks.check(self.config)
-        checks.check_epochs(self.config)
 
     @cached_property
     def cohorts(self) -> Cohorts:
@@ -56,7 +55,7 @@ class Job:
           UserError: the cohort cannot be used, or the network does not fit its patches.
         """
         data, network = self.cohorts, self.config.network
-        checks.check_size(self.config, data.shape)
+        checks.check_problem(self.config, data.shape, data.classes)
         return Problem(
             shape=data.shape,
             classes=data.classes,

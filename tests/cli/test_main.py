@@ -14,7 +14,7 @@ from tests import keys, small_jobs
 
 HEAD = """
 import ml_collections
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config
 
 def get_config(variant="full"):
     config = default_config()

@@ -6,21 +6,9 @@ import pytest
 from gxdistill import package
 from gxdistill.distill.losses import inner_loss
 from gxdistill.errors import UserError
-from gxdistill.jobs import checks
 from gxdistill.receive import networks
 from gxdistill.tasks.distillation import compressing, distilling, method
 from tests import small_jobs
-
-
-def test_every_choice_is_known_on_both_sides(tmp_path):
-    assert tuple(method.WINDOWS) == checks._CHOICES["distill.window"]
-    assert tuple(method.RATES) == checks._CHOICES["distill.rates"]
-    for name in checks._CHOICES["distill.synthesis"]:
-        job = small_jobs.make(tmp_path, distill__synthesis=name, distill__bases=2)
-        problem, settings = job.problem, job.config.distill
-        learned = method.build(problem, settings, job.log)[1].learned
-        images = method.to_distilled(problem, settings, learned).images
-        assert images.shape[2:] == problem.shape
 
 
 def test_a_job_says_what_memory_its_gradient_takes(tmp_path):
