@@ -162,7 +162,7 @@ def measure_step(workdir: Path, place: Path, feed: str) -> dict[str, float]:
     @jax.jit
     def update(params: Params, one: Any, key: jax.Array) -> Params:
         batch = draw(one, key)
-        grads = jax.grad(loss)(params, batch.images, batch.labels)
+        grads = jax.grad(loss)(params, batch.images, batch.targets)
         return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
 
     @jax.jit

@@ -90,7 +90,7 @@ def gradients(
         network = Network(lambda key: cast(made.init(key)), made.apply)
         step = meta_gradient.after_training(network, rule=rule, train=truncation.full(training))
         program = jax.jit(step, compiler_options=models.compiler_options())
-        batch = Batch(cast(real.images), real.labels, real.patients)
+        batch = Batch(cast(real.images), real.targets, real.patients)
         keys = jax.random.split(job.key(Use.FRESH), starts)
         return [jax.tree.map(np.asarray, program(cast(start), key, batch)[1]) for key in keys]
 

@@ -87,7 +87,7 @@ def _by_class(
     classes = np.asarray(init.label_classes(steps, per_step, num_classes))
     images = np.zeros(like.images.shape, np.float32)
     for label in np.unique(classes):  # not all K, where there are fewer images
-        mine = np.asarray(pool.images)[np.asarray(pool.labels) == label]
+        mine = np.asarray(pool.images)[np.asarray(pool.targets) == label]
         if not len(mine):
             raise ValueError(f"The pool has no patch of class {label}. Draw one of all classes.")
         count = int((classes == label).sum())

@@ -74,7 +74,7 @@ def after_training(
         data = dataclasses.replace(data, images=augment(data.images, draw, augmentations))
         start = network.init(key if known_key is None else known_key)
         params = train(loss, start, data, jax.random.fold_in(key, _TRAIN))
-        labels = jax.nn.one_hot(batch.labels, data.labels.shape[-1])
+        labels = jax.nn.one_hot(batch.targets, data.labels.shape[-1])
         return on_real(params, augment(batch.images, draw, augmentations), labels)
 
     gradient = jax.value_and_grad(after)

@@ -17,7 +17,7 @@ def classification_loss(network: Network) -> RealLoss:
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         logits = network.apply(params, batch.images)
-        return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
+        return cross_entropy(logits, jax.nn.one_hot(batch.targets, logits.shape[-1]))
 
     return loss
 

@@ -77,7 +77,7 @@ def test_both_find_the_same_meta_gradient(torch, name, size, side, window, optio
         torch.tensor(np.array(distilled.log_lr)),
     )
     real = torch.tensor(np.array(batch.images.transpose(0, 3, 1, 2)))
-    labels = torch.tensor(np.array(batch.labels, np.int64))
+    labels = torch.tensor(np.array(batch.targets, np.int64))
     their_loss, found = torch_peer.meta_gradient(
         peer.apply, weights, data, real, labels, window=window
     )

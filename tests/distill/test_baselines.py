@@ -32,7 +32,7 @@ def _like(steps, per_step, epochs=2):
 
 
 def _of_class(pool, label):
-    return np.asarray(pool.images)[np.asarray(pool.labels) == label]
+    return np.asarray(pool.images)[np.asarray(pool.targets) == label]
 
 
 @each_choice
@@ -121,7 +121,7 @@ def test_a_pool_with_too_few_patches_repeats_them(choose, pool):
 
 @each_choice
 def test_a_pool_without_a_class_is_refused(choose, pool):
-    some = jax.tree.map(lambda column: column[np.asarray(pool.labels) != 1], pool)
+    some = jax.tree.map(lambda column: column[np.asarray(pool.targets) != 1], pool)
     with pytest.raises(ValueError, match="no patch of class 1"):
         choose(some, _like(1, 3), KEY)
 
@@ -135,7 +135,7 @@ def test_the_best_rate_is_that_of_the_least_loss(scale, pool, start):
         tried = dataclasses.replace(data, log_lr=jnp.full(4, np.log(rate), jnp.float32))
         logits = NETWORK.apply(replay.replay(NETWORK, start, tried, rule="raw"), pool.images)
         shares = scipy.special.log_softmax(np.asarray(logits), axis=-1)
-        return -np.mean(shares[np.arange(60), pool.labels])
+        return -np.mean(shares[np.arange(60), pool.targets])
 
     rates = [0.003, 0.01, 0.03, 0.1, 0.3]
     losses = [loss(rate) for rate in rates]

@@ -34,7 +34,7 @@ def test_the_feed_draws_normalised_training_patches_of_all_classes(feed, tmp_pat
     job = small_jobs.make(tmp_path, data__feed=feed)
     draw, stream, _ = job.cohorts.batches(30)
     batch = jax.jit(draw)(next(stream(job.key(Use.LOOP), 0)), job.key(Use.POOL))
-    assert np.bincount(batch.labels).tolist() == [10, 10, 10]
+    assert np.bincount(batch.targets).tolist() == [10, 10, 10]
     mean, std = job.cohorts.train.images.mean() / 255, job.cohorts.train.images.std() / 255
     assert job.cohorts.normalisation.mean == pytest.approx((mean,))
     assert job.cohorts.normalisation.std == pytest.approx((std,))

@@ -75,7 +75,7 @@ def _look(job: Job) -> tuple[tuple[str, ...], list[_Shown], list[tuple[str, str]
             )
             for i in _spread([(label,) for label in cohort.labels])
         ]
-        return cohort.class_names[cohort.masks is not None :], shown, []
+        return cohort.label_names, shown, []
     found = kinds.list_files(job.config)
     read, refused = [], []
     with images.quiet():

@@ -35,7 +35,7 @@ _SHOWN = 4  # Whole test images of the report.
 
 def decides_images(cohort: Cohort) -> bool:
     """Tells whether whole images are decided: where their labels are negative and positive."""
-    return len(cohort.class_names) - (cohort.masks is not None) == 2
+    return len(cohort.label_names) == 2
 
 
 def _training_scores(

@@ -69,9 +69,9 @@ def balanced(job: Job, params: Params, split: str) -> float:
     """Measures a network's balanced accuracy over one balanced draw of a split's patches."""
     pool = job.cohorts.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
     apply = _applied(job.problem.network)
-    parts = np.array_split(np.asarray(pool.images), -(-len(pool.labels) // _AT_ONCE))
+    parts = np.array_split(np.asarray(pool.images), -(-len(pool.targets) // _AT_ONCE))
     found = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
-    return metrics.balanced_accuracy(found, np.asarray(pool.labels), job.problem.classes)
+    return metrics.balanced_accuracy(found, np.asarray(pool.targets), job.problem.classes)
 
 
 @cache  # Compiled programs belong to the object.

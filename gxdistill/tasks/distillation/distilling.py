@@ -159,7 +159,7 @@ def _monitor(job: Job) -> Callable[[Learned, int], dict[str, float]]:
     @jax.jit
     def accuracy(networks: Params, pool: Batch) -> jax.Array:
         classes = jax.lax.map(lambda p: problem.network.apply(p, pool.images).argmax(-1), networks)
-        return jnp.mean(classes == pool.labels)
+        return jnp.mean(classes == pool.targets)
 
     def measure(learned: Learned, _: int) -> dict[str, float]:
         distilled = method.to_distilled(problem, settings, learned)

@@ -250,14 +250,14 @@ def initial_distilled(problem: Problem, settings: ConfigDict) -> Distilled:
     # A balanced batch takes the classes in turn, as `label_classes` does.
     real = problem.sample("train", steps * per_step, problem.key(Use.START))
     images = real.images.reshape(steps, per_step, *problem.shape)
-    return init.start(images, real.labels.reshape(steps, per_step), problem.classes, **common)
+    return init.start(images, real.targets.reshape(steps, per_step), problem.classes, **common)
 
 
 def _mixed(problem: Problem, classes: np.ndarray) -> jax.Array:
     most = _MIXED_BYTES // (4 * math.prod(problem.shape) * problem.classes)
     count = min(_MIXED, most) * problem.classes
     pool = problem.sample("train", count, problem.key(Use.POOL))
-    images, labels, patients = map(np.asarray, (pool.images, pool.labels, pool.patients))
+    images, labels, patients = map(np.asarray, (pool.images, pool.targets, pool.patients))
     try:
         drawn = mixture.drawn(images, labels, patients, classes, problem.key(Use.START))
     except ValueError as error:

@@ -54,7 +54,7 @@ def halfway_loss(network: Network, fineness: int) -> Callable[..., jax.Array]:
     def loss(values: jax.Array, given: tuple[Batch, Fixed]) -> jax.Array:
         batch, fixed = given
         thought = jax.nn.softmax(network.apply(fixed[2], batch.images))
-        wanted = (thought + jax.nn.one_hot(batch.labels, thought.shape[-1])) / 2
+        wanted = (thought + jax.nn.one_hot(batch.targets, thought.shape[-1])) / 2
         return cross_entropy(apply(values, fixed, batch.images), wanted)
 
     return loss

@@ -281,14 +281,14 @@ def test_a_set_that_names_files_elsewhere_is_refused(made, tmp_path):
     files = {**about["files"], "../elsewhere": "0" * 64}
     storage.write_json(copy / "metadata.json", storage.seal({**about, "files": files}))
     with pytest.raises(UserError, match=r"'\.\./elsewhere' cannot be the name of a file"):
-        _ = _read(copy, tmp_path).source
+        _ = _read(copy, tmp_path).cohorts.source
     storage.write_json(copy / "metadata.json", about)
     info = (copy / "dataset_info.json").read_text()
     template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     assert template in info
     (copy / "dataset_info.json").write_text(info.replace(template, f"../elsewhere/{template}"))
     with pytest.raises(UserError, match="its split 'train' is of other files than its own"):
-        _ = _read(copy, tmp_path).source
+        _ = _read(copy, tmp_path).cohorts.source
 
 
 def test_without_the_library_the_extra_is_named(made, tmp_path, monkeypatch):

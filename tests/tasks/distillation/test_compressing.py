@@ -65,7 +65,7 @@ def test_fine_tuning_through_the_rounding_learns(workdir):
     def loss(data):
         params = jax.tree.map(lambda leaf: leaf[0], distilling.replay_networks(job, data, 1, None))
         logits = jax.nn.log_softmax(job.problem.network.apply(params, batch.images))
-        return -float(jnp.mean(jnp.take_along_axis(logits, batch.labels[:, None], 1)))
+        return -float(jnp.mean(jnp.take_along_axis(logits, batch.targets[:, None], 1)))
 
     grid = package.precision.spanning(np.asarray(data.images), "uint4")
     plain = package.precision.rounded(np.asarray(data.images), "uint4", grid)

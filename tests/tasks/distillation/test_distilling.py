@@ -272,3 +272,39 @@ def test_every_way_to_distil_makes_a_package(changes, tmp_path):
     assert (content.start is None) == ("distill__init" in changes)
     accuracy = content.manifest["results"]["balanced_patch_accuracy"]
     assert accuracy["n"] == (2 if content.start is None else 1)
+
+
+def test_a_loss_that_explodes_and_stays_finite_is_told_and_packaged_by_force_alone(tmp_path):
+    said = []
+    make = functools.partial(small_jobs.make, tmp_path, said.append, distill__start_lr=1e4)
+    for _ in range(2):  # started again, it says so again
+        with pytest.raises(UserError, match=r"e\+\d\d after .* guessing costs 1\.1: .* --force"):
+            distilling.distil(make())
+        assert not (tmp_path / "package.gxd").exists()
+    path = distilling.distil(make(), force=True)
+    assert any("It is packaged nevertheless." in line for line in said)
+    assert np.isfinite(package.load(path).distilled.images).all()
+
+
+def test_a_workdir_in_use_is_refused_and_not_disturbed(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = small_jobs.content(tmp_path / "run")
+    code = (
+        "import sys; from pathlib import Path; from gxdistill.jobs.workdir import Workdir\n"
+        "with Workdir(Path(sys.argv[1])).locked('gxdistill distill'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=rf"in use by process {other.pid}, gxdistill distill"):
+            distilling.distil(small_jobs.make(tmp_path / "run"))
+        other.stdin.close()
+        assert other.wait() == 0
+    assert small_jobs.content(tmp_path / "run") == before
+    distilling.distil(small_jobs.make(tmp_path / "run"))
+    assert small_jobs.content(tmp_path / "run") == before

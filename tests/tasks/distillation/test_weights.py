@@ -109,7 +109,7 @@ def test_values_learn_half_from_classes_and_half_from_the_trained_network(tmp_pa
         )
         for p in (own, whole)
     )
-    by_class = -logs[np.arange(len(logs)), batch.labels].mean()
+    by_class = -logs[np.arange(len(logs)), batch.targets].mean()
     by_network = -(np.exp(thought) * logs).sum(-1).mean()
     np.testing.assert_allclose(found, (by_class + by_network) / 2, rtol=1e-5)
 
