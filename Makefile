@@ -17,7 +17,8 @@ demo: $(DEMO) ## Run the whole job on a built-in cohort; ends with a table and r
 	$(BIN)/gxdistill demo --workdir=runs/demo
 
 test: lint ## Check the code and run the quick tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' \
+	  --timeout=300 --override-ini=faulthandler_timeout=360
 
 test-all: lint ## Check the code and run all tests.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
