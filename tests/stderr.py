@@ -32,5 +32,5 @@ def _jax_start() -> tuple[str, ...]:
 
 
 def _pattern(line: str) -> str:
-    """A line without its times and process ids."""
-    return re.sub(r"\d+", "0", line.rstrip())
+    """A line without its times and process ids, nor the logger that a program may have named."""
+    return re.sub(r"\d+", "0", re.sub(r"^[A-Z]+:jax[\w.]*:", "", line.rstrip()))

@@ -14,6 +14,7 @@ def initialize():
     raise RuntimeError("no GPU here")
 """
 _PROGRAM = """
+{}
 import sys
 import jax
 assert jax.default_backend() == "cpu"
@@ -31,23 +32,24 @@ def written(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     stderr._jax_start.cache_clear()
 
-    def run(last_line=""):
-        command = [sys.executable, "-c", _PROGRAM.format(last_line)]
+    def run(first_line="", last_line=""):
+        command = [sys.executable, "-c", _PROGRAM.format(first_line, last_line)]
         return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
     yield run
     stderr._jax_start.cache_clear()
 
 
-def test_what_a_plugin_without_its_gpu_writes_is_dropped(written):
-    said = written()
+@pytest.mark.parametrize("first_line", ["", "import logging; logging.basicConfig()"])
+def test_what_a_plugin_without_its_gpu_writes_is_dropped(written, first_line):
+    said = written(first_line)
     assert "no driver" in said
     assert "RuntimeError: no GPU here" in said
     assert stderr.without_jax_start(said) == "mine 1\n"
 
 
 def test_a_traceback_of_the_program_is_kept(written):
-    said = stderr.without_jax_start(written("raise ValueError('planted')"))
+    said = stderr.without_jax_start(written(last_line="raise ValueError('planted')"))
     assert "no GPU" not in said
     assert said.startswith("mine 1\nTraceback (most recent call last):\n")
     assert said.endswith("ValueError: planted\n")
