@@ -69,15 +69,15 @@ def test_patches_match_a_loop_over_numpy_slices(cohort, table):
 def test_each_class_is_drawn_equally_often(cohort, table):
     feed = _resident(cohort, table)
     for seed in range(3):
-        labels = DRAW(feed, jax.random.key(seed)).labels
-        np.testing.assert_array_equal(np.bincount(labels), [20, 20, 20])
+        targets = DRAW(feed, jax.random.key(seed)).targets
+        np.testing.assert_array_equal(np.bincount(targets), [20, 20, 20])
 
 
 def test_an_uneven_batch_is_even_but_for_one_patch(cohort, table):
     feed = _resident(cohort, table)
     draw = functools.partial(resident.draw_batch, size=SIZE, batch=7, normalise=NORMALISE)
-    labels = jax.jit(draw)(feed, jax.random.key(0)).labels
-    assert sorted(np.bincount(labels)) == [2, 2, 3]
+    targets = jax.jit(draw)(feed, jax.random.key(0)).targets
+    assert sorted(np.bincount(targets)) == [2, 2, 3]
 
 
 def test_each_patch_of_a_class_is_as_likely_as_the_next(cohort, table):
