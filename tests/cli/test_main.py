@@ -1,7 +1,9 @@
 """The command line itself: commands, flags, configs, exit status."""
 
+import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,10 @@ import sys
 import jax.numpy as jnp
 import pytest
 
-from gxdistill.cli import main
+import gxdistill
+from gxdistill import package, plan
+from gxdistill.cli import config as cli_config
+from gxdistill.cli import flags, main
 from tests import keys, small_jobs
 from tests.stderr import without_jax_start
 
@@ -46,10 +51,8 @@ def _refusal(*arguments):
     return line
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["help"], ["-h"], ["--help"], ["distill", "--help"], ["train", "x", "-h"]]
-)
-def test_help_is_given_wherever_it_is_asked_for(arguments, capsys):
+@pytest.mark.parametrize("arguments", [[], ["help"], ["-h"], ["--help"]])
+def test_the_help_lists_the_commands(arguments, capsys):
     main.main(arguments)
     said = capsys.readouterr().out
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
@@ -61,12 +64,112 @@ def test_help_is_given_wherever_it_is_asked_for(arguments, capsys):
     assert max(map(len, said.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("command", main.COMMANDS.values(), ids=lambda command: command.name)
+def test_each_command_has_its_own_help(command, capsys):
+    main.main([command.name, "--help"])
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: gxdistill {command.name}")
+    described = re.findall(r"^  --([\w-]+)", said, re.MULTILINE)
+    assert described == [flag.name for flag in command.flags]
+    assert max(map(len, said.splitlines())) <= flags.WIDTH
+    for arguments in (
+        [command.name, "-h"],
+        [command.name, "--workdir=x", "--help"],
+        ["help", command.name],
+        ["--help", command.name],
+    ):
+        main.main(arguments)
+        assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("command", main.COMMANDS.values(), ids=lambda command: command.name)
+def test_the_example_of_a_help_page_is_a_call_of_its_command(command):
+    name, *words = command.example.split()
+    assert name == command.name
+    options = flags.parse(command, words)
+    if getattr(options, "config", None):
+        name, *variant = options.config.split(":")
+        assert cli_config.locate(options.config).endswith(":".join([f"/{name}.py", *variant]))
+
+
+def test_the_help_names_the_choices_that_there_are():
+    pages = {name: flags.page(main.COMMANDS[name]) for name in ("plan", "export")}
+    for name, choices in (("plan", plan.NAMES), ("export", package.FORMATS)):
+        assert f"one of {', '.join(choices)}\n" in pages[name]
+
+
+def test_the_version_is_said(capsys):
+    main.main(["--version"])
+    assert capsys.readouterr().out == f"gxdistill {gxdistill.__version__}\n"
+
+
+def _as_module(*words):
+    """Starts `python -m gxdistill`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gxdistill", *words],
+        cwd=small_jobs.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_python_runs_the_package_as_the_command():
+    with _as_module("verify", "nowhere") as process:
+        assert process.stderr.read().startswith("gxdistill verify: ")
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_a_reader_that_stops_reading_is_no_fault(run, unbuffered, monkeypatch):
+    if unbuffered:
+        monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    else:
+        monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    for words in (["--help"], ["inspect", str(run / "package.gxd")]):
+        with _as_module(*words) as process:
+            process.stdout.close()  # as `head` does
+            assert process.stderr.read() == ""
+        assert process.returncode == 141
+
+
+def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch):
+    def lose_a_worker(_):
+        raise BrokenPipeError("a worker is gone")
+
+    command = dataclasses.replace(main.COMMANDS["verify"], run=lose_a_worker)
+    monkeypatch.setitem(main.COMMANDS, "verify", command)
+    with pytest.raises(BrokenPipeError, match="a worker is gone"):
+        main.main(["verify", "package.gxd"])
+
+
+@pytest.mark.parametrize("command", main.COMMANDS.values(), ids=lambda command: command.name)
+def test_an_interrupted_command_says_what_starting_it_again_does(command, monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(main.COMMANDS, command.name, dataclasses.replace(command, run=interrupt))
+    with pytest.raises(SystemExit) as stop:
+        main.main(command.example.split())
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert said.startswith(f"gxdistill {command.name}: interrupted; ")
+    assert ("the same command resumes" in said) == (command.name in ("prepare", "distill"))
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [("distil", "distill"), ("eval", "evaluate"), ("prep", "prepare"), ("inspekt", "inspect")],
 )
 def test_an_unknown_command_names_the_nearest(typed, meant):
-    assert _refusal(typed) == f"gxdistill: unknown command {typed!r}. Did you mean {meant!r}?"
+    for arguments in ([typed], [typed, "--help"], ["help", typed]):
+        line = _refusal(*arguments)
+        assert line == f"gxdistill: unknown command {typed!r}. Did you mean {meant!r}?"
+
+
+def test_a_flag_before_the_command_is_refused():
+    line = _refusal("--workdir=run", "distill")
+    assert line == "gxdistill: a command comes before --workdir=run, as: gxdistill distill ..."
 
 
 @pytest.mark.parametrize(
@@ -104,11 +207,8 @@ def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
         (["--config=nowhere.py"], "--config=nowhere.py cannot be read: "),
         (["--config=cohort"], "Is a directory"),
         (["--config="], "--config= cannot be read: "),
-        (["--config"], "--config is missing"),
-        (
-            ["--config", "sound.py"],
-            "--config is missing. Name a file, for example --config=configs",
-        ),
+        (["--config"], "--config: expected one argument"),
+        ([], "--config is missing. Name a file, for example --config=configs/demo.py, or one of"),
         (["--config.seed=3"], "--config is missing"),
         (["--config=sound.py", "--config.distill.stepz=3"], "Did you mean --config.distill.steps?"),
         (["--config=sound.py", "--config.network.options.widht=3"], "network.options.width?"),
@@ -120,13 +220,9 @@ def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
         (["--config=sound.py", "--config.data.image_size=64"], "data.image_size is (64,)"),
         (["--config=sound.py", "--config.seed=99999999999"], "seed is 99999999999"),
         (["--config=sound.py", "--config.data.limit=0"], "data.limit is 0"),
-        (["--config=sound.py", "--configg=3"], "configg"),
-        (["--config=sound.py", "--wokdir=run"], "Did you mean: workdir"),
-        (["--config=sound.py", "--seeds=many"], "--seeds=many"),
-        (["--config=sound.py", "--seeds=0"], "--seeds=0"),
-        (["--config=sound.py", "--seed=1.5"], "--seed=1.5"),
-        (["--config=sound.py", "--seed=-1"], "--seed=-1"),
-        (["--config=sound.py", "--seed=99999999999999999999"], "--seed=99999999999999999999"),
+        (["--config=sound.py", "--configg=3"], "unknown flag --configg. Did you mean --config?"),
+        (["--config=sound.py", "--wokdir=run"], "Did you mean --workdir?"),
+        (["--config=sound.py", "--seeds=3"], "unknown flag --seeds"),
         (["--config=sound.py", "more"], "'more'"),
     ],
 )
@@ -134,9 +230,15 @@ def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
 def test_a_flag_that_cannot_be_used_is_refused(arguments, message, tmp_path):
     before = small_jobs.content(tmp_path)
     assert message in _refusal("prepare", *arguments)
+    assert message in _refusal("prepare", *_apart(arguments))
     assert {
         k: v for k, v in small_jobs.content(tmp_path).items() if "__pycache__" not in k
     } == before
+
+
+def _apart(arguments):
+    """The same arguments, written `--flag value`."""
+    return [part for argument in arguments for part in argument.split("=", 1)]
 
 
 @pytest.mark.usefixtures("config")
@@ -174,13 +276,14 @@ def test_memory_that_does_not_suffice_is_said_so(monkeypatch):
     def greedy(_):
         jnp.zeros(2**46).block_until_ready()
 
-    monkeypatch.setitem(main._JOBS, "prepare", (greedy, ""))
+    prepare = main.COMMANDS["prepare"]
+    monkeypatch.setitem(main.COMMANDS, "prepare", dataclasses.replace(prepare, run=greedy))
     assert "the memory does not suffice" in _refusal("prepare", "--config=sound.py")
 
     def faulty(_):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setitem(main._JOBS, "prepare", (faulty, ""))
+    monkeypatch.setitem(main.COMMANDS, "prepare", dataclasses.replace(prepare, run=faulty))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         main.main(["prepare", "--config=sound.py"])
 
@@ -192,27 +295,28 @@ def test_a_package_is_inspected_and_verified(run, capsys):
     assert capsys.readouterr().out == f"{run / 'package.gxd'}: whole and unchanged.\n"
     for arguments in (["verify"], ["verify", "a", "b"], ["diff", "a"]):
         assert "name just PACKAGE" in _refusal(*arguments)
-    for arguments in (["inspect", "--package=a"], ["verify", "a", "--key"], ["diff", "--key=a"]):
-        assert f"unexpected '{arguments[-1]}'; flags of this command: " in _refusal(*arguments)
+    assert "unknown flag --package; gxdistill inspect has none" in _refusal("inspect", "--package")
+    assert "--key: expected one argument" in _refusal("verify", "a", "--key")
+    assert "--key: a value is missing" in _refusal("verify", "a", "--key=")
 
 
 def test_packages_are_signed_compared_and_exported(run, tmp_path, capsys):
-    package = str(shutil.copy(run / "package.gxd", tmp_path / "p.gxd"))
+    sent = str(shutil.copy(run / "package.gxd", tmp_path / "p.gxd"))
     private, public = keys.write_pair(tmp_path)
-    assert "is not signed" in _refusal("verify", package, f"--key={public}")
-    assert "--key is missing" in _refusal("sign", package)
-    main.main(["sign", package, f"--key={private}"])
-    signed = capsys.readouterr().out.removeprefix(f"{package}: ")
-    main.main(["verify", package, f"--key={public}"])
-    assert capsys.readouterr().out == f"{package}: whole and unchanged; {signed}"
-    main.main(["diff", package, str(run / "package.gxd")])
+    assert "is not signed" in _refusal("verify", sent, f"--key={public}")
+    assert "--key is missing" in _refusal("sign", sent)
+    main.main(["sign", sent, f"--key={private}"])
+    signed = capsys.readouterr().out.removeprefix(f"{sent}: ")
+    main.main(["verify", sent, f"--key={public}"])
+    assert capsys.readouterr().out == f"{sent}: whole and unchanged; {signed}"
+    main.main(["diff", sent, str(run / "package.gxd")])
     assert "settings that differ\n  none\n" in capsys.readouterr().out
     for to in ("npz", "safetensors", "png", "pytorch-folder"):
-        main.main(["export", package, f"--to={to}"])
+        main.main(["export", sent, f"--to={to}"])
         assert capsys.readouterr().out == f"{tmp_path}/p.{to}\n"
         assert (tmp_path / f"p.{to}").exists()
-    assert "exists already" in _refusal("export", package, "--to=npz")
-    assert "--to is missing. Choose one of npz" in _refusal("export", package)
+    assert "exists already" in _refusal("export", sent, "--to=npz")
+    assert "--to is missing. Choose one of npz" in _refusal("export", sent)
     assert "is no package of schema version 1" in _refusal("migrate", str(tmp_path))
 
 
