@@ -70,7 +70,7 @@ class Inputs:
 
 def job_command(
     name: str,
-    text: str,
+    summary: str,
     run: Callable[[argparse.Namespace, Inputs], None],
     *,
     flags: tuple[Flag, ...] = (),
@@ -81,7 +81,7 @@ def job_command(
 
     Args:
       name: of the command.
-      text: what it does, in a line.
+      summary: what it does, in a line.
       run: takes the values of the flags, and what they name.
       flags: of the command, beside those of every job.
       default: the config where none is named.
@@ -98,7 +98,7 @@ def job_command(
             compile_cache.enable(log)
         run(options, inputs)
 
-    return Command(name, text, prepare_and_run, (CONFIG, WORKDIR, *flags, COMPILE_ANEW), **about)
+    return Command(name, summary, prepare_and_run, (CONFIG, WORKDIR, *flags, COMPILE_ANEW), **about)
 
 
 def read_inputs(options: argparse.Namespace, default: str | None = None) -> Inputs:

@@ -85,7 +85,7 @@ class Command:
 
     Attributes:
       name: of the command.
-      text: what it does, in a line.
+      summary: what it does, in a line.
       run: takes the values of its flags by their names, and its arguments as `paths`.
       flags: all it has, in the order of the help.
       arguments: its arguments, all of them paths, in words: "PACKAGE IMAGE...", where the dots
@@ -95,7 +95,7 @@ class Command:
     """
 
     name: str
-    text: str
+    summary: str
     run: Callable[[argparse.Namespace], None]
     flags: tuple[Flag, ...] = ()
     arguments: str = ""
@@ -114,7 +114,7 @@ def _parser(command: Command) -> _Parser:
     parts = (command.name, command.arguments, "[FLAGS]" if command.flags else "")
     parser = _Parser(
         usage=f"gxdistill {' '.join(filter(None, parts))}",
-        description=f"{command.text[0].upper()}{command.text[1:]}.",
+        description=f"{command.summary[0].upper()}{command.summary[1:]}.",
         epilog=f"example: gxdistill {command.example}" if command.example else None,
         add_help=False,
         allow_abbrev=False,
@@ -145,14 +145,16 @@ def parse(command: Command, words: Sequence[str]) -> argparse.Namespace:
       UserError: a flag is unknown or its value unfit, or arguments are missing or too many.
     """
     fields, others = _take_fields(command, words)
-    # Arguments are not told to argparse: it would take a misspelt flag's value for one of them.
+    # argparse is not told of arguments: it leaves them, wherever they stand, and in their order.
     options, rest = _parser(command).parse_known_args(others)
     for word in rest:
         if word.startswith("-"):
             raise UserError(_unknown(command, word))
     least = len(command.arguments.split())
     if len(rest) > least == 0:
-        raise UserError(f"unexpected {rest[0]!r}. Flags are written --NAME=VALUE.")
+        raise UserError(
+            f"unexpected {rest[0]!r}: {command.name} takes flags alone, as --NAME=VALUE."
+        )
     if len(rest) < least or (len(rest) > least and not command.arguments.endswith("...")):
         raise UserError(f"name just {command.arguments}, as: gxdistill {command.example}")
     options.fields, options.paths = fields, [path(word) for word in rest]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from gxdistill import __version__
-from gxdistill.cli import distillation, flags, packages
+from gxdistill.cli import config, distillation, flags, packages
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
 
@@ -33,10 +33,8 @@ _READER_GONE = 128 + 13  # The status of a program that SIGPIPE ends, as the she
 
 
 def _usage() -> str:
-    from gxdistill.cli import config
-
     lines = (
-        f"  {command.name:<9} {': '.join(filter(None, (command.arguments, command.text)))}"
+        f"  {command.name:<9} {': '.join(filter(None, (command.arguments, command.summary)))}"
         for command in COMMANDS.values()
     )
     return _USAGE.format(commands="\n".join(lines), configs=", ".join(config.shipped()))

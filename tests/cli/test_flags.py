@@ -112,7 +112,10 @@ def test_too_few_arguments_or_too_many_are_refused():
         _refusal("kettle") == "name just KETTLE POT..., as: gxdistill steep kettle pot --minutes=3"
     )
     bare = flags.Command("rest", "do nothing", print, example="rest")
-    assert _refusal("bed", command=bare) == "unexpected 'bed'. Flags are written --NAME=VALUE."
+    assert (
+        _refusal("bed", command=bare)
+        == "unexpected 'bed': rest takes flags alone, as --NAME=VALUE."
+    )
     assert _refusal("--bed", command=bare) == "unknown flag --bed; gxdistill rest has none."
     single = flags.Command("fill", "fill it", print, arguments="KETTLE", example="fill kettle")
     assert _refusal("a", "b", command=single) == "name just KETTLE, as: gxdistill fill kettle"
