@@ -1,5 +1,7 @@
 """Configs: by file and by name, from anywhere, and changed by flags."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,12 @@ def test_a_default_is_taken_where_none_is_named():
     assert config.read("gastric", [], "demo").name == "gastric"
     with pytest.raises(UserError, match="--config is missing"):
         config.read(None, ["--config.seed=7"])
+
+
+def test_reading_a_config_leaves_jax_to_the_command():
+    """Which tells it by the environment where to run and what to keep, before it is imported."""
+    code = (
+        "import sys; from gxdistill.cli import config; "
+        "assert config.read('demo', ['--config.seed=7']).seed == 7; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=small_jobs.ROOT, check=True)
