@@ -98,14 +98,18 @@ def test_a_killed_run_ends_as_the_uninterrupted_one(run, tmp_path):
     assert (tmp_path / "history.jsonl").read_bytes() == (run / "history.jsonl").read_bytes()
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, number, status, word):
     with _command("distill", CONFIG, f"--workdir={tmp_path}") as process:
         while not (tmp_path / "cohort.json").exists() and process.poll() is None:
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = process.stderr.read()
-    assert process.returncode == 130, said
-    assert "interrupted; the same command resumes at the last checkpoint, if there is one" in said
+    assert process.returncode == status, said
+    assert f"{word}; the same command resumes at the last checkpoint, if there is one" in said
     assert "Traceback" not in without_jax_start(said)
 
 

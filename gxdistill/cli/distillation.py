@@ -20,6 +20,7 @@ _PROCESSES = Flag("processes", "N", "with --coordinator=HOST:PORT: their number"
 _PROCESS = Flag(
     "process", "I", "with --coordinator=HOST:PORT: number of this one, from 0", read=whole(0)
 )
+_FORCE = Flag("force", "", "packages even what diverged: its loss is far worse than guessing")
 _NETWORK = Flag(
     "networks",
     "NAME",
@@ -89,7 +90,7 @@ def _distill(options: argparse.Namespace, inputs: Inputs) -> None:
         job = inputs.job
         if workdir != inputs.workdir:
             job = dataclasses.replace(job, workdir=Workdir(workdir), log=_hush)
-        distilling.distil(job)
+        distilling.distil(job, force=options.force)
 
 
 def _compress(options: argparse.Namespace, inputs: Inputs) -> None:
@@ -167,8 +168,8 @@ def _report(_: argparse.Namespace, inputs: Inputs) -> None:
 
 
 def _demo(options: argparse.Namespace, inputs: Inputs) -> None:
-    alone = ("coordinator", "processes", "process", "networks", "seeds", "seed")
-    of_stages = argparse.Namespace(**dict.fromkeys(alone), **vars(options))
+    flags_of_stages = ("coordinator", "processes", "process", "force", "networks", "seeds", "seed")
+    of_stages = argparse.Namespace(**dict.fromkeys(flags_of_stages), **vars(options))
     for stage in (_distill, _train, _evaluate, _report):
         stage(of_stages, inputs)
 
@@ -183,8 +184,8 @@ COMMANDS = (
         default="demo",
         example="demo --config=demo:smoke",
         interrupted=(
-            "the same command goes on distilling at the last checkpoint, if there is one; the "
-            "stages behind it start anew"
+            "the same command resumes what trains on real patches at its last checkpoint, if there "
+            "is one, and does the rest anew"
         ),
     ),
     job_command(
@@ -204,7 +205,7 @@ COMMANDS = (
         "distill",
         "learn the distilled images and package them; resumes",
         _distill,
-        flags=(_COORDINATOR, _PROCESSES, _PROCESS),
+        flags=(_COORDINATOR, _PROCESSES, _PROCESS, _FORCE),
         example=f"distill {_SMOKE}",
         interrupted="the same command resumes at the last checkpoint, if there is one",
     ),
@@ -221,6 +222,10 @@ COMMANDS = (
         _compress,
         flags=(_MAX_LOSS, _WEIGHTS),
         example=f"compress {_SMOKE} --max-loss=0.5",
+        interrupted=(
+            "with --weights, the same command resumes training at the last checkpoint; without, it "
+            "starts anew"
+        ),
     ),
     job_command(
         "evaluate",
@@ -228,7 +233,10 @@ COMMANDS = (
         _evaluate,
         flags=(PACKAGE, _NETWORKS, _SEEDS, _SEED),
         example=f"evaluate {_SMOKE}",
-        interrupted="the same command measures anew; networks that `train` has written are kept",
+        interrupted=(
+            "the same command resumes training the ceiling at the last checkpoint, if there is "
+            "one, and measures anew"
+        ),
     ),
     job_command(
         "plan",

@@ -91,7 +91,7 @@ class Command:
       arguments: its arguments, all of them paths, in words: "PACKAGE IMAGE...", where the dots
         stand for more of the last one.
       example: a call of it, without the program's name.
-      interrupted: what starting it again does after Ctrl-C.
+      interrupted: what starting it again does after Ctrl-C or SIGTERM.
     """
 
     name: str

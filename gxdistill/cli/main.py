@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from gxdistill import __version__
 from gxdistill.cli import config, distillation, flags, packages
 from gxdistill.errors import UserError
+from gxdistill.runtime import interrupts
 from gxdistill.runtime.console import log
 
 # A task's file of commands is named here, and nowhere else.
@@ -63,12 +64,15 @@ def _command(name: str) -> flags.Command:
 
 @contextlib.contextmanager
 def _kind_failures(command: flags.Command) -> Iterator[None]:
-    """Ends in one line and a status what the user can mend, and Ctrl-C; others pass."""
+    """Ends in one line and a status what the user can mend, Ctrl-C and SIGTERM; others pass."""
     start = f"gxdistill {command.name}"
     try:
         yield
     except UserError as error:
         sys.exit(f"{start}: {' '.join(str(error).split())}")
+    except interrupts.Terminated:
+        log(f"{start}: terminated; {command.interrupted}.")
+        sys.exit(143)
     except KeyboardInterrupt:
         log(f"{start}: interrupted; {command.interrupted}.")
         sys.exit(130)
@@ -106,5 +110,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(answer, end="")
             return
         command = _command(words[0])
-        with _kind_failures(command):
+        with _kind_failures(command), interrupts.sigterm_raises():
             command.run(flags.parse(command, words[1:]))

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -143,18 +144,29 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch):
         main.main(["verify", "package.gxd"])
 
 
+RESUMES = {"demo", "prepare", "distill", "compress", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
 @pytest.mark.parametrize("command", main.COMMANDS.values(), ids=lambda command: command.name)
-def test_an_interrupted_command_says_what_starting_it_again_does(command, monkeypatch, capsys):
+def test_an_interrupted_command_says_what_starting_it_again_does(
+    command, number, status, word, monkeypatch, capsys
+):
     def interrupt(_):
-        raise KeyboardInterrupt
+        signal.raise_signal(number)
 
     monkeypatch.setitem(main.COMMANDS, command.name, dataclasses.replace(command, run=interrupt))
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
         main.main(command.example.split())
-    assert stop.value.code == 130
+    assert stop.value.code == status
+    assert signal.getsignal(signal.SIGTERM) == before
     said = capsys.readouterr().err
-    assert said.startswith(f"gxdistill {command.name}: interrupted; ")
-    assert ("the same command resumes" in said) == (command.name in ("prepare", "distill"))
+    assert said.startswith(f"gxdistill {command.name}: {word}; ")
+    assert ("the same command resumes" in said) == (command.name in RESUMES)
 
 
 @pytest.mark.parametrize(
