@@ -1,6 +1,7 @@
 """The job that a command works on: its config, by file or by name, and the files it keeps."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -75,6 +76,7 @@ def job_command(
     *,
     flags: tuple[Flag, ...] = (),
     default: str | None = None,
+    writes: bool = True,
     **about: str,
 ) -> Command:
     """Makes a command on a job: with its config, its working folder and compiled programs.
@@ -85,6 +87,7 @@ def job_command(
       run: takes the values of the flags, and what they name.
       flags: of the command, beside those of every job.
       default: the config where none is named.
+      writes: into the working folder, from which other processes are kept out meanwhile.
       **about: other attributes of the command.
     """
 
@@ -96,7 +99,11 @@ def job_command(
             compile_cache.disable()
         else:
             compile_cache.enable(log)
-        run(options, inputs)
+        from gxdistill.jobs.workdir import Workdir
+
+        alone = Workdir(inputs.workdir).locked(f"gxdistill {name}")
+        with alone if writes else contextlib.nullcontext():
+            run(options, inputs)
 
     return Command(name, summary, prepare_and_run, (CONFIG, WORKDIR, *flags, COMPILE_ANEW), **about)
 

@@ -5,8 +5,8 @@ import dataclasses
 import os
 from pathlib import Path
 
-from gxdistill.cli.config import PACKAGE, Inputs, job_command
-from gxdistill.cli.flags import Flag, names, non_negative, whole
+from gxdistill.cli.config import CONFIG, PACKAGE, Inputs, job_command, read
+from gxdistill.cli.flags import Command, Flag, names, non_negative, whole
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
 
@@ -59,6 +59,7 @@ _WEIGHTS = Flag(
     "`predict` takes as it takes a package",
 )
 _TARGET = Flag("target", "NAME", "one of a100, cpu, h100, tpu-v5e-8, tpu-v5p-8")
+_JSON = Flag("json", "", "writes them for programs, as one object by dotted name")
 _PRICE = Flag("price", "X", "of a device for an hour", read=non_negative)
 _IMAGES = Flag("images", "N", "number of training images, which are not read then", read=whole(1))
 
@@ -85,8 +86,8 @@ def _distill(options: argparse.Namespace, inputs: Inputs) -> None:
     from gxdistill.tasks.distillation import distilling
 
     allocator.give_back()
-    place = hosts.Place(options.coordinator, options.processes, options.process)
-    with hosts.together(place, inputs.workdir) as workdir:
+    spec = hosts.ProcessSpec(options.coordinator, options.processes, options.process)
+    with hosts.process_group(spec, inputs.workdir) as workdir:
         job = inputs.job
         if workdir != inputs.workdir:
             job = dataclasses.replace(job, workdir=Workdir(workdir), log=_hush)
@@ -167,6 +168,13 @@ def _report(_: argparse.Namespace, inputs: Inputs) -> None:
     log(f"report: {report.write(inputs.workdir, inputs.package)}")
 
 
+def _settings(options: argparse.Namespace) -> None:
+    from gxdistill.tasks.distillation import settings
+
+    config = read(options.config, options.fields)
+    print(settings.as_json(config) if options.json else settings.as_text(config))
+
+
 def _demo(options: argparse.Namespace, inputs: Inputs) -> None:
     flags_of_stages = ("coordinator", "processes", "process", "force", "networks", "seeds", "seed")
     of_stages = argparse.Namespace(**dict.fromkeys(flags_of_stages), **vars(options))
@@ -205,6 +213,7 @@ COMMANDS = (
         "distill",
         "learn the distilled images and package them; resumes",
         _distill,
+        writes=False,  # By itself: of several processes, each works in a folder of its own.
         flags=(_COORDINATOR, _PROCESSES, _PROCESS, _FORCE),
         example=f"distill {_SMOKE}",
         interrupted="the same command resumes at the last checkpoint, if there is one",
@@ -242,6 +251,7 @@ COMMANDS = (
         "plan",
         "say what the job would take on --target, which need not be there",
         _plan,
+        writes=False,
         flags=(_TARGET, _PRICE, _IMAGES),
         example="plan --config=gastric --target=h100 --price=2",
         interrupted="programs that are compiled are kept; the same command compiles the others",
@@ -252,5 +262,12 @@ COMMANDS = (
         _report,
         flags=(PACKAGE,),
         example="report --workdir=runs/look",
+    ),
+    Command(
+        "settings",
+        "list all settings of a config with what each may be; a star marks what it changes",
+        _settings,
+        flags=(CONFIG, _JSON),
+        example="settings --config=radiograph:random",
     ),
 )

@@ -33,7 +33,7 @@ Tree = TypeVar("Tree")
 _meetings: Counter[str] = Counter()
 
 
-class Place(NamedTuple):
+class ProcessSpec(NamedTuple):
     """Which of the processes this one is.
 
     Attributes:
@@ -49,11 +49,11 @@ class Place(NamedTuple):
 
 
 @contextlib.contextmanager
-def together(place: Place, workdir: Path) -> Iterator[Path]:
+def process_group(spec: ProcessSpec, workdir: Path) -> Iterator[Path]:
     """Makes this process one of several, and leaves all at once where one of them fails.
 
     Args:
-      place: of this process.
+      spec: of this process.
       workdir: where the first process works.
 
     Yields:
@@ -62,10 +62,10 @@ def together(place: Place, workdir: Path) -> Iterator[Path]:
     Raises:
       UserError: the others cannot be met.
     """
-    if place.coordinator is None:
+    if spec.coordinator is None:
         yield workdir
         return
-    _meet(place)
+    _meet(spec)
     folder = tempfile.TemporaryDirectory() if jax.process_index() else None
     try:
         yield Path(folder.name) if folder else workdir
@@ -126,28 +126,28 @@ def check_same(digest: bytes, what: str) -> None:
             )
 
 
-def _meet(place: Place) -> None:
-    automatic = place.coordinator == "auto"
-    if not automatic and None in (place.processes, place.process):
+def _meet(spec: ProcessSpec) -> None:
+    automatic = spec.coordinator == "auto"
+    if not automatic and None in (spec.processes, spec.process):
         raise UserError(
-            f"--coordinator={place.coordinator} needs --processes=N, their number, and "
+            f"--coordinator={spec.coordinator} needs --processes=N, their number, and "
             f"--process=I, this one's, from 0. Or ask the cluster, with --coordinator=auto."
         )
     known = (
         {}
         if automatic
         else {
-            "coordinator_address": place.coordinator,
-            "num_processes": place.processes,
-            "process_id": place.process,
+            "coordinator_address": spec.coordinator,
+            "num_processes": spec.processes,
+            "process_id": spec.process,
         }
     )
     try:
         jax.distributed.initialize(**known, heartbeat_timeout_seconds=_SILENCE)  # type: ignore[arg-type]
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"the processes of this job did not meet at {place.coordinator}: "
-            f"{str(error).splitlines()[0]} Start all {place.processes or ''} of them within five "
+            f"the processes of this job did not meet at {spec.coordinator}: "
+            f"{str(error).splitlines()[0]} Start all {spec.processes or ''} of them within five "
             f"minutes, with the address of the first."
         ) from error
 

@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from gxdistill.cli import main
+from gxdistill.errors import UserError
+from gxdistill.jobs.workdir import Workdir
 from gxdistill.tasks.distillation import distilling
 from tests import small_jobs
 from tests.commands import refusal
@@ -64,3 +66,33 @@ def test_networks_that_cannot_be_trained_are_refused(run, tmp_path, networks, me
     line = refusal("train", f"--package={run / 'package.gxd'}", f"--networks={networks}", workdir)
     assert message in line
     assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_listed_for_people_and_for_programs(capsys):
+    main.main(["settings", "--config=demo:smoke", "--config.distill.steps=7"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "* distill.steps = 7 (default 10)" in lines
+    assert "  distill.momentum = 0.9" in lines
+    main.main(["settings", "--json", "--config=demo:smoke"])
+    table = json.loads(capsys.readouterr().out)
+    assert table["patch.size"]["value"] == 16
+    assert table["patch.size"]["default"] == 299
+    main.main(["settings", "--json"])
+    assert json.loads(capsys.readouterr().out)["patch.size"]["value"] == 299
+    assert "seed is -1; it must be a whole number" in refusal(
+        "settings", "--config=demo:smoke", "--config.seed=-1"
+    )
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "report", "compress", "preview"])
+def test_a_command_keeps_others_out_of_its_folder(command, tmp_path, monkeypatch):
+    """Each asks for the lock of its folder before it does anything there."""
+    asked = []
+
+    def refuse(workdir, what):
+        asked.append((workdir.path, what))
+        raise UserError("in use")
+
+    monkeypatch.setattr(Workdir, "locked", refuse)
+    assert "in use" in refusal(command, "--config=demo:smoke", f"--workdir={tmp_path}")
+    assert asked == [(tmp_path, f"gxdistill {command}")]

@@ -48,7 +48,7 @@ def test_the_help_lists_the_commands(arguments, capsys):
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == [
         *("demo", "prepare", "preview", "distill", "train", "compress"),
-        *("evaluate", "plan", "report", "inspect", "verify"),
+        *("evaluate", "plan", "report", "settings", "inspect", "verify"),
         *("sign", "diff", "export", "predict", "migrate"),
     ]
     assert max(map(len, said.splitlines())) <= 100

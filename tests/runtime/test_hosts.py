@@ -113,13 +113,13 @@ def test_where_a_process_is_killed_the_other_says_so_and_one_or_two_go_on(tmp_pa
 
 
 def test_a_place_that_is_half_told_is_refused(tmp_path):
-    place = hosts.Place("127.0.0.1:1", processes=2)
-    with pytest.raises(UserError, match=r"--process=I"), hosts.together(place, tmp_path):
+    spec = hosts.ProcessSpec("127.0.0.1:1", processes=2)
+    with pytest.raises(UserError, match=r"--process=I"), hosts.process_group(spec, tmp_path):
         pass
 
 
 def test_one_process_is_left_as_it_is(tmp_path):
-    with hosts.together(hosts.Place(), tmp_path) as workdir:
+    with hosts.process_group(hosts.ProcessSpec(), tmp_path) as workdir:
         assert workdir == tmp_path
         assert hosts.leads()
     tree = {"a": np.arange(3)}

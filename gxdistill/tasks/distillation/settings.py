@@ -281,7 +281,8 @@ def as_page() -> str:
         "Settings of distillation",
         "A config in `configs/` starts from `default_config()` of "
         "`gxdistill.tasks.distillation.settings` and\nchanges what it must; the command line "
-        "changes single settings, as `--config.distill.outer_steps=200`.\nThis page is made by "
+        "changes single settings, as `--config.distill.outer_steps=200`, and\n`gxdistill settings "
+        "--config=CONFIG` lists those of a config, `--json` for programs.\nThis page is made by "
         "`python -m gxdistill.tasks.distillation.settings > docs/settings.md`.",
     )
 
