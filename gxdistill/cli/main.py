@@ -42,7 +42,7 @@ Flags:
   --coordinator=HOST:PORT --processes=N --process=I
                             distill: runs as number I of N processes, of which number 0 is at HOST;
                             --coordinator=auto on a TPU pod or under Slurm (docs/hosts.md)
-  --target=NAME             plan: cpu, h100, a100, tpu-v5e-8 or tpu-v5p-8
+  --target=NAME             plan: cpu, h100, h200, a100, tpu-v5e-8 or tpu-v5p-8
   --price=X --images=N      plan: of a device for an hour; number of training images, not read
   --nocompile_cache         compiles everything anew; else what was compiled is kept for the next
                             start, in ~/.cache/gxdistill

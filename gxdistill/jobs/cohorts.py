@@ -40,7 +40,8 @@ def size_of(config: ml_collections.ConfigDict, images: int | None) -> Size:
     """
     data = config.data
     if data.kind == "phantom":
-        trained = round(data.patients * (1 - data.test_share))
+        by_label = (data.patients + 1) // 2, data.patients // 2
+        trained = sum(round(data.train_share * count) for count in by_label)
         return Size(images or trained, (data.size, data.size, 1), 3)
     if data.kind == "mnist":
         return Size(images or min(data.limit or 60_000, 60_000), (28, 28, 1), 10)
@@ -61,7 +62,9 @@ def load(config: ml_collections.ConfigDict, log: Log) -> source.Source:
     """
     data = config.data
     if data.kind == "phantom":
-        cohort = phantom.phantom_cohort(config.seed, patients=data.patients, size=data.size)
+        cohort = phantom.phantom_cohort(
+            config.seed, patients=data.patients, size=data.size, train_share=data.train_share
+        )
         return source.Source(cohort, (), Path("phantom"), Recipe((data.size, data.size)), {})
     if data.kind == "mnist":
         cohort = idx.mnist_cohort(Path(data.path), limit=data.limit)

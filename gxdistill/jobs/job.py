@@ -141,14 +141,18 @@ class Job:
         except ValueError as error:
             raise UserError(f"sampling: {error}") from error
 
+    @property
+    def card_memory(self) -> int | None:
+        """Bytes of an accelerator's memory that JAX may take; None of a CPU."""
+        return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
     @cached_property
     def streams(self) -> bool:
         """Whether training images are read as they are needed, and not kept on the device."""
         data = self.config.data
         if data.feed != "auto":
             return data.feed == "streaming"
-        memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # none of a CPU
-        most = memory // 2 if memory else data.resident_mb << 20
+        most = self.card_memory // 2 if self.card_memory else data.resident_mb << 20
         return self.training.images.nbytes > most
 
     def feed(self, batch: int) -> Feed:

@@ -35,6 +35,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.data.limit = ml_collections.config_dict.placeholder(int)  # reads only so many entries
     config.data.patients = 200  # of the phantom
     config.data.size = 256  # side of the phantom's images in pixels
+    config.data.train_share = 0.5  # of the phantom's patients
     config.data.leaks = ml_collections.ConfigDict()  # what `prepare` does if both splits have it
     config.data.leaks.duplicate = "warn"  # or "refuse", "allow": images that are nearly equal
     config.data.leaks.site = "allow"
@@ -82,7 +83,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.networks_at_once = 0  # on a device, side by side; 0: all, on a CPU one
     config.distill.batch = 256  # real patches of one outer step
     config.distill.memory = "auto"  # or "store", "recompute", "nested": what the gradient keeps
-    config.distill.memory_budget_mb = 256  # of one network's gradient, for "auto"
+    config.distill.memory_budget_mb = 256  # of one network's gradient, for "auto"; 0: by the card's memory
     config.distill.outer_steps = 1000  # 0: the start is packaged as it is
     config.distill.steps_per_call = 10  # outer steps of one dispatch
     config.distill.checkpoint_every = 50

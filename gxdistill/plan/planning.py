@@ -76,6 +76,14 @@ class Plan(NamedTuple):
         }
 
     @property
+    def expected_s(self) -> float | None:
+        """What an outer step is likely to take, by what was measured on the target, if anything."""
+        measured = self.target.efficiency
+        if not measured:
+            return None
+        return max(value / measured.get(what, 1.0) for what, value in self.seconds.items())
+
+    @property
     def best(self) -> str | None:
         """The fastest memory strategy that fits."""
         room = _USABLE * self.target.memory
@@ -106,11 +114,12 @@ def make(
     size = cohorts.size_of(config, images)
     devices = None if known.platform == "cpu" else tuple(targets.devices(known))
     with _on_paper(known.platform):
-        job = program.sketch(config, size, devices)
+        memory = None if known.platform == "cpu" else known.memory
+        job = program.sketch(config, size, devices, memory)
         built = program.build(job)
         folder = folder or compiling.default_folder()
         found = compiling.compiled(built, known, log=log, folder=folder)
-    return _plan(job, known, built, found)
+    return describe(job, known, built, found)
 
 
 @contextlib.contextmanager
@@ -130,7 +139,17 @@ def _flops(job: program.Sketch) -> float:
     return total / job.config.distill.steps_per_call
 
 
-def _plan(job: program.Sketch, target: Target, built: program.Program, found: Compiled) -> Plan:
+def describe(
+    job: program.Sketch, target: Target, built: program.Program, found: Compiled
+) -> Plan:
+    """Reads off a plan from what a compiler told.
+
+    Args:
+      job: that is planned.
+      target: what for.
+      built: its program.
+      found: what the compiler told of the program.
+    """
     settings = job.config.distill
     mesh = {"network": 1, "data": 1} if job.mesh is None else dict(job.mesh.shape)
     own = settings.networks // mesh["network"]
@@ -192,6 +211,11 @@ def as_text(plan: Plan, price: float | None = None) -> str:
         ", ".join(f"{value:.3g} s by {what}" for what, value in seconds.items())
         + f": {binding} bound"
     )
+    if plan.expected_s is not None:
+        rows["expected"] = (
+            f"{plan.expected_s:.3g} s, whole run {plan.expected_s * plan.outer_steps / 3600:.3g} h: "
+            f"by steps measured on {target.name}"
+        )
     rows["whole run"] = f"{plan.outer_steps} outer steps: at least {hours:.3g} h" + (
         "" if price is None else f", {hours * plan.devices * price:.4g} at {price:g} a device-hour"
     )

@@ -31,10 +31,17 @@ class Sketch(Job):
     Attributes:
       size: of the cohort.
       devices: to compile for; None for this process's own CPU.
+      memory: bytes of one of them; None for a CPU.
     """
 
     size: Size
     devices: tuple[jax.Device, ...] | None
+    memory: int | None = None
+
+    @property
+    def card_memory(self) -> int | None:
+        """Bytes of one of the devices."""
+        return self.memory
 
     @property
     def classes(self) -> int:
@@ -75,7 +82,10 @@ class Sketch(Job):
 
 
 def sketch(
-    config: ml_collections.ConfigDict, size: Size, devices: tuple[jax.Device, ...] | None
+    config: ml_collections.ConfigDict,
+    size: Size,
+    devices: tuple[jax.Device, ...] | None,
+    memory: int | None = None,
 ) -> Sketch:
     """Makes the sketch of a job, from noise: real images to start from cost the same.
 
@@ -89,7 +99,7 @@ def sketch(
         )
     config = config.copy_and_resolve_references()
     config.distill.started_from = "noise"
-    return Sketch(config, Path(), lambda _: None, size, devices)
+    return Sketch(config, Path(), lambda _: None, size, devices, memory)
 
 
 class Program(NamedTuple):

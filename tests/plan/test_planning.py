@@ -21,7 +21,7 @@ def _program(size):
 
 
 def test_the_size_of_a_cohort_is_told_without_its_images():
-    assert cohorts.size_of(demo.get_config(), None) == (150, (256, 256, 1), 3)
+    assert cohorts.size_of(demo.get_config(), None) == (100, (256, 256, 1), 3)
     assert cohorts.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
     assert cohorts.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
     with pytest.raises(UserError, match="how large the images are"):

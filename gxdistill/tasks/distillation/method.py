@@ -39,6 +39,8 @@ RATES: dict[str, views.View] = {
     "shared": views.shared_rate,
     "order_free": views.order_free,
 }
+# Of a card's memory; the rest is for images, the real batch and its gradient.
+_CARD_SHARE = 0.25
 _MIXED = 6000  # Real patches of a class that a mixture is fitted to, at most.
 _MIXED_BYTES = 2**28  # Of all of them.
 
@@ -166,10 +168,19 @@ def memory_sizes(job: Job, data: Distilled) -> tuple[str, dict[str, int]]:
     """Tells which memory strategy a job takes, and the bytes of one network's gradient by each."""
     settings = job.config.distill
     params = jax.eval_shape(job.network.init, job.key(Use.KNOWN))
-    memory = Memory(settings.memory, settings.memory_budget_mb << 20)
+    memory = Memory(settings.memory, _budget(job))
     loss = inner_loss(job.network, settings.label_rule)
     training = Training(inner.create(**optimiser(job)), memory)
     return plan(loss, params, data, training, unrolled(job, len(data.log_lr)))
+
+
+def _budget(job: Job) -> int:
+    """Bytes that one network's gradient may take: as the config says, or by the card's memory."""
+    settings = job.config.distill
+    if settings.memory_budget_mb or job.card_memory is None:
+        return settings.memory_budget_mb << 20 or Memory().budget
+    side_by_side = settings.networks_at_once or settings.networks
+    return int(_CARD_SHARE * job.card_memory) // side_by_side
 
 
 def unrolled(job: Job, count: int) -> int:
