@@ -38,6 +38,7 @@ UNITS = {
     "temp_mb": "MB",
     "compile_s": "s",
     "matmul_cpu_s": "s",
+    "device_peak_mb": "MB",
 }
 
 
@@ -161,14 +162,17 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
     compile_s = time.perf_counter() - began
     cpu_s, clock_s = _median_seconds(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
     memory: Any = compiled.memory_analysis()
+    stats = jax.devices()[0].memory_stats()
     return {
         "median_cpu_s": round(cpu_s, 4),
-        "median_s": round(clock_s, 4),
+        "median_s": round(clock_s, 6),
         # Before the product below adds its own.
         "peak_rss_mb": peak_rss_mb(),
         "temp_mb": round(memory.temp_size_in_bytes / 1e6, 1),
         "compile_s": round(compile_s, 2),
         "matmul_cpu_s": round(_matmul_seconds(), 4),
+        # Of a GPU alone.
+        **({"device_peak_mb": round(stats["peak_bytes_in_use"] / 1e6, 1)} if stats else {}),
     }
 
 

@@ -83,7 +83,9 @@ def default_config() -> ml_collections.ConfigDict:
     config.distill.networks_at_once = 0  # on a device, side by side; 0: all, on a CPU one
     config.distill.batch = 256  # real patches of one outer step
     config.distill.memory = "auto"  # or "store", "recompute", "nested": what the gradient keeps
-    config.distill.memory_budget_mb = 256  # of one network's gradient, for "auto"; 0: by the card's memory
+    config.distill.memory_budget_mb = (
+        256  # of one network's gradient, for "auto"; 0: by the card's memory
+    )
     config.distill.outer_steps = 1000  # 0: the start is packaged as it is
     config.distill.steps_per_call = 10  # outer steps of one dispatch
     config.distill.checkpoint_every = 50

@@ -23,7 +23,11 @@ from gxdistill.runtime import compile_cache
 from gxdistill.runtime.console import Log
 
 _EVERY = 10.0  # Seconds between two signs of life.
-_COMPILERS = {"cpu": (), "gpu": ("jax-cuda12-pjrt", "jax-cuda13-pjrt"), "tpu": ("libtpu",)}  # Beside JAX.
+_COMPILERS = {
+    "cpu": (),
+    "gpu": ("jax-cuda12-pjrt", "jax-cuda13-pjrt"),
+    "tpu": ("libtpu",),
+}  # Beside JAX.
 
 
 class Compiled(NamedTuple):

@@ -139,9 +139,7 @@ def _flops(job: program.Sketch) -> float:
     return total / job.config.distill.steps_per_call
 
 
-def describe(
-    job: program.Sketch, target: Target, built: program.Program, found: Compiled
-) -> Plan:
+def describe(job: program.Sketch, target: Target, built: program.Program, found: Compiled) -> Plan:
     """Reads off a plan from what a compiler told.
 
     Args:
@@ -213,8 +211,8 @@ def as_text(plan: Plan, price: float | None = None) -> str:
     )
     if plan.expected_s is not None:
         rows["expected"] = (
-            f"{plan.expected_s:.3g} s, whole run {plan.expected_s * plan.outer_steps / 3600:.3g} h: "
-            f"by steps measured on {target.name}"
+            f"{plan.expected_s:.3g} s by steps measured on {target.name}; whole run "
+            f"{plan.expected_s * plan.outer_steps / 3600:.3g} h"
         )
     rows["whole run"] = f"{plan.outer_steps} outer steps: at least {hours:.3g} h" + (
         "" if price is None else f", {hours * plan.devices * price:.4g} at {price:g} a device-hour"

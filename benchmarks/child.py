@@ -1,0 +1,80 @@
+"""Commands in processes of their own, that end in time, and with the process that started them."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.record import ROOT
+
+_PR_SET_PDEATHSIG = 1  # Of Linux's prctl.h.
+_GRACE = 5.0  # Seconds between asking a command to end and ending it.
+_EVERY = 0.2  # Seconds between two looks at a command.
+
+
+def _end_with_parent() -> None:
+    # Else a command whose parent is killed keeps the device, and is in the next start's way.
+    with contextlib.suppress(AttributeError, OSError):  # Not on Linux.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run(
+    command: Sequence[str],
+    *,
+    seconds: float,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    while_running: Callable[[], None] = lambda: None,
+) -> int | None:
+    """Runs a command from the repository's root, with its output in a file.
+
+    Args:
+      command: and its arguments.
+      seconds: after which it and all that it started are ended.
+      log: file that its output is appended to.
+      environment: variables beside this process's own.
+      while_running: called now and then.
+
+    Returns:
+      The exit status, negative for a signal; None where the time did not suffice.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + seconds
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+        try:
+            while process.poll() is None and time.monotonic() < until:
+                while_running()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(min(_EVERY, max(until - time.monotonic(), 0)))
+            return process.returncode
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a command and all that it started, kindly first."""
+    if process.poll() is None:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen, kind: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, kind)
