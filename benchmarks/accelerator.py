@@ -53,6 +53,7 @@ UNITS = {
     "compile_s": "s",
     "whole_run_h": "h",
 }
+SHOWN = ("median_s", "utilisation", "peak_gb", "planned_s", "planned_gb", "planned_share")
 
 
 def config_of(name: str) -> ml_collections.ConfigDict:

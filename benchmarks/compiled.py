@@ -39,7 +39,22 @@ _HOST = ("infeed", "outfeed", "send", "recv")
 _HOST_SPACE = "S(5)"  # In a layout: the host's memory.
 _PRODUCTS = re.compile(r'custom_call_target="__(?:cublas|cudnn\$conv)')
 _DTYPE = re.compile(r"\b(bf16|f16|f32|f64)\[")
+# What the tables show.
+SHOWN = (
+    *("gastric", "gastric/memory_budget_mb=0", "gastric/networks_at_once=0"),
+    *("radiograph", "mnist", "demo"),
+)
+METRICS = (
+    *("tflop", "moved_gb", "temp_gb", "peak_gb", "steps_per_call", "host_transfers", "loops"),
+    *("loops_led_by_host", "state_arrays", "donated", "products_bf16", "products_f32", "grouped"),
+    "compile_s",
+)
 _UNITS = {"tflop": "TFLOP", "moved_gb": "GB", "temp_gb": "GB", "peak_gb": "GB", "compile_s": "s"}
+
+
+def case_of(config: str, target: str = "h100") -> str:
+    """Names the case of a config, with its settings, on a target."""
+    return re.sub(r"[^a-z0-9]+", "_", f"compiled_{config}_{target}")
 
 
 def configure(name: str) -> ml_collections.ConfigDict:
@@ -144,7 +159,7 @@ def main() -> None:
     Recorder.add_flags(parser)
     given = parser.parse_args()
     for name in given.configs:
-        case = re.sub(r"[^a-z0-9]+", "_", f"compiled_{name}_{given.target}")
+        case = case_of(name, given.target)
         recorder = Recorder("compiled", given)
         try:
             figures = compile_for(configure(name), targets.load(given.target))

@@ -7,8 +7,8 @@ A plan's seconds are floors: at the peak of products, or of memory, whichever is
 newest rows of `benchmarks.accelerator` on the target, by what binds each of them, this takes the
 middle of planned over measured seconds, between the lowest and the highest by their logarithms: no
 other share brings the worst row nearer. It is what to write into the target's description under
-`[efficiency]`, where a row is off by more than `TOLERANCE` times; the plan then says what it expects
-beside its floors.
+`[efficiency]`, where a row is off by more than `TOLERANCE` times; the plan then says what it
+expects beside its floors.
 """
 
 import argparse

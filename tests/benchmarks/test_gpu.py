@@ -125,7 +125,7 @@ def test_tests_are_counted_whoever_prints_them():
     assert gpu_steps.selected(several) == 6
 
 
-def test_sides_are_summed_up_with_ours_over_theirs(tmp_path):
+def test_sides_are_summed_up_with_ours_over_theirs():
     rounds = {
         "ours": [{"median_s": 0.1, "device_peak_mb": 10}, {"median_s": 0.3, "device_peak_mb": 12}],
         "eager": [{"median_s": 0.8}],
