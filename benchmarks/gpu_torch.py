@@ -90,7 +90,13 @@ def _measured(context: Context, side: Side, flags: Mapping[str, Any]) -> Figures
     log.unlink(missing_ok=True)
     if context.seconds <= 0 or child.run(command, seconds=context.seconds, log=log) != 0:
         return None
-    figures: Figures = json.loads(log.read_text("utf-8").splitlines()[-1])
+    return last_figures(log.read_text("utf-8", errors="replace"))
+
+
+def last_figures(text: str) -> Figures | None:
+    """Reads the last line that is JSON; drivers may say something after it."""
+    lines = [line for line in text.splitlines() if line.startswith("{")]
+    figures: Figures | None = json.loads(lines[-1]) if lines else None
     return figures
 
 

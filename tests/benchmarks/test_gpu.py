@@ -148,6 +148,11 @@ def test_sides_are_summed_up_with_ours_over_theirs():
     assert "width" not in gpu_torch.flags_of("lenet_10x3", "small")
 
 
+def test_figures_are_read_whatever_a_driver_says_after_them():
+    assert gpu_torch.last_figures('W0 old\n{"a": 1}\n{"a": 2}\nI0 end\n') == {"a": 2}
+    assert gpu_torch.last_figures("W0 no GPU\n") is None
+
+
 def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     statuses = iter([0, None, 0, 0])
     taken = []
