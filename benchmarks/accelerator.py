@@ -31,8 +31,8 @@ from benchmarks.record import Measured, Recorder
 from gxdistill import plan
 from gxdistill.distill import outer
 from gxdistill.errors import UserError
-from gxdistill.plan import compiling, program, targets
 from gxdistill.jobs import cohorts
+from gxdistill.plan import compiling, program, targets
 from gxdistill.runtime import allocator, sharding
 from gxdistill.tasks.distillation import method
 

@@ -30,10 +30,12 @@ import ml_collections
 
 from benchmarks.accelerator import CONFIGS, config_of
 from benchmarks.record import Measured, Recorder
-from gxdistill import backend, plan
+from gxdistill import plan
 from gxdistill.errors import UserError
+from gxdistill.jobs import cohorts
 from gxdistill.plan import compiling, counting, program, targets
 from gxdistill.plan.counting import Operation
+from gxdistill.runtime import platform
 
 _HOST = ("infeed", "outfeed", "send", "recv")
 _HOST_SPACE = "S(5)"  # In a layout: the host's memory.
@@ -129,10 +131,10 @@ def compile_for(config: ml_collections.ConfigDict, target: targets.Target) -> di
       UserError: the compiler is missing, or the config is unfit.
     """
     here = jax.local_devices(backend="cpu")[0]
-    with backend.planned_for(target.platform), jax.default_device(here):
+    with platform.planned_for(target.platform), jax.default_device(here):
         devices = None if target.platform == "cpu" else tuple(targets.devices(target))
         memory = None if devices is None else target.memory
-        job = program.sketch(config, program.size_of(config, None), devices, memory)
+        job = program.sketch(config, cohorts.size_of(config, None), devices, memory)
         built = program.build(job)
         lowered = built.jitted.lower(*built.arguments)
         began = time.monotonic()

@@ -16,12 +16,12 @@ from benchmarks import precision
 from benchmarks.accelerator import config_of
 from benchmarks.gpu_context import Context
 from benchmarks.record import Measured
-from gxdistill.runtime import platform
-from gxdistill.pytrees import Batch, Distilled
-from gxdistill.tasks.distillation import method
 from gxdistill.jobs.job import Job
 from gxdistill.package.seeds import Use
+from gxdistill.pytrees import Batch, Distilled
+from gxdistill.runtime import platform
 from gxdistill.runtime.console import log
+from gxdistill.tasks.distillation import method
 
 # Ten times the largest error of float32 in the table; its largest of bfloat16, and two deviations.
 TOLERANCES = {"error_float32": 2e-5, "error_bfloat16": 0.65}

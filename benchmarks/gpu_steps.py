@@ -30,7 +30,10 @@ SKIPPED, UNFINISHED = 75, 76  # Exit states.
 _WHEELS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml_collections", "numpy", "torch")
 _PLUGINS = tuple(f"jax-cuda{n}-{part}" for n in (12, 13) for part in ("plugin", "pjrt"))
 _TESTS = {
-    "full": ("tests/distill", "tests/models", "tests/test_sharding.py", "tests/test_train.py"),
+    "full": (
+        *("tests/distill", "tests/models", "tests/convolution"),
+        "tests/runtime/test_sharding.py",
+    ),
     "small": ("tests/distill/test_unroll.py", "tests/distill/test_losses.py"),
 }
 

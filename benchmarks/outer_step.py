@@ -38,8 +38,8 @@ UNITS = {
     "temp_mb": "MB",
     "compile_s": "s",
     "matmul_cpu_s": "s",
-    "device_peak_mb": "MB",
 }
+_ON_DEVICE = {"device_peak_mb": "MB"}  # Of an accelerator beside them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +171,6 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
         "temp_mb": round(memory.temp_size_in_bytes / 1e6, 1),
         "compile_s": round(compile_s, 2),
         "matmul_cpu_s": round(_matmul_seconds(), 4),
-        # Of a GPU alone.
         **({"device_peak_mb": round(stats["peak_bytes_in_use"] / 1e6, 1)} if stats else {}),
     }
 
@@ -214,8 +213,9 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     print(json.dumps({"case": setting.case, **figures}))
+    units = UNITS | _ON_DEVICE
     counts = {metric: given.repeats if metric.startswith("median") else 1 for metric in figures}
-    rows = [Measured(*row, n=counts[row[0]], unit=UNITS[row[0]]) for row in figures.items()]
+    rows = [Measured(*row, n=counts[row[0]], unit=units[row[0]]) for row in figures.items()]
     recorder.add(setting.case, *rows)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import child
-from tests import jobs
+from tests import small_jobs
 
 # Starts a process that would sleep for a minute, tells its number, and waits for it.
 _NESTING = """
@@ -64,7 +64,7 @@ def test_a_command_out_of_time_ends_with_all_that_it_started(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's prctl")
 def test_a_command_ends_with_its_parent(tmp_path):
     log = tmp_path / "a.log"
-    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(log)], cwd=jobs.ROOT)
+    parent = subprocess.Popen([sys.executable, "-c", _PARENT, str(log)], cwd=small_jobs.ROOT)
     _wait_until(lambda: log.exists() and log.read_text())
     number = int(log.read_text())
     assert _lives(number)

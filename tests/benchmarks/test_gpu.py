@@ -11,7 +11,7 @@ import pytest
 from benchmarks import child, gpu, gpu_context, gpu_run, gpu_steps, gpu_torch, record
 from gxdistill.errors import UserError
 from gxdistill.plan import targets
-from tests import jobs
+from tests import small_jobs
 
 
 def _given(out, **changes):
@@ -28,7 +28,7 @@ def _context(out, name="tests", seconds=60.0, **changes):
 
 def _run(*flags):
     command = [sys.executable, "-m", "benchmarks.gpu", *flags]
-    return subprocess.run(command, cwd=jobs.ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=small_jobs.ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import pytest
 
 from benchmarks import merge, record
 from gxdistill.errors import UserError
-from tests import jobs
+from tests import small_jobs
 
 
 def _figure(case, **changes):
     head = subprocess.run(
         ["git", "rev-parse", "--short=12", "HEAD"],
-        cwd=jobs.ROOT,
+        cwd=small_jobs.ROOT,
         capture_output=True,
         text=True,
         check=True,

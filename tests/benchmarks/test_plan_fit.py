@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import plan_fit, record
 from gxdistill.plan import targets
-from tests import jobs
+from tests import small_jobs
 
 
 def _record(folder, case, **figures):
@@ -51,7 +51,7 @@ def test_what_was_not_measured_is_not_fitted(tmp_path):
     command = [sys.executable, "-m", "benchmarks.plan_fit", "--target=a100"]
     done = subprocess.run(
         [*command, f"--results={tmp_path}"],
-        cwd=jobs.ROOT,
+        cwd=small_jobs.ROOT,
         capture_output=True,
         text=True,
         check=False,

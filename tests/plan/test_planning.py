@@ -10,10 +10,10 @@ from gxdistill import plan
 from gxdistill.distill.memory import STRATEGIES
 from gxdistill.errors import UserError
 from gxdistill.jobs import cohorts
-from gxdistill.plan import compiling, targets
+from gxdistill.plan import compiling, program, targets
 from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.program import Program
-from gxdistill.run import method
+from gxdistill.tasks.distillation import method
 
 
 def _program(size):
@@ -115,7 +115,7 @@ def test_room_of_a_gradient_goes_by_the_card_where_it_is_asked():
 
     def choose(memory, **changes):
         config.distill.update(changes)
-        job = program.sketch(config, program.size_of(config, None), None, memory)
+        job = program.sketch(config, cohorts.size_of(config, None), None, memory)
         return method.memory_sizes(job, method.start(job))
 
     taken, sizes = choose(None)
@@ -130,7 +130,7 @@ def test_room_of_a_gradient_goes_by_the_card_where_it_is_asked():
 
 def test_the_phantoms_of_the_papers_sizes_are_as_many():
     for variant in ("phantom_known", "phantom_random"):
-        assert program.size_of(gastric.get_config(variant), None) == (200, (2048, 2048, 1), 3)
+        assert cohorts.size_of(gastric.get_config(variant), None) == (200, (2048, 2048, 1), 3)
 
 
 @pytest.mark.slow
