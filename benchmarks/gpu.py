@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import child, record
+from benchmarks import child, merge, record
 from benchmarks.gpu_steps import SKIPPED, UNFINISHED, steps
 from gxdistill.errors import UserError
 
@@ -124,6 +124,7 @@ def run(given: argparse.Namespace) -> None:
     """
     until = time.monotonic() + 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
+    check_sources(given.out)
     check_device(given)
     for name in given.only or steps(given.scale):
         if name == "device":
@@ -137,6 +138,20 @@ def run(given: argparse.Namespace) -> None:
             continue
         print(f"{name}: at most {min(left, most):.0f} s", flush=True)
         print(f"{name}: {take(name, given, min(left, most))}", flush=True)
+
+
+def check_sources(out: Path) -> None:
+    """Lists what is measured, where git is not there to tell whether it is the commit's.
+
+    Raises:
+      UserError: the folder's figures are those of other sources.
+    """
+    if (record.ROOT / ".git").exists():
+        return
+    path, now = out / "sources.json", merge.list_sources()
+    if _read(path) not in (None, now):
+        raise UserError(f"{out} has the figures of other sources. Name another folder.")
+    path.write_text(json.dumps(now, indent=1) + "\n", "utf-8")
 
 
 def check_device(given: argparse.Namespace) -> None:

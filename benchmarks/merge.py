@@ -3,29 +3,78 @@
     python -m benchmarks.merge FOLDER     # FOLDER as `benchmarks.gpu --out` filled it
     python -m benchmarks.tables           # shows them
 
-Each line is checked as when it was written, and names a commit that this repository knows. Lines
-that are there already are not repeated; figures of a rehearsal are left out.
+Each line is checked as when it was written, and names a commit that this repository knows; where
+the sources that were measured, listed in FOLDER/sources.json, are not those of that commit, it is
+marked "+dirty". Lines that are there already are not repeated; figures of a rehearsal are left out.
 """
 
 import argparse
 import dataclasses
+import fnmatch
+import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.record import RESULTS, ROOT, Figure, read
+from benchmarks.record import EXPORTED, NOT_SOURCES, RESULTS, ROOT, SOURCES, Figure, read
 from gxdistill.errors import UserError
 
 REHEARSAL = "rehearsal_"  # What the names of its cases begin with.
+_DIRTY = "+dirty"
 
 
-def merge(folder: Path, results: Path = RESULTS) -> tuple[int, int]:
+def list_sources(root: Path = ROOT) -> dict[str, str]:
+    """Lists the files that figures depend on, with what git would call their contents."""
+    found = {}
+    for name in SOURCES:
+        path = root / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            relative = file.relative_to(root).as_posix()
+            if file.is_file() and _is_source(relative):
+                content = file.read_bytes()
+                head = f"blob {len(content)}\0".encode()
+                found[relative] = hashlib.sha1(head + content).hexdigest()
+    return found
+
+
+def _is_source(path: str) -> bool:
+    parts = path.split("/")
+    if "__pycache__" in parts or path == EXPORTED:  # Which `git archive` writes anew.
+        return False
+    return not any(
+        fnmatch.fnmatch(path, pattern) or path.startswith(f"{pattern}/") for pattern in NOT_SOURCES
+    )
+
+
+def sources_of(commit: str) -> dict[str, str]:
+    """Lists the same of a commit of this repository.
+
+    Raises:
+      UserError: the commit is not known.
+    """
+    command = ["git", "ls-tree", "-r", commit, "--", *SOURCES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(
+            f"commit {commit} is not in this repository, so that nobody could measure again. "
+            f"Fetch the branch that was measured first."
+        )
+    lines = (line.split("\t") for line in done.stdout.splitlines())
+    return {path: about.split()[2] for about, path in lines if _is_source(path)}
+
+
+def merge(
+    folder: Path, results: Path = RESULTS, measured: Mapping[str, str] | None = None
+) -> tuple[int, int]:
     """Appends the figures of a folder to the results.
 
     Args:
       folder: with files `<case>.jsonl`.
       results: where the lines lie.
+      measured: the sources that were measured, as `list_sources` lists them; None where git told
+        the commit.
 
     Returns:
       The numbers of figures that were appended and that were left out.
@@ -36,9 +85,15 @@ def merge(folder: Path, results: Path = RESULTS) -> tuple[int, int]:
     known = set(read(results)) if results.is_dir() else set()
     figures = read(folder)
     real = [figure for figure in figures if not figure.case.startswith(REHEARSAL)]
-    fresh = [figure for figure in real if figure not in known]
-    for commit in {figure.commit.removesuffix("+dirty") for figure in fresh}:
-        _check_known(commit)
+    commits = {figure.commit.removesuffix(_DIRTY) for figure in real}
+    marks = {commit: _mark(commit, measured) for commit in commits}
+    marked = [
+        dataclasses.replace(figure, commit=figure.commit.removesuffix(_DIRTY) + _DIRTY)
+        if marks[figure.commit.removesuffix(_DIRTY)]
+        else figure
+        for figure in real
+    ]
+    fresh = [figure for figure in marked if figure not in known]
     results.mkdir(parents=True, exist_ok=True)
     for figure in fresh:
         _append(figure, results)
@@ -50,13 +105,10 @@ def _append(figure: Figure, results: Path) -> None:
         file.write(json.dumps(dataclasses.asdict(figure)) + "\n")
 
 
-def _check_known(commit: str) -> None:
-    command = ["git", "cat-file", "-e", f"{commit}^{{commit}}"]
-    if subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode:
-        raise UserError(
-            f"commit {commit} is not in this repository, so that nobody could measure again. "
-            f"Fetch the branch that was measured first."
-        )
+def _mark(commit: str, measured: Mapping[str, str] | None) -> bool:
+    """Tells whether other sources were measured than the commit's."""
+    sources = sources_of(commit)
+    return measured is not None and dict(measured) != sources
 
 
 def main() -> None:
@@ -69,8 +121,10 @@ def main() -> None:
     folder = inner if inner.is_dir() else given.folder
     if not folder.is_dir():
         sys.exit(f"benchmarks.merge: {folder} is no folder.")
+    listed = given.folder / "sources.json"
+    measured = json.loads(listed.read_text("utf-8")) if listed.exists() else None
     try:
-        appended, left_out = merge(folder, given.results)
+        appended, left_out = merge(folder, given.results, measured)
     except UserError as error:
         sys.exit(f"benchmarks.merge: {error}")
     print(f"{appended} figures appended to {given.results}, {left_out} left out")

@@ -24,11 +24,12 @@ from gxdistill.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
+EXPORTED = "benchmarks/commit.txt"  # File in which `git archive` names the commit.
 COMMIT = "GXDISTILL_COMMIT"  # Variable that names the commit where there is no git.
 
 # What a figure can depend on; the figures themselves and the pages that show them are not.
-_SOURCES = ("benchmarks", "configs", "gxdistill", "constraints.txt", "pyproject.toml")
-_NOT_SOURCES = (":(exclude)benchmarks/results", ":(exclude)benchmarks/plots", ":(exclude)*.md")
+SOURCES = ("benchmarks", "configs", "gxdistill", "constraints.txt", "pyproject.toml")
+NOT_SOURCES = ("benchmarks/results", "benchmarks/plots", "*.md")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +112,14 @@ def commit() -> str:
     told = os.environ.get(COMMIT) or _exported()
     if told and not (ROOT / ".git").exists():
         return told
-    changes = _git("status", "--porcelain", "--", *_SOURCES, *_NOT_SOURCES)
+    excluded = (f":(exclude){pattern}" for pattern in NOT_SOURCES)
+    changes = _git("status", "--porcelain", "--", *SOURCES, *excluded)
     return _git("rev-parse", "--short=12", "HEAD") + ("+dirty" if changes else "")
 
 
 def _exported() -> str | None:
     """Reads what `git archive` wrote of the commit that it took."""
-    path = ROOT / "benchmarks/commit.txt"
+    path = ROOT / EXPORTED
     text = path.read_text("ascii").strip() if path.exists() else ""
     return text[:12] if re.fullmatch("[0-9a-f]{40}", text) else None
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from benchmarks import child, gpu, gpu_context, gpu_run, gpu_steps, gpu_torch, record
+from benchmarks import child, gpu, gpu_context, gpu_run, gpu_steps, gpu_torch, merge, record
 from gxdistill.errors import UserError
 from gxdistill.plan import targets
 from tests import small_jobs
@@ -88,6 +88,15 @@ def test_a_rehearsal_is_told_from_a_measurement_by_the_names_of_its_cases(tmp_pa
     assert {figure.case for figure in figures} == {"rehearsal_gpu_device"}
     assert figures[0].device.startswith("CPU: ")
     assert "--only device --scale=small" in figures[0].command
+
+
+def test_a_folder_without_git_lists_what_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    gpu.check_sources(tmp_path)
+    gpu.check_sources(tmp_path)
+    monkeypatch.setattr(merge, "list_sources", lambda: {"pyproject.toml": "0" * 40})
+    with pytest.raises(UserError, match="figures of other sources"):
+        gpu.check_sources(tmp_path)
 
 
 def test_the_folder_of_another_device_is_left_alone(tmp_path, monkeypatch):

@@ -39,6 +39,28 @@ def test_figures_come_once_and_rehearsals_never(tmp_path):
     assert merge.merge(tmp_path / "away", tmp_path / "home") == (0, 3)
 
 
+def test_sources_that_are_not_the_commits_are_told(tmp_path):
+    figure = _figure("a")
+    sources = merge.sources_of(figure.commit)
+    assert "gxdistill/pytrees.py" in sources
+    assert "pyproject.toml" in sources
+    assert not any(path.endswith(".md") or "/results/" in path for path in sources)
+    _write(tmp_path / "away", figure)
+    merge.merge(tmp_path / "away", tmp_path / "same", sources)
+    merge.merge(tmp_path / "away", tmp_path / "other", sources | {"pyproject.toml": "0" * 40})
+    assert record.read(tmp_path / "same") == [figure]
+    (told,) = record.read(tmp_path / "other")
+    assert told.commit == f"{figure.commit}+dirty"
+
+
+def test_what_git_archives_lists_the_sources_of_its_commit(tmp_path):
+    archive = subprocess.run(
+        ["git", "archive", "HEAD"], cwd=small_jobs.ROOT, capture_output=True, check=True
+    )
+    subprocess.run(["tar", "-x"], cwd=tmp_path, input=archive.stdout, check=True)
+    assert merge.list_sources(tmp_path) == merge.sources_of("HEAD")
+
+
 def test_a_figure_of_an_unknown_commit_is_refused_and_nothing_is_written(tmp_path):
     _write(tmp_path / "away", _figure("a"), _figure("b", commit="0123456789ab"))
     with pytest.raises(UserError, match="commit 0123456789ab is not in this repository"):
