@@ -94,8 +94,9 @@ def prepare(config: ml_collections.ConfigDict, target: targets.Target) -> Prepar
     Raises:
       UserError: the config is unfit, or the program does not fit the device.
     """
-    devices = None if jax.default_backend() == "cpu" else tuple(jax.devices())
-    memory = None if devices is None else target.memory
+    # As a job does: one device needs no mesh, and a card's memory is what JAX may take of it.
+    devices = tuple(jax.devices()) if len(jax.devices()) > 1 else None
+    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     job = program.sketch(config, cohorts.size_of(config, None), devices, memory)
     built = program.build(job)
     began = time.perf_counter()

@@ -18,6 +18,7 @@ The figures of a rehearsal bear names that begin with `rehearsal_` and are not m
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -53,6 +54,15 @@ _BOUNDS = {
     "torch_convnet128_40x1_window20": Bounds(40, 150),
     "torch_lenet_10x3": Bounds(40, 120),
 }
+_ENDING = 6.0  # Seconds that it may take to end a step.
+# What each step needs, as Python and as pip calls it.
+_WHEELS = {
+    **{name: name for name in ("jax", "jaxlib", "flax", "optax", "ml_collections", "scipy")},
+    "orbax": "orbax-checkpoint",
+    "absl": "absl-py",
+    "PIL": "pillow",
+    "yaml": "PyYAML",
+}
 _RUN = Bounds(20, float("inf"))  # They resume.
 _OUTER_STEP = Bounds(20, 60)
 _WORDS = {0: "done", SKIPPED: "skipped", UNFINISHED: "unfinished", None: "out of time"}
@@ -76,6 +86,9 @@ def environment(given: argparse.Namespace) -> dict[str, str]:
     }
     if given.commit:
         known[record.COMMIT] = given.commit
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    if platforms and "cpu" not in platforms.split(","):
+        known["JAX_PLATFORMS"] = f"{platforms},cpu"  # Which errors are measured by.
     if given.data is not None:
         known["GXDISTILL_DATA"] = str(given.data)
     return known
@@ -122,7 +135,8 @@ def run(given: argparse.Namespace) -> None:
     Raises:
       UserError: there is no accelerator, or not the one that was measured before.
     """
-    until = time.monotonic() + 60 * given.minutes
+    until = time.monotonic() + 60 * given.minutes - _ENDING
+    check_wheels()
     given.out.mkdir(parents=True, exist_ok=True)
     check_sources(given.out)
     check_device(given)
@@ -138,6 +152,20 @@ def run(given: argparse.Namespace) -> None:
             continue
         print(f"{name}: at most {min(left, most):.0f} s", flush=True)
         print(f"{name}: {take(name, given, min(left, most))}", flush=True)
+
+
+def check_wheels() -> None:
+    """Names what is not installed.
+
+    Raises:
+      UserError: something is not.
+    """
+    missing = [wheel for name, wheel in _WHEELS.items() if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"needs {', '.join(missing)}. Without a network carry the wheels along: pip download "
+            f"--no-deps {' '.join(missing)}, and there pip install --no-deps --no-index *.whl"
+        )
 
 
 def check_sources(out: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_start_skips_what_is_done_and_what_has_no_time(tmp_path, monkeypatch, 
     monkeypatch.setattr(gpu, "take", lambda name, _, seconds: taken.append((name, seconds)) or "")
     (tmp_path / "done").mkdir()
     (tmp_path / "done/tests").touch()
-    gpu.run(_given(tmp_path, scale="full", minutes=0.7))
+    gpu.run(_given(tmp_path, scale="full", minutes=0.8))
     said = capsys.readouterr().out
     assert "tests: done before" in said
     assert "gastric: not begun, 42 s are left of 60 that it needs" in said
@@ -88,6 +88,13 @@ def test_a_rehearsal_is_told_from_a_measurement_by_the_names_of_its_cases(tmp_pa
     assert {figure.case for figure in figures} == {"rehearsal_gpu_device"}
     assert figures[0].device.startswith("CPU: ")
     assert "--only device --scale=small" in figures[0].command
+
+
+def test_a_wheel_that_is_missing_is_named_with_the_way_to_carry_it(monkeypatch):
+    gpu.check_wheels()
+    monkeypatch.setitem(gpu._WHEELS, "no_such_module", "no-such-wheel")
+    with pytest.raises(UserError, match=r"needs no-such-wheel.*pip download --no-deps no-such-wh"):
+        gpu.check_wheels()
 
 
 def test_a_folder_without_git_lists_what_is_measured(tmp_path, monkeypatch):
