@@ -181,7 +181,9 @@ def accelerator(
 ) -> None:
     """Runs outer steps of a config beside their plan, see `benchmarks.accelerator`."""
     from benchmarks import accelerator as bench
+    from gxdistill.runtime import allocator
 
+    allocator.give_back()  # As `gxdistill distill` does.
     target = context.target()
     job = bench.config_of(config)
     job.distill.update(changes)
