@@ -102,12 +102,13 @@ def prepare(config: ml_collections.ConfigDict, target: targets.Target) -> Prepar
     began = time.perf_counter()
     compiled = built.jitted.lower(*built.arguments).compile()
     seconds = time.perf_counter() - began
-    made = plan.describe(job, target, built, compiling.read(compiled, built.unknown, seconds))
+    told = compiling.read(compiled, built.unknown, seconds)
+    described = plan.describe(job, target, built, told)
     state, given = method.build(job)[1], jax.tree.map(_ones, built.arguments[1])
     if job.mesh is not None:
         state, given = jax.device_put((state, given), sharding.replicated(job.mesh))
     state = jax.block_until_ready(jax.tree.map(jnp.copy, state))
-    return Prepared(made, compiled, state, given, config.distill.steps_per_call)
+    return Prepared(described, compiled, state, given, config.distill.steps_per_call)
 
 
 def measure(
@@ -153,32 +154,32 @@ def measure(
     return beside_plan(prepared.plan, median, peak)
 
 
-def beside_plan(made: plan.Plan, median: float, peak: float) -> dict[str, float]:
+def beside_plan(planned: plan.Plan, median: float, peak: float) -> dict[str, float]:
     """Lists what was measured beside what was planned.
 
     Args:
-      made: the plan.
+      planned: the plan.
       median: seconds of an outer step.
       peak: bytes of memory.
 
     Returns:
       The figures, by the names of `UNITS`; `expected_s` only where the target was measured before.
     """
-    floors = made.seconds
+    floors = planned.seconds
     figures = {
         "median_s": median,
         "utilisation": floors["products"] / median,
         "peak_gb": peak / 1e9,
         "planned_s": max(floors.values()),
-        "planned_gb": made.compiled.peak / 1e9,
-        "planned_share": made.compiled.peak / peak,
+        "planned_gb": planned.compiled.peak / 1e9,
+        "planned_share": planned.compiled.peak / peak,
         "products_s": floors["products"],
         "memory_s": floors["memory"],
         "bandwidth_share": floors["memory"] / median,
-        "compile_s": made.compiled.compile_s,
-        "whole_run_h": median * made.outer_steps / 3600,
+        "compile_s": planned.compiled.compile_s,
+        "whole_run_h": median * planned.outer_steps / 3600,
     }
-    expected = made.expected_s
+    expected = planned.expected_s
     return figures if expected is None else figures | {"expected_s": expected}
 
 

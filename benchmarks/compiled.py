@@ -139,17 +139,17 @@ def compile_for(config: ml_collections.ConfigDict, target: targets.Target) -> di
         lowered = built.jitted.lower(*built.arguments)
         began = time.monotonic()
         executable = lowered.compile()
-    found = compiling.read(executable, built.unknown, time.monotonic() - began)
-    made = plan.describe(job, target, built, found)
+    told = compiling.read(executable, built.unknown, time.monotonic() - began)
+    described = plan.describe(job, target, built, told)
     return {
-        "tflop": made.flops / 1e12,
-        "moved_gb": made.moved / 1e9,
-        "temp_gb": found.temporaries / 1e9,
-        "peak_gb": found.peak / 1e9,
+        "tflop": described.flops / 1e12,
+        "moved_gb": described.moved / 1e9,
+        "temp_gb": told.temporaries / 1e9,
+        "peak_gb": told.peak / 1e9,
         "steps_per_call": config.distill.steps_per_call,
         "state_arrays": len(jax.tree.leaves(built.arguments[0])),
         **read(executable.as_text() or ""),
-        "compile_s": found.compile_s,
+        "compile_s": told.compile_s,
     }
 
 

@@ -67,7 +67,7 @@ def errors(job: Job, start: Distilled, real: Batch) -> list[Measured]:
     rows = []
     for metric, (dtype, products) in _KINDS.items():
         with jax.default_matmul_precision(products):
-            found = precision.gradients(job, start, real, dtype, _STARTS)
-        far = [precision.apart(*pair) for pair in zip(found, exact, strict=True)]
+            gradients = precision.gradients(job, start, real, dtype, _STARTS)
+        far = [precision.apart(*pair) for pair in zip(gradients, exact, strict=True)]
         rows.append(Measured(metric, statistics.fmean(far), statistics.stdev(far), _STARTS))
     return rows

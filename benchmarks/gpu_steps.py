@@ -56,13 +56,13 @@ def _driver() -> str | None:
 
 def versions() -> dict[str, str]:
     """Lists the versions of what is installed and matters."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in (*_WHEELS, *_PLUGINS):
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def device(context: Context) -> None:
@@ -133,8 +133,8 @@ def outcomes(text: str) -> dict[str, str]:
 
 def selected(text: str) -> int | None:
     """Reads how many tests pytest said it would run."""
-    found = re.findall(r"/ (\d+) selected|\[(\d+) items\]|collected (\d+) items?", text)
-    return int("".join(found[-1])) if found else None
+    counts = re.findall(r"/ (\d+) selected|\[(\d+) items\]|collected (\d+) items?", text)
+    return int("".join(counts[-1])) if counts else None
 
 
 def tests(context: Context) -> None:
@@ -158,12 +158,12 @@ def tests(context: Context) -> None:
         environment=environment,
     )
     text = log.read_text("utf-8", errors="replace")
-    found = list(outcomes(text).values())
-    if not found:
+    words = list(outcomes(text).values())
+    if not words:
         raise UserError(f"no test ran; see {log}")
-    count = max(selected(text) or 0, len(found))
-    rows = {word.lower(): found.count(word) for word in _OUTCOMES}
-    rows["not_run"] = count - len(found)
+    count = max(selected(text) or 0, len(words))
+    rows = {word.lower(): words.count(word) for word in _OUTCOMES}
+    rows["not_run"] = count - len(words)
     context.add("gpu_tests", *(Measured(name, value) for name, value in rows.items()))
 
 

@@ -52,7 +52,7 @@ def sides(platform: str) -> list[Side]:
 
 def flags_of(row: str, scale: str) -> dict[str, Any]:
     """Lists the flags that all sides share."""
-    (known,) = (one for one in against_torch.ROWS if one.name == row)
+    (known,) = (candidate for candidate in against_torch.ROWS if candidate.name == row)
     flags = {**known.flags, "repeats": _REPEATS[scale]}
     if scale == "full":
         return flags
@@ -65,19 +65,19 @@ def compare(context: Context, row: str) -> None:
     Raises:
       UnfinishedError: not each side was measured once.
     """
-    found: dict[str, list[Figures]] = {}
+    by_side: dict[str, list[Figures]] = {}
     flags = flags_of(row, context.scale)
     order = sides(context.device["platform"])
     for turn in range(_ROUNDS):
         for side in order if turn % 2 == 0 else reversed(order):
             figures = _measured(context, side, flags)
             if figures is not None:
-                found.setdefault(side.name, []).append(figures)
-        if "ours" in found:
-            context.add(f"gpu_torch_{row}", *summary(found))
+                by_side.setdefault(side.name, []).append(figures)
+        if "ours" in by_side:
+            context.add(f"gpu_torch_{row}", *summary(by_side))
         if context.seconds < 0:
             break
-    missing = [side.name for side in order if side.name not in found]
+    missing = [side.name for side in order if side.name not in by_side]
     if missing:
         raise UnfinishedError(f"no figure of {', '.join(missing)}; their logs tell why")
 
@@ -100,14 +100,14 @@ def last_figures(text: str) -> Figures | None:
     return figures
 
 
-def summary(found: Mapping[str, Sequence[Figures]]) -> list[Measured]:
+def summary(by_side: Mapping[str, Sequence[Figures]]) -> list[Measured]:
     """Sums up the rounds of each side; a ratio below 1 is in our favour."""
     seconds = {
         name: statistics.median(figures["median_s"] for figures in rounds)
-        for name, rounds in found.items()
+        for name, rounds in by_side.items()
     }
     rows = []
-    for name, rounds in found.items():
+    for name, rounds in by_side.items():
         prefix = "" if name == "ours" else f"torch_{name}_"
         rows.append(Measured(f"{prefix}step_s", seconds[name], n=len(rounds), unit="s"))
         peaks = [figures["device_peak_mb"] for figures in rounds if "device_peak_mb" in figures]

@@ -27,7 +27,7 @@ _DIRTY = "+dirty"
 
 def list_sources(root: Path = ROOT) -> dict[str, str]:
     """Lists the files that figures depend on, with what git would call their contents."""
-    found = {}
+    blobs = {}
     for name in SOURCES:
         path = root / name
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
@@ -35,8 +35,8 @@ def list_sources(root: Path = ROOT) -> dict[str, str]:
             if file.is_file() and _is_source(relative):
                 content = file.read_bytes()
                 head = f"blob {len(content)}\0".encode()
-                found[relative] = hashlib.sha1(head + content).hexdigest()
-    return found
+                blobs[relative] = hashlib.sha1(head + content).hexdigest()
+    return blobs
 
 
 def _is_source(path: str) -> bool:

@@ -57,11 +57,11 @@ def rows_of(figures: Sequence[Figure], target: str) -> list[Row]:
         if name.startswith("accelerator_") and name.endswith(f"_{target.replace('-', '_')}"):
             cases.setdefault(name, {})[figure.metric] = figure.value
     rows = []
-    for case, found in sorted(cases.items()):
+    for case, values in sorted(cases.items()):
         # Rows from before the roofline tell the floor of products by the share that was reached.
-        products = found.get("products_s", found["utilisation"] * found["median_s"])
-        memory = found.get("memory_s", found["planned_s"])
-        rows.append(Row(case, found["median_s"], {_PRODUCTS: products, _MEMORY: memory}))
+        products = values.get("products_s", values["utilisation"] * values["median_s"])
+        memory = values.get("memory_s", values["planned_s"])
+        rows.append(Row(case, values["median_s"], {_PRODUCTS: products, _MEMORY: memory}))
     return rows
 
 
@@ -72,7 +72,7 @@ def fit(rows: Sequence[Row]) -> dict[str, float]:
     shares: dict[str, list[float]] = {}
     for row in rows:
         shares.setdefault(row.binding, []).append(row.floors[row.binding] / row.measured)
-    return {what: math.sqrt(min(found) * max(found)) for what, found in shares.items()}
+    return {what: math.sqrt(min(each) * max(each)) for what, each in shares.items()}
 
 
 def main() -> None:

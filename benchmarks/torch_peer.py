@@ -218,14 +218,14 @@ def compiled_meta_gradient(apply: Apply, *, window: int = 0, mode: str = "defaul
             w = kept(ahead(w, *batch))
         dw, loss = judge(w, images, labels)
         dw, loss = kept(dw), loss.clone()
-        found = Distilled(*(torch.zeros_like(field) for field in data))
+        gradients = Distilled(*(torch.zeros_like(field) for field in data))
         for t in range(count - 1, count - (window or count) - 1, -1):
             dw, dx, dy, dlog_rate = through(dw, before[t], *inputs[t])
             dw = kept(dw)
-            found.images[t % sets] += dx
-            found.labels[t % sets] += dy
-            found.log_lr[t] = dlog_rate
-        return loss, found
+            gradients.images[t % sets] += dx
+            gradients.labels[t % sets] += dy
+            gradients.log_lr[t] = dlog_rate
+        return loss, gradients
 
     return gradient
 
