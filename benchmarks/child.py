@@ -1,25 +1,27 @@
 """Commands in processes of their own, that end in time, and with the process that started them."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.record import ROOT
 
-_PR_SET_PDEATHSIG = 1  # Of Linux's prctl.h.
+# Becomes the command, which then ends with its parent: else a command whose parent is killed keeps
+# the device, and is in the next start's way. Not between fork and exec, which is unsafe where JAX
+# has threads. 1 is PR_SET_PDEATHSIG of Linux's prctl.h.
+_ENDS_WITH_PARENT = """
+import contextlib, ctypes, os, signal, sys
+with contextlib.suppress(AttributeError, OSError, TypeError):
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 _GRACE = 5.0  # Seconds between asking a command to end and ending it.
 _EVERY = 0.2  # Seconds between two looks at a command.
-
-
-def _end_with_parent() -> None:
-    # Else a command whose parent is killed keeps the device, and is in the next start's way.
-    with contextlib.suppress(AttributeError, OSError):  # Not on Linux.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def run(
@@ -46,14 +48,13 @@ def run(
     until = time.monotonic() + seconds
     with log.open("ab") as output:
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-c", _ENDS_WITH_PARENT, *command],
             cwd=ROOT,
             env=os.environ | dict(environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_end_with_parent,
         )
         try:
             while process.poll() is None and time.monotonic() < until:

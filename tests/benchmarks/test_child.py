@@ -51,12 +51,23 @@ def test_output_and_status_are_kept(tmp_path):
     assert log.read_text() == "b\n"
 
 
-def test_a_command_out_of_time_ends_with_all_that_it_started(tmp_path):
-    log, seen = tmp_path / "a.log", []
-    command = [sys.executable, "-c", _NESTING]
-    status = child.run(command, seconds=2, log=log, while_running=lambda: seen.append(1))
-    assert status is None
-    assert seen
+def test_a_command_out_of_time_has_no_status(tmp_path):
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    began = time.monotonic()
+    assert child.run(command, seconds=0.5, log=tmp_path / "a.log") is None
+    assert time.monotonic() - began < 30
+
+
+def test_a_command_that_is_left_ends_with_all_that_it_started(tmp_path):
+    log = tmp_path / "a.log"
+
+    def leave():
+        if log.exists() and log.read_text():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        command = [sys.executable, "-c", _NESTING]
+        child.run(command, seconds=60, log=log, while_running=leave)
     inner = int(log.read_text())
     _wait_until(lambda: not _lives(inner))
 
