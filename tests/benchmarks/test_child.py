@@ -65,8 +65,8 @@ def test_a_command_that_is_left_ends_with_all_that_it_started(tmp_path):
         if log.exists() and log.read_text():
             raise KeyboardInterrupt
 
+    command = [sys.executable, "-c", _NESTING]
     with pytest.raises(KeyboardInterrupt):
-        command = [sys.executable, "-c", _NESTING]
         child.run(command, seconds=60, log=log, while_running=leave)
     inner = int(log.read_text())
     _wait_until(lambda: not _lives(inner))
