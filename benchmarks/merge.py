@@ -13,6 +13,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -83,7 +84,7 @@ def merge(
       UserError: a line is malformed, or of a commit that is not known here; nothing is written.
     """
     known = set(read(results)) if results.is_dir() else set()
-    figures = read(folder)
+    figures = [_portable(figure) for figure in read(folder)]
     real = [figure for figure in figures if not figure.case.startswith(REHEARSAL)]
     commits = {figure.commit.removesuffix(_DIRTY) for figure in real}
     marks = {commit: _mark(commit, measured) for commit in commits}
@@ -98,6 +99,13 @@ def merge(
     for figure in fresh:
         _append(figure, results)
     return len(fresh), len(figures) - len(fresh)
+
+
+def _portable(figure: Figure) -> Figure:
+    """Leaves out of a command where its lines were to go: a folder of the other machine."""
+    words = shlex.split(figure.command)
+    kept = [word for word in words if not word.startswith("--results=")]
+    return figure if kept == words else dataclasses.replace(figure, command=shlex.join(kept))
 
 
 def _append(figure: Figure, results: Path) -> None:

@@ -39,6 +39,14 @@ def test_figures_come_once_and_rehearsals_never(tmp_path):
     assert merge.merge(tmp_path / "away", tmp_path / "home") == (0, 3)
 
 
+def test_a_command_names_no_folder_of_the_other_machine(tmp_path):
+    command = "python -m benchmarks.compiled --target=h100 --record"
+    _write(tmp_path / "away", _figure("a", command=f"{command} --results=/tmp/x"))
+    assert merge.merge(tmp_path / "away", tmp_path / "home") == (1, 0)
+    assert merge.merge(tmp_path / "away", tmp_path / "home") == (0, 1)
+    assert record.read(tmp_path / "home") == [_figure("a", command=command)]
+
+
 def test_sources_that_are_not_the_commits_are_told(tmp_path):
     figure = _figure("a")
     sources = merge.sources_of(figure.commit)
