@@ -126,8 +126,10 @@ _OUTCOMES = ("PASSED", "FAILED", "ERROR", "SKIPPED")
 def outcomes(text: str) -> dict[str, str]:
     """Reads the last outcome of each test from what `pytest -v` printed."""
     words = "|".join(_OUTCOMES)
-    before = re.findall(rf"({words})\s+(tests/[\w/.]+::\S+)", text)
-    after = [(word, test) for test, word in re.findall(rf"(tests/[\w/.]+::\S+) ({words})", text)]
+    # Alone, pytest names the test first, several processes the outcome; a name may have blanks.
+    before = re.findall(rf"^\[gw\d+\].*?({words}) (tests/.+?) *$", text, re.M)
+    pairs = re.findall(rf"^(tests/.+?::.+?) ({words})\b", text, re.M)
+    after = [(word, test) for test, word in pairs]
     return {test: word for word, test in (*after, *before)}
 
 

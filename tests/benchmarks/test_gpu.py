@@ -124,18 +124,18 @@ def test_tests_are_counted_whoever_prints_them():
     alone = (
         "collected 9 items / 3 deselected / 6 selected\n\n"
         "tests/a/test_b.py::test_c PASSED        [ 16%]\n"
-        "tests/a/test_b.py::test_d[x-1] FAILED   [ 33%]\n"
-        "FAILED tests/a/test_b.py::test_d[x-1] - assert 0\n"
+        "tests/a/test_b.py::test_d[x 1] FAILED   [ 33%]\n"
+        "FAILED tests/a/test_b.py::test_d[x 1] - assert 0\n"
     )
     assert gpu_steps.outcomes(alone) == {
         "tests/a/test_b.py::test_c": "PASSED",
-        "tests/a/test_b.py::test_d[x-1]": "FAILED",
+        "tests/a/test_b.py::test_d[x 1]": "FAILED",
     }
     assert gpu_steps.selected(alone) == 6
     several = (
         "8 workers [6 items]\n"
         "[gw1] [ 16%] PASSED tests/a/test_b.py::test_c \n"
-        "[gw0] [ 33%] SKIPPED tests/a/test_b.py::test_d \n"
+        "[gw0] [ 33%] SKIPPED tests/a/test_b.py::test_d[x 1] \n"
     )
     assert set(gpu_steps.outcomes(several).values()) == {"PASSED", "SKIPPED"}
     assert gpu_steps.selected(several) == 6
