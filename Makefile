@@ -1,6 +1,7 @@
-# `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv.
+# `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv, and into
+# .venv-newest where there is Python >= 3.12.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup demo test test-all test-newest lint bench clean
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -16,11 +17,17 @@ setup: $(DEV) ## Install everything that development needs into .venv.
 demo: $(DEMO) ## Run the whole job on a built-in cohort; ends with a table and runs/demo/report.html.
 	$(BIN)/gxdistill demo --workdir=runs/demo
 
-test: lint ## Check the code and run the quick tests.
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow'
+test: lint ## Check the code and run the quick tests, and the core's with the newest JAX.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' \
+	  --timeout=300 --override-ini=faulthandler_timeout=360
+	@.ci/newest_jax
 
-test-all: lint ## Check the code and run all tests.
+test-all: lint ## Check the code and run all tests, and the core's with the newest JAX.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	@.ci/newest_jax
+
+test-newest: ## Run the core's tests with the newest JAX, in .venv-newest.
+	@.ci/newest_jax
 
 lint: $(DEV) ## Check lint, format and types.
 	$(BIN)/ruff check .
@@ -30,7 +37,7 @@ lint: $(DEV) ## Check lint, format and types.
 bench: $(DEV) ## Check that the tables show the recorded figures.
 	$(BIN)/python -m benchmarks.tables --check
 
-clean: ## Remove caches; .venv and runs stay.
+clean: ## Remove caches; the environments and runs stay.
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
 # A shim may bear a version's name and not run it, and Debian ships Python without venv: try each.

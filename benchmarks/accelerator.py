@@ -29,12 +29,12 @@ import ml_collections
 from benchmarks.peak_memory import growth_mb
 from benchmarks.record import Measured, Recorder
 from gxdistill import plan
-from gxdistill.distill import outer
 from gxdistill.errors import UserError
-from gxdistill.jobs import cohorts
+from gxdistill.jobs import devices, kinds
 from gxdistill.plan import compiling, program, targets
 from gxdistill.runtime import allocator, sharding
 from gxdistill.tasks.distillation import method
+from gxdistill.training.steps import LoopState
 
 CONFIGS = ("gastric", "radiograph", "mnist", "demo")
 CPU_CONFIGS = ("radiograph", "radiograph:learned", "mnist", "mnist:random_100", "demo")
@@ -75,16 +75,16 @@ class Prepared(NamedTuple):
 
     Attributes:
       plan: what the device's own compiler tells of them.
-      compiled: `(state, given) -> (state, losses)`.
+      compiled: `(state, feed) -> (state, losses)`.
       state: the first, given away by the first call.
-      given: black images with their patches.
+      feed: black images with their patches.
       steps: outer steps of a call.
     """
 
     plan: plan.Plan
     compiled: jax.stages.Compiled
-    state: outer.DistillState
-    given: Any
+    state: LoopState
+    feed: Any
     steps: int
 
 
@@ -94,21 +94,21 @@ def prepare(config: ml_collections.ConfigDict, target: targets.Target) -> Prepar
     Raises:
       UserError: the config is unfit, or the program does not fit the device.
     """
-    # As a job does: one device needs no mesh, and a card's memory is what JAX may take of it.
-    devices = tuple(jax.devices()) if len(jax.devices()) > 1 else None
-    memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
-    job = program.sketch(config, cohorts.size_of(config, None), devices, memory)
-    built = program.build(job)
+    shared, memory = devices.all_devices(), devices.card_memory()
+    settings = program.settings_of(config)
+    problem = program.problem_of(config, kinds.size_of(config, None), shared, memory)
+    built = program.build(problem, settings)
     began = time.perf_counter()
     compiled = built.jitted.lower(*built.arguments).compile()
     seconds = time.perf_counter() - began
     told = compiling.read(compiled, built.unknown, seconds)
-    described = plan.describe(job, target, built, told)
-    state, given = method.build(job)[1], jax.tree.map(_ones, built.arguments[1])
-    if job.mesh is not None:
-        state, given = jax.device_put((state, given), sharding.replicated(job.mesh))
+    described = plan.describe(config, problem, target, built, told)
+    state = method.build(problem, settings, lambda _: None)[1]
+    feed, mesh = jax.tree.map(_ones, built.arguments[1]), method.mesh_of(problem, settings)
+    if mesh is not None:
+        state, feed = jax.device_put((state, feed), sharding.replicated(mesh))
     state = jax.block_until_ready(jax.tree.map(jnp.copy, state))
-    return Prepared(described, compiled, state, given, config.distill.steps_per_call)
+    return Prepared(described, compiled, state, feed, config.distill.steps_per_call)
 
 
 def measure(
@@ -136,7 +136,7 @@ def measure(
         nonlocal state
         for _ in range(times):
             began = clock()
-            state, losses = prepared.compiled(state, prepared.given)
+            state, losses = prepared.compiled(state, prepared.feed)
             jax.block_until_ready(losses)
             seconds.append(clock() - began)
 

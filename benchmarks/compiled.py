@@ -32,7 +32,7 @@ from benchmarks.accelerator import CONFIGS, config_of
 from benchmarks.record import Measured, Recorder
 from gxdistill import plan
 from gxdistill.errors import UserError
-from gxdistill.jobs import cohorts
+from gxdistill.jobs import kinds
 from gxdistill.plan import compiling, counting, program, targets
 from gxdistill.plan.counting import Operation
 from gxdistill.runtime import platform
@@ -134,13 +134,14 @@ def compile_for(config: ml_collections.ConfigDict, target: targets.Target) -> di
     with platform.planned_for(target.platform), jax.default_device(here):
         devices = None if target.platform == "cpu" else tuple(targets.devices(target))
         memory = None if devices is None else target.memory
-        job = program.sketch(config, cohorts.size_of(config, None), devices, memory)
-        built = program.build(job)
+        settings = program.settings_of(config)
+        problem = program.problem_of(config, kinds.size_of(config, None), devices, memory)
+        built = program.build(problem, settings)
         lowered = built.jitted.lower(*built.arguments)
         began = time.monotonic()
         executable = lowered.compile()
     told = compiling.read(executable, built.unknown, time.monotonic() - began)
-    described = plan.describe(job, target, built, told)
+    described = plan.describe(config, problem, target, built, told)
     return {
         "tflop": described.flops / 1e12,
         "moved_gb": described.moved / 1e9,

@@ -33,13 +33,14 @@ from configs import gastric
 from gxdistill import models, storage
 from gxdistill.data import phantom
 from gxdistill.data.prepared import reader
-from gxdistill.distill.losses import cross_entropy
 from gxdistill.errors import UserError
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.workdir import Workdir
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Params
 from gxdistill.runtime.console import log
 from gxdistill.tasks.cohort import preparing
+from gxdistill.training.losses import cross_entropy
 
 _SIDE, _BATCH, _SMALL_BATCH = 2048, 256, 16
 _FILLS, _STEPS = 40, 12
@@ -95,7 +96,7 @@ def repeat_set(place: Path, out: Path, times: int) -> None:
 def _job(workdir: Path, path: Path, **data: Any) -> Job:
     config = gastric.get_config()
     config.data.update({"path": str(path), **data})
-    return Job(config, workdir, log)
+    return Job(config, Workdir(workdir), log)
 
 
 def _cpu_s() -> float:
@@ -122,7 +123,7 @@ def measure_prepare(workdir: Path, files: Path) -> dict[str, float]:
 def measure_feed(workdir: Path, place: Path, feed: str) -> dict[str, float]:
     """Fills batches of normalised patches, and holds what a feed holds."""
     job = _job(workdir, place, kind="prepared", feed=feed)
-    draw, given, _ = job.feed(_BATCH)
+    draw, given, _ = job.cohorts.batches(_BATCH)
     batches, key = given(job.key(Use.LOOP), 0), job.key(Use.LOOP)
     # Each in the memory of the last, as the steps of one program: to ask the system for 90 MB anew
     # takes longer than to fill them.
@@ -147,17 +148,21 @@ def measure_feed(workdir: Path, place: Path, feed: str) -> dict[str, float]:
 def measure_step(workdir: Path, place: Path, feed: str) -> dict[str, float]:
     """Trains a network on a feed and, in turn, on one batch again and again."""
     job = _job(workdir, place, kind="prepared", feed=feed)
-    network = models.create("convnet", shape=job.shape, classes=job.classes, width=32)
-    draw, given, _ = job.feed(_SMALL_BATCH)
+    network = models.create(
+        "convnet", shape=job.cohorts.shape, classes=job.cohorts.classes, width=32
+    )
+    draw, given, _ = job.cohorts.batches(_SMALL_BATCH)
     batches, key = given(job.key(Use.LOOP), 0), job.key(Use.LOOP)
 
     def loss(params: Params, images: jax.Array, labels: jax.Array) -> jax.Array:
-        return cross_entropy(network.apply(params, images), jax.nn.one_hot(labels, job.classes))
+        return cross_entropy(
+            network.apply(params, images), jax.nn.one_hot(labels, job.cohorts.classes)
+        )
 
     @jax.jit
     def update(params: Params, one: Any, key: jax.Array) -> Params:
         batch = draw(one, key)
-        grads = jax.grad(loss)(params, batch.images, batch.labels)
+        grads = jax.grad(loss)(params, batch.images, batch.targets)
         return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
 
     @jax.jit

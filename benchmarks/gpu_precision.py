@@ -17,6 +17,7 @@ from benchmarks.accelerator import config_of
 from benchmarks.gpu_context import Context
 from benchmarks.record import Measured
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.workdir import Workdir
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Distilled
 from gxdistill.runtime import platform
@@ -44,10 +45,13 @@ def _compare(context: Context, config: str, case: str) -> None:
     settings = config_of(config)
     if settings.data.kind == "mnist":
         settings.data.path = str(context.data / "mnist") if context.data else settings.data.path
-    job = Job(settings, Path(), log)
+    job = Job(settings, Workdir(Path()), log)
     start, real = jax.tree.map(
         np.asarray,
-        (method.start(job), job.sample("train", settings.distill.batch, job.key(Use.LOOP))),
+        (
+            method.initial_distilled(job.problem, settings.distill),
+            job.cohorts.sample("train", settings.distill.batch, job.key(Use.LOOP)),
+        ),
     )
     rows = errors(job, start, real)
     outside = sum(row.value > TOLERANCES.get(row.metric, np.inf) for row in rows)

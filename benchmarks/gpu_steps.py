@@ -31,7 +31,7 @@ _WHEELS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml_collections
 _PLUGINS = tuple(f"jax-cuda{n}-{part}" for n in (12, 13) for part in ("plugin", "pjrt"))
 _TESTS = {
     "full": (
-        *("tests/distill", "tests/models", "tests/convolution"),
+        *("tests/distill", "tests/training", "tests/models", "tests/convolution"),
         "tests/runtime/test_sharding.py",
     ),
     "small": ("tests/distill/test_unroll.py", "tests/distill/test_losses.py"),

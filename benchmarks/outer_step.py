@@ -29,6 +29,7 @@ from gxdistill.distill import init, meta_gradient, outer, truncation
 from gxdistill.distill.memory import Memory
 from gxdistill.distill.unroll import Training
 from gxdistill.pytrees import Batch, Network
+from gxdistill.training.steps import LoopState
 
 CLASSES = 10
 UNITS = {
@@ -104,7 +105,7 @@ def _matmul_seconds() -> float:
 
 def prepare(
     setting: Setting, around: Callable[[Network], Network] = lambda network: network
-) -> tuple[jax.stages.Wrapped, tuple[outer.DistillState, Batch]]:
+) -> tuple[jax.stages.Wrapped, tuple[LoopState, Batch]]:
     """Makes one outer step.
 
     Args:

@@ -28,6 +28,7 @@ from benchmarks.scaling import PLOTS
 from configs import radiograph
 from gxdistill import package
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.workdir import Workdir
 from gxdistill.package import shared_values
 from gxdistill.pytrees import Params
 from gxdistill.runtime import compile_cache
@@ -113,7 +114,7 @@ def job_of(network: str, folder: Path) -> Job:
     config.network.options = changes.pop("network.options", config.network.options)
     config.update_from_flattened_dict(changes)
     config.distill.evaluate_every = max(1, config.distill.outer_steps)
-    return Job(config, folder, log)
+    return Job(config, Workdir(folder), log)
 
 
 def bytes_of(params: Params) -> int:
@@ -140,8 +141,7 @@ def plain(params: Params, share: float) -> tuple[Params, int]:
 
 def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
     """Trains the network on real patches, and keeps it in each way."""
-    feed = weights.feed_of(job)
-    start, dense = weights.trained(job, feed)
+    start, dense = weights.trained(job)
     size = bytes_of(dense)
 
     def point(kind: str, share: float, params: Params, count: int) -> Point:
@@ -155,7 +155,7 @@ def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
     for share in _PLAIN_SHARES:
         yield point("pruned", share, *plain(dense, share))
     for share in shares:
-        coded = weights.coded(job, feed, start, dense, share)
+        coded = weights.coded(job, start, dense, share)
         yield point(
             "shared", share, shared_values.restored(start, coded), len(shared_values.pack(coded))
         )
@@ -175,7 +175,7 @@ def replay(job: Job) -> dict[str, float]:
     small = compressing.compress(job, MAX_LOSS, ("uint8",))
     whole = package.load(job.workdir / "package.gxd").distilled
     networks = [
-        distilling.replayed(job, data, 1, jax.random.key(0))
+        distilling.replay_networks(job, data, 1, jax.random.key(0))
         for data in (whole, package.load(small).distilled)
     ]
     params = [jax.tree.map(lambda leaf: leaf[0], stacked) for stacked in networks]

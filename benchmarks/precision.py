@@ -31,6 +31,7 @@ from gxdistill.distill import inner, meta_gradient, truncation
 from gxdistill.distill.unroll import Training
 from gxdistill.errors import UserError
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.workdir import Workdir
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Distilled, Network
 from gxdistill.runtime.console import log
@@ -83,13 +84,13 @@ def gradients(
     cast = partial(jax.tree.map, lambda x: x.astype(kind))
     options = {**job.config.network.options, "dtype": dtype}
     name, rule = job.config.network.name, job.config.distill.label_rule
-    training = Training(inner.create(**method.optimiser(job)))
+    training = Training(inner.create(**method.inner_optimizer(job.config.distill)))
     with jax.enable_x64(dtype == "float64"):
-        made = models.create(name, shape=job.shape, classes=job.classes, **options)
+        made = models.create(name, shape=job.problem.shape, classes=job.problem.classes, **options)
         network = Network(lambda key: cast(made.init(key)), made.apply)
         step = meta_gradient.after_training(network, rule=rule, train=truncation.full(training))
         program = jax.jit(step, compiler_options=models.compiler_options())
-        batch = Batch(cast(real.images), real.labels, real.patients)
+        batch = Batch(cast(real.images), real.targets, real.patients)
         keys = jax.random.split(job.key(Use.FRESH), starts)
         return [jax.tree.map(np.asarray, program(cast(start), key, batch)[1]) for key in keys]
 
@@ -103,9 +104,9 @@ def apart(gradient: Distilled, exact: Distilled) -> float:
 
 def errors(row: Row) -> list[Measured]:
     """Measures the error of a row's gradient in each type."""
-    job = Job(config_for(row, "float32"), Path(), log)
-    start = method.start(job)
-    real = job.sample("train", job.config.distill.batch, job.key(Use.LOOP))
+    job = Job(config_for(row, "float32"), Workdir(Path()), log)
+    start = method.initial_distilled(job.problem, job.config.distill)
+    real = job.cohorts.sample("train", job.config.distill.batch, job.key(Use.LOOP))
     exact = gradients(job, start, real, "float64")
     figures = []
     for dtype in DTYPES:
@@ -122,7 +123,7 @@ def accuracies(row: Row) -> list[Measured]:
     for dtype in DTYPES:
         began = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
-            path = distilling.distil(Job(config_for(row, dtype), Path(folder), log))
+            path = distilling.distil(Job(config_for(row, dtype), Workdir(Path(folder)), log))
             found = package.load(path).manifest["results"]["balanced_patch_accuracy"]
         figures.append(Measured(f"balanced_{dtype}", found["mean"], found["std"], found["n"]))
         figures.append(Measured(f"cpu_s_{dtype}", time.process_time() - began, unit="s"))

@@ -9,7 +9,6 @@ and one program without a mesh have learned: images, labels and log learning rat
 import argparse
 import dataclasses
 import json
-from functools import cached_property
 from pathlib import Path
 
 import jax
@@ -19,26 +18,15 @@ from benchmarks.record import Measured, Recorder
 from configs import demo
 from gxdistill.jobs import devices
 from gxdistill.jobs.job import Job
-from gxdistill.pytrees import Distilled
+from gxdistill.jobs.workdir import Workdir
+from gxdistill.pytrees import Learned
 from gxdistill.tasks.distillation import method
 
 COUNTS = (1, 2, 4, 8)
 _NETWORKS, _BATCH = 4, 32
 
 
-@dataclasses.dataclass(frozen=True)
-class _Shared(Job):
-    """A job on some of the devices; on none, its program knows no mesh."""
-
-    count: int
-
-    @cached_property
-    def mesh(self) -> jax.sharding.Mesh | None:
-        """The devices."""
-        return self.shared_out(jax.devices()[: self.count]) if self.count else None
-
-
-def learned(count: int, steps: int) -> Distilled:
+def learned(count: int, steps: int) -> Learned:
     """Distils phantoms as `configs/demo.py:smoke` does, with more networks.
 
     Args:
@@ -51,13 +39,16 @@ def learned(count: int, steps: int) -> Distilled:
     config = demo.get_config("smoke")
     config.distill.update(init="random", networks=_NETWORKS, batch=_BATCH)
     config.distill.update(outer_steps=steps, steps_per_call=steps)
-    job = _Shared(config, Path(), lambda _: None, count)
-    loop, state = method.build(job)
-    state, _ = devices.stepper(job, loop, 0)(devices.copied(job, state))
-    return devices.fetch(state.distilled)
+    job = Job(config, Workdir(Path()), lambda _: None)
+    chosen = tuple(jax.devices()[:count]) or None
+    problem, settings = dataclasses.replace(job.problem, devices=chosen), config.distill
+    loop, state = method.build(problem, settings, job.log)
+    stepper = method.stepper(problem, settings, loop)
+    state, _ = stepper(devices.replicate(state, stepper.mesh), stepper.stream(state.key, 0))
+    return devices.fetch(state.learned)
 
 
-def apart(one: Distilled, other: Distilled) -> float:
+def apart(one: Learned, other: Learned) -> float:
     """Returns the largest difference of two distilled sets."""
     largest = jax.tree.map(lambda a, b: np.abs(a - b).max(), one, other)
     return float(max(jax.tree.leaves(largest)))

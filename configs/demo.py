@@ -6,7 +6,7 @@ gxdistill distill --config=configs/demo.py:smoke   # a minute
 
 import ml_collections
 
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config, shrink_to_smoke
 
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
@@ -32,8 +32,6 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.patch.stride = 8
         config.patch.inside_above = 0.6
         config.network.options = {"width": 4, "depth": 1}
-        config.distill.update(steps=2, epochs=1, outer_steps=8, batch=16, steps_per_call=2)
-        config.distill.update(checkpoint_every=2, evaluate_every=4, evaluate_patches=30)
-        config.evaluate.update(networks=2, baseline_networks=1)
-        config.evaluate.ceiling.update(networks=1, steps=4, batch=16)
+        config.distill.update(steps=2, epochs=1)
+        shrink_to_smoke(config, outer_steps=8)
     return config

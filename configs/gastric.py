@@ -20,7 +20,7 @@ initial weights; meant for ten minutes each of one large GPU, and not measured:
 
 import ml_collections
 
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config, shrink_to_smoke
 
 _VARIANTS = ("full", "phantom_known", "phantom_random", "smoke")
 
@@ -63,8 +63,6 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.patch.stride = 16
         config.patch.inside_above = 0.6
         config.network.options = {"stages": (1,), "width": 4, "dtype": "bfloat16"}
-        config.distill.update(epochs=2, networks=2, outer_steps=4, batch=16, steps_per_call=2)
-        config.distill.update(checkpoint_every=2, evaluate_every=4, evaluate_patches=30)
-        config.evaluate.update(networks=2, baseline_networks=1)
-        config.evaluate.ceiling.update(networks=1, steps=4, batch=16)
+        config.distill.update(epochs=2, networks=2)
+        shrink_to_smoke(config)
     return config

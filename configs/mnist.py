@@ -36,7 +36,7 @@ import os
 
 import ml_collections
 
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config, shrink_to_smoke
 
 _VARIANTS = (
     *("known_10", "known_5", "random_100", "convnet_random_10", "convnet128_random_10"),
@@ -87,8 +87,6 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
     if variant == "smoke":
         config.name = "mnist_smoke"
         config.data.limit = 700
-        config.distill.update(epochs=2, outer_steps=4, batch=20, steps_per_call=2)
-        config.distill.update(checkpoint_every=2, evaluate_every=4, evaluate_patches=30)
-        config.evaluate.update(networks=2, baseline_networks=1)
-        config.evaluate.ceiling.update(networks=1, steps=4, batch=20)
+        config.distill.epochs = 2
+        shrink_to_smoke(config, batch=20)
     return config

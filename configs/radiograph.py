@@ -23,7 +23,7 @@ import os
 
 import ml_collections
 
-from gxdistill.jobs.settings import default_config
+from gxdistill.tasks.distillation.settings import default_config, shrink_to_smoke
 
 _VARIANTS = ("known", "random", "learned", "smoke")
 
@@ -58,8 +58,6 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
         config.patch.size = 8
         config.patch.stride = 8
         config.network.options = {"width": 4, "depth": 2, "norm": "instance"}
-        config.distill.update(steps=2, epochs=1, outer_steps=4, batch=16, steps_per_call=2)
-        config.distill.update(checkpoint_every=2, evaluate_every=4, evaluate_patches=30)
-        config.evaluate.update(networks=2, baseline_networks=1)
-        config.evaluate.ceiling.update(networks=1, steps=4, batch=16)
+        config.distill.update(steps=2, epochs=1)
+        shrink_to_smoke(config)
     return config

@@ -45,17 +45,33 @@ class Distilled:
 
 
 @flax.struct.dataclass
+class Learned:
+    """What is learned of distilled data until it is finished; an outer loop's state holds it.
+
+    Attributes:
+      images: any pytree of float arrays that images are made of, see `distill.synthesis`.
+      labels: `[S, B, K]` float32, as in `Distilled`.
+      log_lr: `[T]` float32, as in `Distilled`.
+    """
+
+    images: Params
+    labels: jax.Array
+    log_lr: jax.Array
+
+
+@flax.struct.dataclass
 class Batch:
-    """Real patches for one outer step.
+    """Real patches for one step.
 
     Attributes:
       images: `[N, H, W, C]` float32, normalised.
-      labels: `[N]` int32 class indices.
+      targets: what is asked of the network: `[N]` int32 class indices, or `[N, H, W]` int32, the
+        class of each pixel.
       patients: `[N]` int32 patient indices: the unit of privacy.
     """
 
     images: jax.Array
-    labels: jax.Array
+    targets: jax.Array
     patients: jax.Array
 
 
@@ -105,6 +121,11 @@ class Cohort:
     splits: np.ndarray
     names: np.ndarray
     class_names: tuple[str, ...]
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the image labels: the patch classes but "irrelevant"."""
+        return self.class_names[self.masks is not None :]
 
     def select(self, rows: np.ndarray) -> "Cohort":
         """Returns the cohort of the given images: a boolean mask `[N]` or indices `[n]`."""

@@ -24,7 +24,8 @@ def make_manifest(name="tiny0"):
             "quarantined": 3,
             "splits": {"train": split, "test": {"images": 30, "patients": 15, "labels": {}}},
         },
-        "network": {"name": "convnet", "options": {"width": 32, "norm": "group"}},
+        # Not of the zoo, whose networks have weights of their own names and shapes.
+        "network": {"name": "tiny-net", "options": {"width": 32, "norm": "group"}},
         "init": {"rule": "known", "seed": 3},
         "distillation": {
             "steps": S,

@@ -8,6 +8,7 @@ from PIL import Image
 
 from configs import demo
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,7 +17,7 @@ def make(workdir, log=print, **changes):
     """The demo's smoke job with changes, `distill__start_lr=0.1`."""
     config = demo.get_config("smoke")
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    return Job(config, workdir, log)
+    return Job(config, Workdir(workdir), log)
 
 
 def write_cohort(folder, splits=("train", "train", "test", "test"), *, masks=True, side=64):

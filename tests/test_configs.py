@@ -9,7 +9,7 @@ import pytest
 
 from gxdistill import package
 from gxdistill.cli import main
-from gxdistill.jobs import checks
+from gxdistill.tasks.distillation.settings import check
 from tests import small_jobs
 
 CONFIGS = sorted(path.stem for path in (small_jobs.ROOT / "configs").glob("*.py"))
@@ -36,7 +36,7 @@ def test_every_variant_builds_and_is_told_apart_by_its_name(name):
     configs = [module.get_config(variant) for variant in variants]
     assert len({config.name for config in configs}) == len(variants)
     for config in configs:
-        checks.check(config)
+        check(config)
         assert re.fullmatch(r"[a-z0-9_]+", config.name)  # It names a file of results.
         assert config.is_locked
         for setting in ("outer_steps", "checkpoint_every", "evaluate_every"):

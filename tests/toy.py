@@ -57,10 +57,10 @@ def batch(rng, count):
 
 
 def accuracy(network, params, batch):
-    return float(jnp.mean(network.apply(params, batch.images).argmax(axis=-1) == batch.labels))
+    return float(jnp.mean(network.apply(params, batch.images).argmax(axis=-1) == batch.targets))
 
 
 def draw(feed, key, count=60):
     """Draws a batch out of one."""
-    rows = jax.random.randint(key, (count,), 0, len(feed.labels))
+    rows = jax.random.randint(key, (count,), 0, len(feed.targets))
     return jax.tree.map(lambda column: column[rows], feed)

@@ -81,10 +81,11 @@ class _Flags:
     def job(self) -> "Job":
         """Of the config; the stages of a demo share its cohort."""
         from gxdistill.jobs.job import Job
+        from gxdistill.jobs.workdir import Workdir
 
         if self.config is None:
             raise UserError(_NO_CONFIG)
-        return Job(self.config, self.workdir, log)
+        return Job(self.config, Workdir(self.workdir), log)
 
 
 def _hush(_: str) -> None:
@@ -104,14 +105,16 @@ def _preview(flags: _Flags) -> None:
 
 
 def _distill(flags: _Flags) -> None:
+    from gxdistill.jobs.workdir import Workdir
     from gxdistill.runtime import allocator, hosts
     from gxdistill.tasks.distillation import distilling
 
     allocator.give_back()
     place = hosts.Place(flags.coordinator, flags.processes, flags.process)
     with hosts.together(place, flags.workdir) as workdir:
-        first = workdir == flags.workdir
-        job = flags.job if first else dataclasses.replace(flags.job, workdir=workdir, log=_hush)
+        job = flags.job
+        if workdir != flags.workdir:
+            job = dataclasses.replace(job, workdir=Workdir(workdir), log=_hush)
         distilling.distil(job)
 
 

@@ -217,7 +217,7 @@ def summary(source: Source) -> Metadata:
       What JSON can hold.
     """
     cohort = source.cohort
-    names = _label_names(cohort)
+    names = cohort.label_names
     # Names of files do not pass into a prepared set; how many were left out does.
     left_out = (
         source.prepared.metadata["quarantined"] if source.prepared else len(source.quarantine)
@@ -248,10 +248,6 @@ def summary(source: Source) -> Metadata:
             "entries": [entry._asdict() for entry in source.quarantine],
         },
     }
-
-
-def _label_names(cohort: Cohort) -> tuple[str, ...]:
-    return cohort.class_names[cohort.masks is not None :]
 
 
 def in_order(bad: Mapping[int, Quarantined]) -> tuple[Quarantined, ...]:

@@ -1,29 +1,25 @@
-"""What distilled images must beat, and the ceiling that they are measured against.
+"""What distilled images must beat.
 
 Real patches, with their labels or with soft ones, class means and k-means centres are used as a
 distilled set of the same number of images and the same number of steps; only their rate is chosen,
-for the best loss on training patches. The ceiling trains the same network on all real patches.
+for the best loss on training patches.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from gxdistill.distill import init, mixture
 from gxdistill.distill.inner import Inner
-from gxdistill.distill.losses import cross_entropy
-from gxdistill.distill.outer import Feed
 from gxdistill.distill.replay import replay
 from gxdistill.distill.unroll import PLAIN
 from gxdistill.pytrees import Batch, Distilled, Network, Params
+from gxdistill.training.supervised import classification_loss
 
-Draw = Callable[[Feed, jax.Array], Batch]
-RealLoss = Callable[[Network, Params, Batch], jax.Array]
 _RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 
 
@@ -44,7 +40,7 @@ def random_real(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
     return _by_class(pool, like, mixture.some, key)
 
 
-def taught(data: Distilled, network: Network, teachers: Params) -> Distilled:
+def with_teacher_labels(data: Distilled, network: Network, teachers: Params) -> Distilled:
     """Gives images the soft labels that networks trained on all real patches give them.
 
     Given to real patches they tell what distilled images are worth beside their labels, Qin et al.
@@ -91,7 +87,7 @@ def _by_class(
     classes = np.asarray(init.label_classes(steps, per_step, num_classes))
     images = np.zeros(like.images.shape, np.float32)
     for label in np.unique(classes):  # not all K, where there are fewer images
-        mine = np.asarray(pool.images)[np.asarray(pool.labels) == label]
+        mine = np.asarray(pool.images)[np.asarray(pool.targets) == label]
         if not len(mine):
             raise ValueError(f"The pool has no patch of class {label}. Draw one of all classes.")
         count = int((classes == label).sum())
@@ -103,9 +99,8 @@ def _by_class(
 
 
 @partial(jax.jit, static_argnames=("network",))
-def _real_loss(network: Network, params: Params, batch: Batch) -> jax.Array:
-    logits = network.apply(params, batch.images)
-    return cross_entropy(logits, jax.nn.one_hot(batch.labels, logits.shape[-1]))
+def _loss_of(network: Network, params: Params, batch: Batch) -> jax.Array:
+    return classification_loss(network)(params, batch)
 
 
 def with_best_rate(
@@ -134,78 +129,6 @@ def with_best_rate(
 
     def loss(rate: float) -> float:
         params = replay(network, start, at(rate), rule="raw", inner=inner)
-        return float(np.nan_to_num(_real_loss(network, params, pool), nan=np.inf))
+        return float(np.nan_to_num(_loss_of(network, params, pool), nan=np.inf))
 
     return at(min(_RATES, key=loss))
-
-
-def train_on_real(
-    network: Network,
-    draw: Draw,
-    feeds: Iterator[Feed],
-    start: Params,
-    key: jax.Array,
-    *,
-    steps: int,
-    lr: float,
-    decay: float = 0.0,
-    fixed: Params = None,
-    loss: RealLoss = _real_loss,
-) -> Params:
-    """Trains a network on all real patches: the ceiling.
-
-    Adam with a cosine schedule on class-balanced batches.
-
-    Args:
-      network: what is trained.
-      draw: `(feed, key) -> Batch`.
-      feeds: what `draw` draws from, at each step the next.
-      start: the weights to start from.
-      key: typed PRNG key of the batches.
-      steps: number of updates.
-      lr: first rate.
-      decay: of the weights, in units of the rate; decoupled from the gradient, after Loshchilov &
-        Hutter 2019, https://arxiv.org/abs/1711.05101.
-      fixed: what the network is given beside its weights, as a pair, and is not trained.
-      loss: `(network, params, batch) -> scalar`, by default cross-entropy to the batch's classes.
-
-    Returns:
-      The trained weights.
-    """
-    carry = start, _adam(steps, lr, decay).init(start)
-    for step in range(steps):
-        feed = next(feeds)
-        given = {"feed": feed, "key": key, "step": jnp.int32(step), "fixed": fixed}
-        carry = _update(network, draw, carry, **given, steps=steps, lr=lr, decay=decay, loss=loss)
-    return carry[0]
-
-
-def _adam(steps: int, lr: float, decay: float) -> optax.GradientTransformation:
-    return optax.adamw(optax.cosine_decay_schedule(lr, steps), weight_decay=decay)
-
-
-# Not a closure of `train_on_real`: it is compiled once for all networks.
-@partial(jax.jit, static_argnames=("network", "draw", "steps", "lr", "decay", "loss"))
-def _update(
-    network: Network,
-    draw: Draw,
-    carry: tuple[Params, optax.OptState],
-    *,
-    feed: Feed,
-    key: jax.Array,
-    step: jax.Array,
-    fixed: Params,
-    steps: int,
-    lr: float,
-    decay: float,
-    loss: RealLoss,
-) -> tuple[Params, optax.OptState]:
-    params, state = carry
-    batch = draw(feed, jax.random.fold_in(key, step))
-
-    def of(params: Params) -> jax.Array:
-        return loss(network, params if fixed is None else (params, fixed), batch)
-
-    grads = jax.grad(of)(params)
-    updates, state = _adam(steps, lr, decay).update(grads, state, params)
-    return optax.apply_updates(params, updates), state

@@ -9,18 +9,11 @@ import jax.numpy as jnp
 from gxdistill.distill.init import targets
 from gxdistill.pytrees import Network, Params
 from gxdistill.runtime import platform
+from gxdistill.training.losses import cross_entropy
 
 _CACHED = 32  # Images.
 
 InnerLoss = Callable[[Params, jax.Array, jax.Array], jax.Array]
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Means - sum_k y_k log softmax(z)_k over the images: logits and labels `[N, K]` -> scalar.
-
-    The labels need not be probabilities: raw soft labels are not.
-    """
-    return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1))
 
 
 def inner_loss(network: Network, rule: str) -> InnerLoss:
@@ -45,7 +38,7 @@ def real_loss(network: Network, *, chunk: int | None = None) -> InnerLoss:
     """
 
     def swept(one: Callable, images: jax.Array, labels: jax.Array) -> Params:
-        """Means `one(images, labels)` over the chunks, each a sum over its images."""
+        """Averages `one(images, labels)` over the chunks, each a sum over its images."""
         count = len(images)
         size = min(chunk or (_CACHED if platform.platform() == "cpu" else count), count)
         fill = [(0, -count % size)]  # Images without a label, which add nothing to the sum.

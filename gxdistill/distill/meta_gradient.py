@@ -1,7 +1,8 @@
-"""Meta-gradients: `(distilled, key, batch) -> (loss, grads)`; a new idea is a new function here."""
+"""Meta-gradients: `(learned, key, batch) -> (loss, grads)`; a new idea is a new function here."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,13 @@ from gxdistill import _check
 from gxdistill.distill.augment import augment
 from gxdistill.distill.losses import inner_loss, real_loss
 from gxdistill.distill.truncation import InnerLoop, full
-from gxdistill.distill.views import View, as_learned
+from gxdistill.distill.views import as_learned
 from gxdistill.pytrees import Batch, Distilled, Network
 from gxdistill.runtime import platform
 from gxdistill.runtime.sharding import averaged
 
-MetaGradient = Callable[[Distilled, jax.Array, Batch], tuple[jax.Array, Distilled]]
+# `(learned, key, batch) -> (loss, grads)`; `Learned`, or what else a view makes `Distilled` of.
+MetaGradient = Callable[[Any, jax.Array, Batch], tuple[jax.Array, Any]]
 
 _FULL = full()
 # Folded into a step's key, beside its own use for the weights; no network has such a number.
@@ -27,7 +29,7 @@ def after_training(
     *,
     rule: str,
     train: InnerLoop = _FULL,
-    view: View = as_learned,
+    view: Callable[[Any, jax.Array], Distilled] = as_learned,
     augmentations: Sequence[str] = (),
     known_key: jax.Array | None = None,
     networks: int = 1,
@@ -66,32 +68,30 @@ def after_training(
         )
     loss, on_real = inner_loss(network, rule), real_loss(network)
 
-    def after(learned: Distilled, key: jax.Array, batch: Batch) -> jax.Array:
+    def after(learned: Any, key: jax.Array, batch: Batch) -> jax.Array:
         data = view(learned, jax.random.fold_in(key, _VIEW))
         draw = jax.random.fold_in(key, _AUGMENT)
         data = dataclasses.replace(data, images=augment(data.images, draw, augmentations))
         start = network.init(key if known_key is None else known_key)
         params = train(loss, start, data, jax.random.fold_in(key, _TRAIN))
-        labels = jax.nn.one_hot(batch.labels, data.labels.shape[-1])
+        labels = jax.nn.one_hot(batch.targets, data.labels.shape[-1])
         return on_real(params, augment(batch.images, draw, augmentations), labels)
 
-    one = jax.value_and_grad(after)
+    gradient = jax.value_and_grad(after)
 
-    def mean(distilled: Distilled, keys: jax.Array, batch: Batch) -> tuple[jax.Array, Distilled]:
+    def mean(learned: Any, keys: jax.Array, batch: Batch) -> tuple[jax.Array, Any]:
         if len(keys) == 1:
-            return one(distilled, keys[0], batch)
+            return gradient(learned, keys[0], batch)
         together = at_once or (1 if platform.platform() == "cpu" else len(keys))
         results = jax.lax.map(
-            lambda key: one(distilled, key, batch),
+            lambda key: gradient(learned, key, batch),
             keys,
             batch_size=None if together == 1 else together,
         )
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), results)
 
-    def meta_gradient(
-        distilled: Distilled, key: jax.Array, batch: Batch
-    ) -> tuple[jax.Array, Distilled]:
+    def meta_gradient(learned: Any, key: jax.Array, batch: Batch) -> tuple[jax.Array, Any]:
         keys = key[None] if networks == 1 else jax.random.split(key, networks)
-        return (mean if mesh is None else averaged(mean, mesh))(distilled, keys, batch)
+        return (mean if mesh is None else averaged(mean, mesh))(learned, keys, batch)
 
     return meta_gradient

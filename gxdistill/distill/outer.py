@@ -1,94 +1,28 @@
 """The outer loop: a pair of pure functions that learns distilled data with any meta-gradient."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
 from gxdistill import _check
 from gxdistill.distill.meta_gradient import MetaGradient
-from gxdistill.pytrees import Batch, Distilled, Params
-
-Feed = TypeVar("Feed")
-
-# Folded in before the step, and no step's number, so that no batch shares a key with the networks
-# of a step: `split(key, n)[i]` is `fold_in(key, i)`.
-_DRAWS = 2**32 - 1
+from gxdistill.pytrees import Params
+from gxdistill.training.steps import Loop, loop
 
 
-@flax.struct.dataclass
-class DistillState:
-    """All that an outer loop carries; what a checkpoint holds.
-
-    Attributes:
-      step: scalar int32, outer steps done.
-      distilled: what is learned.
-      opt_state: the optimiser's.
-      key: typed PRNG key of the run; never changes, steps fold into it.
-      skipped: scalar int32, steps whose meta-gradient was not finite and was left out.
-      skipped_in_a_row: scalar int32, those of them since the last step that was not.
-    """
-
-    step: jax.Array
-    distilled: Distilled
-    opt_state: optax.OptState
-    key: jax.Array
-    skipped: jax.Array
-    skipped_in_a_row: jax.Array
-
-
-class Distiller(NamedTuple):
-    """An outer loop.
-
-    Attributes:
-      init: `(distilled, key) -> state`.
-      update: `(state, batch) -> (state, loss)`, one outer step; jit-able.
-    """
-
-    init: Callable[[Distilled, jax.Array], DistillState]
-    update: Callable[[DistillState, Batch], tuple[DistillState, jax.Array]]
-
-
-def distiller(meta_gradient: MetaGradient, optimizer: optax.GradientTransformation) -> Distiller:
+def distiller(meta_gradient: MetaGradient, optimizer: optax.GradientTransformation) -> Loop:
     """Builds the outer loop; the variants of the method differ only in `meta_gradient`.
 
     Args:
-      meta_gradient: `(distilled, key, batch) -> (loss, grads)`.
-      optimizer: updates the distilled data, see `optimizer`.
+      meta_gradient: `(learned, key, batch) -> (loss, grads)`.
+      optimizer: updates what is learned, see `optimizer`.
 
     Returns:
-      The pair of functions.
+      The pair of functions; an outer step is a step of it.
     """
-
-    def init(distilled: Distilled, key: jax.Array) -> DistillState:
-        zero = jnp.int32(0)
-        return DistillState(zero, distilled, optimizer.init(distilled), key, zero, zero)
-
-    def update(state: DistillState, batch: Batch) -> tuple[DistillState, jax.Array]:
-        key = jax.random.fold_in(state.key, state.step)  # resuming repeats no key
-        loss, grads = meta_gradient(state.distilled, key, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.distilled)
-        moved = optax.apply_updates(state.distilled, updates), opt_state
-        # A step whose inner training diverged teaches nothing, and one NaN would end the run.
-        leaves = jax.tree.leaves((loss, grads))
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-        stayed = state.distilled, state.opt_state
-        distilled, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
-        state = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            distilled=distilled,
-            opt_state=opt_state,
-            skipped=state.skipped + ~finite,
-            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
-        )
-        return state, loss
-
-    return Distiller(init, update)
+    return loop(meta_gradient, optimizer)
 
 
 def optimizer(
@@ -159,7 +93,10 @@ def _adam(peak: float, outer_steps: int, warmup: int) -> optax.GradientTransform
 
 
 def _by_kind(kinds: dict[str, optax.GradientTransformation]) -> optax.GradientTransformation:
-    return optax.multi_transform(kinds, Distilled("images", "labels", "rates"))  # type: ignore[arg-type]
+    def kind_of_each(learned: Params) -> Params:
+        return dataclasses.replace(learned, images="images", labels="labels", log_lr="rates")
+
+    return optax.multi_transform(kinds, kind_of_each)
 
 
 def _keep_between(low: float, high: float) -> optax.GradientTransformation:
@@ -200,32 +137,3 @@ def clip_by_running_norm(multiple: float, decay: float = 0.9) -> optax.GradientT
         return jax.tree.map(lambda u: factor * u, updates), average
 
     return optax.GradientTransformation(lambda _: jnp.zeros(()), update)
-
-
-def draws_key(key: jax.Array) -> jax.Array:
-    """Derives from a run's key the one of its draws, of which each step folds its own."""
-    return jax.random.fold_in(key, _DRAWS)
-
-
-def several_steps(
-    loop: Distiller, draw: Callable[[Feed, jax.Array], Batch], count: int
-) -> Callable[[DistillState, Feed], tuple[DistillState, jax.Array]]:
-    """Makes `count` outer steps one call, so that Python and the dispatch cost nothing.
-
-    Args:
-      loop: from `distiller`.
-      draw: `(feed, key) -> Batch`, gathers a real batch on the device.
-      count: outer steps.
-
-    Returns:
-      `(state, feed) -> (state, losses [count])`, to be jitted.
-    """
-
-    def call(state: DistillState, feed: Feed) -> tuple[DistillState, jax.Array]:
-        def one(state: DistillState, _: None) -> tuple[DistillState, jax.Array]:
-            key = jax.random.fold_in(draws_key(state.key), state.step)
-            return loop.update(state, draw(feed, key))
-
-        return jax.lax.scan(one, state, None, length=count)
-
-    return call

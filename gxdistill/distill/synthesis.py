@@ -1,7 +1,6 @@
 """What is learned in place of the pixels of distilled images, and how images are made of it.
 
-`Distilled.images` then holds the parameters while learning; the images made of them are what is
-trained on and packaged.
+`Learned.images` holds the parameters; the images made of them are what is trained on and packaged.
 """
 
 from collections.abc import Callable

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gxdistill.distill.synthesis import Synthesis
-from gxdistill.pytrees import Distilled
+from gxdistill.pytrees import Distilled, Learned
 
 View = Callable[[Distilled, jax.Array], Distilled]
 
@@ -61,11 +61,13 @@ def hard_labels(data: Distilled, _: jax.Array) -> Distilled:
     return dataclasses.replace(data, labels=labels)
 
 
-def synthesised(synthesis: Synthesis, view: View = as_learned) -> View:
+def synthesised(
+    synthesis: Synthesis, view: View = as_learned
+) -> Callable[[Learned, jax.Array], Distilled]:
     """Makes the images of learned parameters, then views them by `view`."""
 
-    def made(data: Distilled, key: jax.Array) -> Distilled:
-        images = synthesis.synthesise(data.images)
-        return view(dataclasses.replace(data, images=images), key)
+    def make(learned: Learned, key: jax.Array) -> Distilled:
+        images = synthesis.synthesise(learned.images)
+        return view(Distilled(images, learned.labels, learned.log_lr), key)
 
-    return made
+    return make

@@ -1,114 +1,206 @@
-"""The data side of a job: the cohort that a config names, read or only listed."""
+"""The data side of a job: its cohort, splits, patches and batches, each made at first use."""
 
-from pathlib import Path
-from typing import Any, NamedTuple
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from functools import cached_property, partial
+from itertools import repeat
 
+import jax
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
-from gxdistill.data import idx, phantom, source
-from gxdistill.data.files.reading import Recipe
-from gxdistill.data.prepared import reader
+from gxdistill import patching
+from gxdistill.data import source
+from gxdistill.data.batches import resident, sampling, streaming
 from gxdistill.errors import UserError
-from gxdistill.runtime.console import Log, Progress
+from gxdistill.evaluation import patches
+from gxdistill.jobs import devices, kinds
+from gxdistill.jobs.problem import BatchSource
+from gxdistill.pytrees import Batch, Cohort, Metadata, PatchTable
+from gxdistill.runtime.console import Log
 
-IMAGES = 200  # Training images where nothing says how many; as many as the papers have.
 
-
-class Size(NamedTuple):
-    """What a plan needs to know of a cohort.
+@dataclasses.dataclass(frozen=True)
+class Cohorts:
+    """The data that a config names.
 
     Attributes:
-      images: that are trained on.
-      shape: of an image, `[H, W, C]`.
-      classes: K.
-    """
-
-    images: int
-    shape: tuple[int, int, int]
-    classes: int
-
-
-def size_of(config: ml_collections.ConfigDict, images: int | None) -> Size:
-    """Tells the size of the cohort that a config names, without reading its images.
-
-    Args:
       config: of the job.
-      images: how many are trained on; None for what the config says, or `IMAGES`.
-
-    Raises:
-      UserError: the config does not tell the size of an image.
+      log: told the progress of reading.
     """
-    data = config.data
-    if data.kind == "phantom":
-        by_label = (data.patients + 1) // 2, data.patients // 2
-        trained = sum(round(data.train_share * count) for count in by_label)
-        return Size(images or trained, (data.size, data.size, 1), 3)
-    if data.kind == "mnist":
-        return Size(images or min(data.limit or 60_000, 60_000), (28, 28, 1), 10)
-    if data.image_size is None:
-        raise UserError(
-            "The config does not say how large the images are. Give their height and width in "
-            "pixels, as --config.data.image_size='(2048, 2048)'."
-        )
-    height, width = (side // data.downscale for side in data.image_size)
-    return Size(images or IMAGES, (height, width, 1), 1 + len(data.label_names))
+
+    config: ml_collections.ConfigDict
+    log: Log
+
+    @cached_property
+    def source(self) -> source.Source:
+        """The cohort with its quarantine."""
+        return kinds.load(self.config, self.log)
+
+    @cached_property
+    def train(self) -> Cohort:
+        """The training patients."""
+        return self._split("train")
+
+    @cached_property
+    def test(self) -> Cohort:
+        """The test patients."""
+        return self._split("test")
+
+    def _split(self, name: str) -> Cohort:
+        cohort = self.source.cohort
+        if name not in cohort.splits:
+            raise UserError(
+                f"No image is for the {name} split. Change data.test_share (now "
+                f"{self.config.data.test_share}), or the manifest's splits."
+            )
+        return cohort.select(cohort.splits == name)
+
+    @cached_property
+    def tables(self) -> dict[str, PatchTable]:
+        """The patches of the splits "train" and "test" by the area rule."""
+        return {"train": self._table(self.train), "test": self._table(self.test)}
+
+    def by_area(self, cohort: Cohort) -> PatchTable:
+        """Lists the patches of a cohort that the area rule keeps, of any classes or none.
+
+        Raises:
+          UserError: the settings of `patch` do not fit the images.
+        """
+        patch = self.config.patch
+        try:
+            return patching.patch_table(
+                cohort,
+                patch.size,
+                patch.stride,
+                irrelevant_below=patch.irrelevant_below,
+                inside_above=patch.inside_above,
+                border=patch.border,
+            )
+        except ValueError as error:
+            raise UserError(f"patch: {error}") from error
+
+    def _table(self, cohort: Cohort) -> PatchTable:
+        patch, table = self.config.patch, self.by_area(cohort)
+        counts = np.bincount(table.label, minlength=self.classes)
+        for name, count in zip(cohort.class_names, counts, strict=True):
+            if count == 0:
+                raise UserError(
+                    f"No {cohort.splits[0]} patch is {name}: with patches of {patch.size} px at "
+                    f"stride {patch.stride} none passes the area rule. Use smaller patches, or "
+                    f"bring patch.irrelevant_below (now {patch.irrelevant_below}) and "
+                    f"patch.inside_above (now {patch.inside_above}) closer together."
+                )
+        return table
+
+    @cached_property
+    def sampler(self) -> sampling.Sampler:
+        """How often each training patch is drawn."""
+        settings = self.config.sampling
+        try:
+            return sampling.sampler(
+                self.train,
+                self.tables["train"],
+                classes=tuple(settings.classes),
+                sites=dict(settings.sites),
+                patients=settings.patients,
+            )
+        except ValueError as error:
+            raise UserError(f"sampling: {error}") from error
+
+    @cached_property
+    def streams(self) -> bool:
+        """Whether training images are read as they are needed, and not kept on the device."""
+        data = self.config.data
+        if data.feed != "auto":
+            return data.feed == "streaming"
+        memory = devices.card_memory()
+        most = memory // 2 if memory else data.resident_mb << 20
+        return self.train.images.nbytes > most
+
+    def batches(self, count: int) -> BatchSource:
+        """Makes the source of batches of `count` real patches."""
+        if self.streams:
+            stream = self._streaming(self.train, self.sampler, count)
+            draw = partial(resident.of_pixels, self.normalisation)
+            return BatchSource(draw, stream.batches, reusable=False)
+        images = self._resident
+        return BatchSource(self._draw(count), lambda *_: repeat(images), reusable=True)
+
+    @cached_property
+    def _resident(self) -> resident.Resident:
+        return resident.resident(self.train, self.sampler)
+
+    def _draw(self, batch: int) -> Callable[[resident.Resident, jax.Array], Batch]:
+        size, normalise = self.config.patch.size, self.normalisation
+        return partial(resident.draw_batch, size=size, batch=batch, normalise=normalise)
+
+    def _streaming(
+        self, cohort: Cohort, sampler: sampling.Sampler, batch: int
+    ) -> streaming.Streaming:
+        size, cache_mb = self.config.patch.size, self.config.data.cache_mb
+        return streaming.Streaming(cohort, sampler, size=size, batch=batch, cache_mb=cache_mb)
+
+    def sample(self, split: str, count: int, key: jax.Array) -> Batch:
+        """Draws `count` patches of a split, each class as often, whatever the loop's sampling."""
+        cohort = self.train if split == "train" else self.test
+        sampler = sampling.sampler(cohort, self.tables[split])
+        if not self.streams:
+            images = self._resident.images if split == "train" else jnp.asarray(cohort.images)
+            return jax.jit(self._draw(count))(resident.Resident(images, sampler), key)
+        rows = np.asarray(sampling.draw_rows(sampler, key, count))
+        pixels = self._streaming(cohort, sampler, count).read(rows)
+        return resident.of_pixels(self.normalisation, pixels, key)
+
+    @cached_property
+    def normalisation(self) -> resident.Normalisation:
+        """How pixels become input: measured on the training images."""
+        if self.source.prepared:
+            return resident.from_levels(self.source.prepared.levels["train"])
+        return resident.normalisation(self.train)
+
+    @cached_property
+    def grid(self) -> patches.Grid:
+        """Where whole images are looked at."""
+        patch = self.config.patch
+        return patches.Grid(patch.size, patch.stride, patch.border, self.normalisation)
+
+    @property
+    def classes(self) -> int:
+        """K, number of patch classes."""
+        return len(self.source.cohort.class_names)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one patch, `[H, W, C]`."""
+        return (*(self.config.patch.size,) * 2, self.source.cohort.images.shape[-1])
+
+    @property
+    def geometry(self) -> Metadata:
+        """Of images and patches: the manifest's `patch`."""
+        height, width, channels = self.source.cohort.images.shape[1:]
+        return {
+            **dict(self.config.patch),
+            "image_height": height,
+            "image_width": width,
+            "channels": channels,
+            "downscale": self.source.recipe.downscale,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what is learned from: the same settings may find other files in a folder."""
+        if self.source.prepared:
+            return str(self.source.prepared.metadata["sha256"])
+        return _digest(self.source.cohort)
 
 
-def load(config: ml_collections.ConfigDict, log: Log) -> source.Source:
-    """Reads the cohort that a config names.
-
-    Raises:
-      UserError: it cannot be read, or too much of it is bad.
-    """
-    data = config.data
-    if data.kind == "phantom":
-        cohort = phantom.phantom_cohort(
-            config.seed, patients=data.patients, size=data.size, train_share=data.train_share
-        )
-        return source.Source(cohort, (), Path("phantom"), Recipe((data.size, data.size)), {})
-    if data.kind == "mnist":
-        cohort = idx.mnist_cohort(Path(data.path), limit=data.limit)
-        return source.Source(cohort, (), Path(data.path), Recipe(cohort.images.shape[1:3]), {})
-    if data.kind == "prepared":
-        found = reader.read_prepared(Path(data.path))
-        about = found.metadata
-        how = Recipe(tuple(about["read_size"]), downscale=about["downscale"])
-        return source.Source(found.cohort, (), Path(data.path), how, about["reading"], found)
-    clock = Progress(log, "reading images")
-    return source.read_cohort(Path(data.path), data.manifest, **_listed(config), progress=clock)
-
-
-def listing(config: ml_collections.ConfigDict) -> source.Listing:
-    """Lists what a config's manifest names; decodes no pixel.
-
-    Raises:
-      UserError: it cannot be used, or too much of it is bad.
-    """
-    return source.list_entries(Path(config.data.path), config.data.manifest, **_listed(config))
-
-
-def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    data = config.data
-    return {
-        "columns": dict(data.columns),
-        "label_names": tuple(data.label_names),
-        "recipe": recipe(config),
-        "test_share": data.test_share,
-        "seed": config.seed,
-        "max_bad_share": data.max_bad_share,
-        "limit": data.limit,
-    }
-
-
-def recipe(config: ml_collections.ConfigDict) -> Recipe:
-    """How a config wants files to become images."""
-    data = config.data
-    return Recipe(
-        None if data.image_size is None else tuple(data.image_size),
-        downscale=data.downscale,
-        spacing=data.spacing,
-        fit=data.fit,
-        window=data.window,
-        text=data.burned_in,
-        organ=tuple(data.organ),
-    )
+def _digest(cohort: Cohort) -> str:
+    digest = hashlib.sha256()
+    for part in (cohort.images, cohort.masks, cohort.labels, cohort.patients, cohort.splits):
+        if part is not None:
+            digest.update(f"{part.shape} {part.dtype} ".encode())
+            digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()

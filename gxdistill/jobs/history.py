@@ -1,6 +1,7 @@
 """A history of what was seen along the way, which a resumed run goes on with."""
 
 import json
+import math
 from pathlib import Path
 
 from gxdistill import storage
@@ -15,11 +16,17 @@ class History:
         self.path = path
 
     def cut(self, step: int) -> None:
-        """Drops the lines after outer step `step`, and half a line."""
+        """Drops the lines after `step`, and half a line."""
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() else []
         whole = (line for line in lines if line.endswith("}\n"))
         kept = [line for line in whole if json.loads(line)["step"] <= step]
         storage.write_text(self.path, "".join(kept))
+
+    def last(self, name: str) -> float:
+        """Returns the newest figure of a name; NaN where there is none."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        figures = [json.loads(line).get(name) for line in lines]
+        return next((figure for figure in reversed(figures) if figure is not None), math.nan)
 
     def add(self, **line: float) -> None:
         """Appends one line; `step` is among its keys."""

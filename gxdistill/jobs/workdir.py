@@ -1,66 +1,127 @@
-"""What a job keeps in its working folder beside its results: settings, and what is known of it."""
+"""A job's working folder: who works in it, of which settings it is, what was seen along the way."""
 
+import contextlib
+import dataclasses
+import os
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gxdistill import storage
-from gxdistill.data import source
 from gxdistill.errors import UserError
-from gxdistill.jobs.job import Job
+from gxdistill.jobs.history import History
 from gxdistill.pytrees import Metadata
+from gxdistill.storage.files import writing
 
 _SETTINGS = "settings.json"  # Of the run whose checkpoints lie beside it.
+_LOCK = ".lock"
+_held: set[Path] = set()  # By this process: stages of one job may hold it one within the other.
 
 
-def describe(job: Job, found: source.Source) -> Metadata:
-    """Writes what is known of the cohort of a job: `cohort.json`, `quarantine.csv`.
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """A working folder; it need not exist before something is written.
 
-    Args:
-      job: whose patches are counted.
-      found: what is told of its images.
-
-    Returns:
-      The summary.
+    Attributes:
+      path: of the folder.
     """
-    summary = dict(source.summary(found))
-    summary["patch"] = dict(job.config.patch)
-    summary["patches"] = {
-        split: dict(zip(job.source.cohort.class_names, counts.tolist(), strict=True))
-        for split, counts in (
-            (split, np.bincount(table.label, minlength=job.classes))
-            for split, table in job.tables.items()
-        )
-    }
-    if found.quarantine or not found.prepared:  # which kept no names
-        source.write_quarantine(job.workdir / "quarantine.csv", found.quarantine)
-    storage.write_json(job.workdir / "cohort.json", summary)
-    job.log(
-        f"cohort: {summary['images']} images of {summary['patients']} patients, "
-        f"{summary['quarantine']['count']} quarantined; patches {summary['patches']}"
-    )
-    return summary
 
+    path: Path
 
-def write_settings(job: Job) -> None:
-    """Writes what the results in the folder will depend on."""
-    storage.write_json(job.workdir / _SETTINGS, job.identity())
+    def __truediv__(self, name: str) -> Path:
+        """Names a file in the folder."""
+        return self.path / name
 
+    def __str__(self) -> str:
+        """As people see it."""
+        return str(self.path)
 
-def check_same(job: Job) -> None:
-    """Refuses to go on with, or to replace, a run of other settings."""
-    path = job.workdir / _SETTINGS
-    if not path.exists():
-        return
-    was, now = (dict(_flat(tree)) for tree in (storage.read_json(path), job.identity()))
-    changed = sorted(k for k in was.keys() | now.keys() if was.get(k) != now.get(k))
-    if changed:
-        what = ", ".join(f"{k} (was {was.get(k)!r}, is {now.get(k)!r})" for k in changed[:5])
-        raise UserError(
-            f"{job.workdir} holds a run with other settings: {what}. Choose another --workdir, or "
-            f"the settings of before."
-        )
+    @property
+    def history(self) -> History:
+        """What was seen along the way, `history.jsonl`."""
+        return History(self.path / "history.jsonl")
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the main loop's checkpoints."""
+        return self.path / "checkpoints"
+
+    @contextlib.contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Keeps other processes out while work is done.
+
+        The system itself lets go of the lock when its process ends, however it ends. Where there
+        are no such locks (Windows), none is taken.
+
+        Args:
+          what: is done, in words, for the one who is kept out.
+
+        Raises:
+          UserError: another process works here; it is named.
+        """
+        path = (self.path / _LOCK).absolute()
+        if path in _held or find_spec("fcntl") is None:
+            yield
+            return
+        with writing(path):
+            is_new = not self.path.exists()
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = self._take(path)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()}, {what}\n".encode(), 0)
+        _held.add(path)
+        try:
+            yield
+        finally:
+            _held.discard(path)
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+            if is_new:  # A job that was refused leaves nothing behind.
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
+
+    def _take(self, path: Path) -> int:
+        import fcntl
+
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The file may have been removed by its holder since it was opened.
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), path.stat()):
+                        return descriptor
+            except BlockingIOError as error:
+                holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+                os.close(descriptor)
+                raise UserError(
+                    f"{self.path} is in use by {holder or 'another process'}. Wait until it ends, "
+                    f"or choose another --workdir."
+                ) from error
+            os.close(descriptor)
+
+    def write_settings(self, identity: Metadata) -> None:
+        """Writes what the results in the folder depend on."""
+        storage.write_json(self.path / _SETTINGS, identity)
+
+    def check_same(self, identity: Metadata) -> None:
+        """Refuses to go on with, or to replace, a run of other settings.
+
+        Raises:
+          UserError: naming what differs.
+        """
+        path = self.path / _SETTINGS
+        if not path.exists():
+            return
+        was, now = (dict(_flat(tree)) for tree in (storage.read_json(path), identity))
+        changed = sorted(k for k in was.keys() | now.keys() if was.get(k) != now.get(k))
+        if changed:
+            what = ", ".join(f"{k} (was {was.get(k)!r}, is {now.get(k)!r})" for k in changed[:5])
+            raise UserError(
+                f"{self.path} holds a run with other settings: {what}. Choose another --workdir, "
+                f"or the settings of before."
+            )
 
 
 def _flat(tree: Metadata, at: str = "") -> Iterator[tuple[str, Any]]:

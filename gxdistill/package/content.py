@@ -22,6 +22,7 @@ from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package import precision
 from gxdistill.package.manifest import WAY_OUT, check, migrate
+from gxdistill.package.start_weights import check_start
 from gxdistill.pytrees import Distilled, Metadata, Params
 
 SUMS, SIGNATURE = "SHA256SUMS", "signature.ed25519"
@@ -61,17 +62,12 @@ def _shape(manifest: Metadata) -> tuple[int, ...]:
     return (loop["steps"], loop["images_per_step"], *sides)
 
 
-def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> None:
-    """Refuses arrays that disagree with the manifest or hold NaN or infinity.
-
-    Raises:
-      UserError: naming the array or the field.
-    """
+def _check_forms(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> None:
+    """Refuses arrays of other names, dtypes and shapes than the manifest asks for."""
     loop, init, shape = manifest["distillation"], manifest["init"], _shape(manifest)
-    *batches, _, _, channels = shape
     expected = {
         **precision.forms(manifest["precision"], shape),
-        "labels": ((*batches, len(manifest["class_names"])), "float32"),
+        "labels": ((*shape[:2], len(manifest["class_names"])), "float32"),
         "log_lr": ((loop["steps"] * loop["epochs"],), "float32"),
     }
     if 4 * math.prod(shape) > _MAX_IMAGES_BYTES:
@@ -81,7 +77,7 @@ def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> 
     start = {"start"} if init["rule"] == "known" else set()
     for name in sorted((expected.keys() | start) ^ arrays.keys()):
         what = "must not hold" if name in arrays else "lacks"
-        raise UserError(f"{where} {what} the arrays {name}. {WAY_OUT}")
+        raise UserError(f"{where} {what} the arrays {storage.shown(name)[1:-1]}. {WAY_OUT}")
     for name, wanted in expected.items():
         found = np.shape(arrays[name]), str(getattr(arrays[name], "dtype", None))
         if found != wanted:
@@ -89,11 +85,23 @@ def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> 
                 f"{where}: {name} are {found[1]} {list(found[0])} where the manifest's fields ask "
                 f"for {wanted[1]} {list(wanted[0])}. {WAY_OUT}"
             )
+    if start:
+        check_start(manifest, arrays["start"], where)
+
+
+def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> None:
+    """Refuses arrays that disagree with the manifest or hold NaN or infinity.
+
+    Raises:
+      UserError: naming the array or the field.
+    """
+    _check_forms(manifest, arrays, where)
+    shape = _shape(manifest)
     for name, values in manifest["normalisation"].items():
-        if len(values) != channels:
+        if len(values) != shape[-1]:
             raise UserError(
                 f"{where}: the manifest's field normalisation.{name} is {reprlib.repr(values)}, "
-                f"which does not fit {channels} channels. {WAY_OUT}"
+                f"which does not fit {shape[-1]} channels. {WAY_OUT}"
             )
     images, grid = precision.decode(arrays, manifest["precision"], shape)
     if grid is not None and not (grid.scale > 0).all():
@@ -145,6 +153,7 @@ def _check_members(members: Mapping[str, bytes], where: Path) -> None:
     known = {MANIFEST: _MAX_MANIFEST_BYTES, CARD: _MAX_OTHER_BYTES, SIGNATURE: 64}
     for name, content in members.items():
         preview = name.startswith(PREVIEWS) and name.endswith(".png")
+        preview = preview and storage.name_fault(name.removeprefix(PREVIEWS)) is None
         most = _MAX_OTHER_BYTES if preview else known.get(name)
         if most is None and name != SUMS and not name.startswith(ARRAYS):
             raise UserError(f"{where} holds {name}, which is no part of a package. {WAY_OUT}")

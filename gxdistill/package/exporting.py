@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from gxdistill import storage
@@ -22,6 +21,7 @@ from gxdistill.distill.init import targets
 from gxdistill.errors import UserError
 from gxdistill.package.content import CARD, MANIFEST, Package
 from gxdistill.package.describe import card
+from gxdistill.package.start_weights import leaves
 
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -41,11 +41,8 @@ def _content(package: Package) -> _Content:
         "labels": np.asarray(targets(data.labels, rule)),
         "learning_rates": np.exp(np.asarray(data.log_lr)),
     }
-    leaves = jax.tree_util.tree_leaves_with_path(package.start or {})
-    start = {
-        jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-        for path, leaf in leaves
-    }
+    found = {} if package.start is None else leaves(package.start)
+    start = {name: np.asarray(leaf) for name, leaf in found.items()}
     return _Content(arrays, start, package)
 
 
@@ -119,9 +116,11 @@ def _pytorch_folder(content: _Content, path: Path) -> None:
         raise UserError("In PyTorch's names two weights would share a name; export to npz instead.")
     with storage.fresh_folder(path) as folder:
         (folder / "start").mkdir()
-        for name, array in (arrays | {f"start/{n}": a for n, a in start.items()}).items():
-            # PyTorch knows NumPy's float32; bfloat16 is not of NumPy.
-            np.save(folder / f"{name}.npy", np.ascontiguousarray(array, np.float32))
+        for place, named in ((folder, arrays), (folder / "start", start)):
+            for name, array in named.items():
+                # PyTorch knows NumPy's float32; bfloat16 is not of NumPy.
+                whole = np.ascontiguousarray(array, np.float32)
+                np.save(storage.child(place, f"{name}.npy"), whole)
         (folder / MANIFEST).write_text(storage.json_text(content.package.manifest))
         (folder / CARD).write_text(card(content.package))
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package.content import SIGNATURE, SUMS, load, opened
-from gxdistill.package.weights_file import is_weights, load_weights
+from gxdistill.package.weights_file import check_codes, is_weights, load_weights
 
 _MAX_KEY_BYTES = 1 << 16
 _MAKE = "Make one by `openssl genpkey -algorithm ed25519 -out private.pem`"
@@ -86,7 +86,10 @@ def verify(path: Path, key: Path | None = None) -> str | None:
       UserError: as `load`; or the key cannot be read, or the signature is missing or not of it.
     """
     weights = is_weights(path)
-    _ = load_weights(path) if weights else load(path)
+    if weights:
+        check_codes(load_weights(path), path)
+    else:
+        load(path)
     if key is None:
         return None
     if weights:

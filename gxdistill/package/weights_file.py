@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 from gxdistill import storage
 from gxdistill.errors import UserError
+from gxdistill.package import shared_values
 from gxdistill.package.manifest import WAY_OUT, check_part
+from gxdistill.package.start_weights import structure
 from gxdistill.pytrees import Metadata
 
 MAGIC = b"gxdistill weights 2\n"
@@ -28,7 +30,7 @@ class EssentialWeights(NamedTuple):
 
     Attributes:
       manifest: the fields `FIELDS` of a package's manifest, with a seeded init.
-      codes: to be read by `weights.unpack`.
+      codes: to be read by `shared_values.unpack`.
       sha256: of the file's content.
     """
 
@@ -64,7 +66,7 @@ def is_weights(path: Path) -> bool:
 
 
 def load_weights(path: Path) -> EssentialWeights:
-    """Reads essential weights; the codes are checked by `weights.unpack`, for a network.
+    """Reads essential weights; the codes are checked by `check_codes`.
 
     Raises:
       UserError: the file holds none, or was damaged.
@@ -85,6 +87,21 @@ def load_weights(path: Path) -> EssentialWeights:
     manifest = storage.parse_json(text, f"{path}: its header")
     _check(manifest, path)
     return EssentialWeights(manifest, rest[4 + size :], digest.hexdigest())
+
+
+def check_codes(found: EssentialWeights, where: Path) -> None:
+    """Refuses codes that are not of the network that the file names; takes seconds at most.
+
+    Raises:
+      UserError: they are not, or there is no such network.
+    """
+    like = structure(found.manifest, where)
+    if like is None:
+        return  # Whoever knows the network can tell.
+    try:
+        shared_values.unpack(found.codes, like)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}. {WAY_OUT}") from error
 
 
 def _check(manifest: Metadata, where: Path) -> None:

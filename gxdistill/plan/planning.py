@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import ml_collections
+from ml_collections import ConfigDict
 
 from gxdistill.distill.memory import STRATEGIES
-from gxdistill.jobs import cohorts
+from gxdistill.jobs import checks, kinds
+from gxdistill.jobs.problem import Problem
 from gxdistill.plan import compiling, counting, program, targets
 from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.targets import Target
 from gxdistill.runtime import platform
 from gxdistill.runtime.console import Log
+from gxdistill.tasks.distillation import method
 
 _USABLE = 0.95  # Of a device's memory; the runtime keeps some for itself.
 
@@ -91,7 +93,7 @@ class Plan(NamedTuple):
 
 
 def make(
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     target: str | Target,
     *,
     log: Log,
@@ -111,15 +113,17 @@ def make(
       UserError: the target is unknown, its compiler is missing, or the config is unfit.
     """
     known = targets.load(target) if isinstance(target, str) else target
-    size = cohorts.size_of(config, images)
+    size = kinds.size_of(config, images)
     devices = None if known.platform == "cpu" else tuple(targets.devices(known))
     with _on_paper(known.platform):
+        settings = program.settings_of(config)
+        checks.check(config)
         memory = None if known.platform == "cpu" else known.memory
-        job = program.sketch(config, size, devices, memory)
-        built = program.build(job)
+        problem = program.problem_of(config, size, devices, memory)
+        built = program.build(problem, settings)
         folder = folder or compiling.default_folder()
         found = compiling.compiled(built, known, log=log, folder=folder)
-    return describe(job, known, built, found)
+    return describe(config, problem, known, built, found)
 
 
 @contextlib.contextmanager
@@ -130,26 +134,30 @@ def _on_paper(name: str) -> Iterator[None]:
         yield
 
 
-def _flops(job: program.Sketch) -> float:
+def _flops(problem: Problem, settings: ConfigDict) -> float:
     """Counts a step's products in the accelerators' form, in which convolutions are themselves."""
     with _on_paper("gpu"):
-        built = program.build(job)
+        built = program.build(problem, settings)
         traced = built.jitted.trace(*built.arguments)
     total = counting.products(traced.jaxpr.jaxpr, built.unknown)
-    return total / job.config.distill.steps_per_call
+    return total / settings.steps_per_call
 
 
-def describe(job: program.Sketch, target: Target, built: program.Program, found: Compiled) -> Plan:
+def describe(
+    config: ConfigDict, problem: Problem, target: Target, built: program.Program, found: Compiled
+) -> Plan:
     """Reads off a plan from what a compiler told.
 
     Args:
-      job: that is planned.
+      config: of the job.
+      problem: that is planned.
       target: what for.
       built: its program.
       found: what the compiler told of the program.
     """
-    settings = job.config.distill
-    mesh = {"network": 1, "data": 1} if job.mesh is None else dict(job.mesh.shape)
+    settings = program.settings_of(config)
+    arranged = method.mesh_of(problem, settings)
+    mesh = {"network": 1, "data": 1} if arranged is None else dict(arranged.shape)
     own = settings.networks // mesh["network"]
     at_once = min(own, settings.networks_at_once or (1 if target.platform == "cpu" else own))
     gradients, taken = built.gradients, built.strategy
@@ -160,11 +168,11 @@ def describe(job: program.Sketch, target: Target, built: program.Program, found:
     rows = mesh["data"]
     more = int(room // (built.per_image * at_once)) * rows
     return Plan(
-        name=job.config.name,
+        name=config.name,
         target=target,
         devices=mesh["network"] * rows,
         mesh=mesh,
-        dtype=job.config.network.options.get("dtype", "float32"),
+        dtype=config.network.options.get("dtype", "float32"),
         networks=settings.networks,
         batch=settings.batch,
         inner_steps=settings.steps * settings.epochs,
@@ -172,7 +180,7 @@ def describe(job: program.Sketch, target: Target, built: program.Program, found:
         strategy=taken,
         compiled=found,
         peaks=peaks,
-        flops=_flops(job),
+        flops=_flops(problem, settings),
         moved=found.moved / settings.steps_per_call,
         sent=found.sent / settings.steps_per_call,
         largest_batch=max(settings.batch + more, 0),

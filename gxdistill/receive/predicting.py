@@ -138,7 +138,7 @@ def _predictions(
         else:
             probabilities = of_patches(trained, manifest, pixels)
             picture = f"{i:04d}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[-100:]}.png"
-            (folder / picture).write_bytes(_picture(manifest, probabilities, pixels))
+            storage.child(folder, picture).write_bytes(_picture(manifest, probabilities, pixels))
             yield {"image": name, "heat_map": picture, **_row(manifest, probabilities)}
         clock(i + 1, len(files))
 

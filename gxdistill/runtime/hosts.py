@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeVar
@@ -29,6 +30,7 @@ _LOST = re.compile(
 )
 
 Tree = TypeVar("Tree")
+_meetings: Counter[str] = Counter()
 
 
 class Place(NamedTuple):
@@ -83,7 +85,7 @@ def leads() -> bool:
 
 
 def wait(name: str) -> None:
-    """Waits for all processes, however long they take; `name` is of one meeting.
+    """Waits for all processes, however long they take; `name` says for what.
 
     A collective gives up on those who are half a minute behind, as one that compiles may be.
     """
@@ -92,7 +94,9 @@ def wait(name: str) -> None:
     from orbax.checkpoint import multihost
 
     everyone = set(range(jax.process_count()))
-    multihost.sync_global_processes(f"gxdistill {name}", processes=everyone, timeout=_PATIENCE)
+    _meetings[name] += 1  # Each has a name of its own; all processes come to them in one order.
+    name = f"gxdistill {name} {_meetings[name]}"
+    multihost.sync_global_processes(name, processes=everyone, timeout=_PATIENCE)
 
 
 def from_first(tree: Tree) -> Tree:

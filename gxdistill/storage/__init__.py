@@ -21,17 +21,23 @@ from gxdistill.storage.files import (
     write_json,
     write_text,
 )
+from gxdistill.storage.names import BadNameError, below, child, name_fault, plain_name, shown
 
 __all__ = [
     "MAX_BYTES",
+    "BadNameError",
     "Digests",
+    "below",
     "check_seal",
+    "child",
     "find_folder",
     "fresh_folder",
     "json_text",
     "load_arrays",
+    "name_fault",
     "pack",
     "parse_json",
+    "plain_name",
     "read_arrays",
     "read_bytes",
     "read_files",
@@ -42,6 +48,7 @@ __all__ = [
     "save_arrays",
     "scratch_folder",
     "seal",
+    "shown",
     "tidy",
     "unpack",
     "write_arrays",

@@ -24,6 +24,7 @@ from gxdistill.errors import UserError
 from gxdistill.pytrees import Params
 from gxdistill.storage import orbax
 from gxdistill.storage.files import fresh_name, parse_json, read_json, reading
+from gxdistill.storage.names import child, name_fault, shown
 
 Digests = dict[str, dict[str, Any]]  # Leaf name -> {"shape": [int], "dtype": str, "sha256": str}.
 
@@ -59,7 +60,8 @@ def _is_sound(name: str, others: Mapping[str, Any]) -> bool:
     parts = name.split(".")
     parents = {".".join(parts[:i]) for i in range(1, len(parts))}
     quoted = all(_quote(urllib.parse.unquote(part)) == part for part in parts)
-    return bool(_NAME.fullmatch(name)) and quoted and not parents & others.keys()
+    plain = name_fault(name, portable=False) is None
+    return plain and bool(_NAME.fullmatch(name)) and quoted and not parents & others.keys()
 
 
 def _is_key(leaf: Any) -> bool:
@@ -177,7 +179,7 @@ def _declared(folder: Path, digests: Mapping[str, Any], max_bytes: int) -> dict[
             sound = False
         if not sound or not _is_sound(name, digests):
             raise UserError(
-                f"{folder}: leaf {name!r} is declared without a sound name, shape, dtype and "
+                f"{folder}: leaf {shown(name)} is declared without a sound name, shape, dtype and "
                 f"SHA-256. Get a fresh copy."
             )
         total += np.dtype(dtype).itemsize * math.prod(max(side, 1) for side in shape)
@@ -245,7 +247,7 @@ def _check_files(folder: Path, declared: Mapping[str, np.ndarray]) -> None:
     flags = {"use_ocdbt": False, "use_zarr3": False}
     _check_header(read_json(folder / "state" / "_METADATA"), flags, folder, "the tree")
     for name, array in declared.items():
-        leaf = folder / "state" / name
+        leaf = child(folder / "state", name, portable=False)
         header = read_json(leaf / ".zarray")
         with reading(leaf):
             size = (leaf / _chunk(array)).stat().st_size

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from gxdistill.errors import UserError
+from gxdistill.storage.names import plain_name
 
 _MAX_JSON_BYTES = 16 << 20
 # What a killed writer leaves behind: `.NAME.gx-old`, always whole, and `.NAME.gx-tmp-*`, never.
@@ -150,10 +151,12 @@ def write_arrays(path: Path, **arrays: np.ndarray) -> None:
     """Writes an `.npz` file of named arrays as `write_bytes` does; text is of dtype `str`.
 
     Raises:
-      UserError: as `write_bytes`.
+      UserError: as `write_bytes`; or a name that may not become a file's, which it is once the
+        archive is unpacked.
       ValueError: an array of Python objects, which NumPy would pickle.
     """
     for name, array in arrays.items():
+        plain_name(f"{name}.npy")
         if np.asarray(array).dtype.hasobject:
             raise ValueError(f"`{name}` holds Python objects; pass numbers or text.")
     buffer = io.BytesIO()
@@ -229,6 +232,7 @@ def parse_json(content: bytes, where: Path | str) -> dict[str, Any]:
     try:
         value = json.loads(content, object_pairs_hook=_once)
         json_text(value)  # refuses NaN, and 1e999, which Python reads as infinity
+        json.dumps(value, ensure_ascii=False).encode()  # and half a character, no text anywhere
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not valid JSON: {error}. Get a fresh copy.") from error
     if not isinstance(value, dict):

@@ -80,7 +80,7 @@ def test_both_find_the_same_meta_gradient(
         torch.tensor(np.array(distilled.log_lr)),
     )
     real = torch.tensor(np.array(batch.images.transpose(0, 3, 1, 2)))
-    labels = torch.tensor(np.array(batch.labels, np.int64))
+    labels = torch.tensor(np.array(batch.targets, np.int64))
     if compiled:
         monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # For minutes.
         gradient = torch_peer.compiled_meta_gradient(peer.apply, window=window)

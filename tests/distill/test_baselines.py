@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ import pytest
 import scipy.special
 
 from gxdistill.distill import baselines, replay
-from gxdistill.pytrees import Batch, Distilled, Network
+from gxdistill.pytrees import Batch, Distilled
 from tests import toy
 
 NETWORK = toy.network()
@@ -33,7 +32,7 @@ def _like(steps, per_step, epochs=2):
 
 
 def _of_class(pool, label):
-    return np.asarray(pool.images)[np.asarray(pool.labels) == label]
+    return np.asarray(pool.images)[np.asarray(pool.targets) == label]
 
 
 @each_choice
@@ -56,7 +55,7 @@ def test_teachers_give_the_mean_of_their_probabilities(pool):
     keys = jax.random.split(KEY, 2)
     teachers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(NETWORK.init, keys))
     data = baselines.random_real(pool, _like(2, 3), KEY)
-    taught = baselines.taught(data, NETWORK, teachers)
+    taught = baselines.with_teacher_labels(data, NETWORK, teachers)
     logits = [NETWORK.apply(NETWORK.init(key), data.images.reshape(-1, *toy.SHAPE)) for key in keys]
     expected = scipy.special.softmax(np.stack(logits), axis=-1).mean(0)
     np.testing.assert_allclose(taught.labels.reshape(-1, toy.CLASSES), expected, rtol=1e-5)
@@ -122,7 +121,7 @@ def test_a_pool_with_too_few_patches_repeats_them(choose, pool):
 
 @each_choice
 def test_a_pool_without_a_class_is_refused(choose, pool):
-    some = jax.tree.map(lambda column: column[np.asarray(pool.labels) != 1], pool)
+    some = jax.tree.map(lambda column: column[np.asarray(pool.targets) != 1], pool)
     with pytest.raises(ValueError, match="no patch of class 1"):
         choose(some, _like(1, 3), KEY)
 
@@ -136,7 +135,7 @@ def test_the_best_rate_is_that_of_the_least_loss(scale, pool, start):
         tried = dataclasses.replace(data, log_lr=jnp.full(4, np.log(rate), jnp.float32))
         logits = NETWORK.apply(replay.replay(NETWORK, start, tried, rule="raw"), pool.images)
         shares = scipy.special.log_softmax(np.asarray(logits), axis=-1)
-        return -np.mean(shares[np.arange(60), pool.labels])
+        return -np.mean(shares[np.arange(60), pool.targets])
 
     rates = [0.003, 0.01, 0.03, 0.1, 0.3]
     losses = [loss(rate) for rate in rates]
@@ -145,27 +144,3 @@ def test_the_best_rate_is_that_of_the_least_loss(scale, pool, start):
     best = rates[np.nanargmin(losses)]
     np.testing.assert_allclose(np.exp(chosen.log_lr), np.full(4, best), rtol=1e-5)
     np.testing.assert_array_equal(chosen.images, data.images)
-
-
-def test_training_on_all_real_patches_learns_the_toy_problem(start):
-    rng = np.random.default_rng(5)
-    real, held_out = toy.batch(rng, 300), toy.batch(rng, 300)
-    train_one = lambda key: baselines.train_on_real(
-        NETWORK, toy.draw, itertools.repeat(real), start, key, steps=60, lr=0.03
-    )
-    params = train_one(KEY)
-    assert toy.accuracy(NETWORK, start, held_out) < 0.7
-    assert toy.accuracy(NETWORK, params, held_out) > 0.95
-    jax.tree.map(np.testing.assert_array_equal, params, train_one(KEY))
-    assert not np.array_equal(params["last"], train_one(jax.random.key(6))["last"])
-
-
-def test_weights_without_a_gradient_decay_as_the_rate_falls(pool, start):
-    network = Network(NETWORK.init, lambda params, images: NETWORK.apply(params["used"], images))
-    before = {"used": start, "unused": jnp.array([1.0, -2.0])}
-    after = baselines.train_on_real(
-        network, toy.draw, itertools.repeat(pool), before, KEY, steps=20, lr=0.1, decay=0.5
-    )
-    rates = 0.1 * np.cos(np.pi * np.arange(20) / 40) ** 2
-    left = np.prod(1 - 0.5 * rates)
-    np.testing.assert_allclose(after["unused"], [left, -2 * left], rtol=1e-5)

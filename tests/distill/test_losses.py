@@ -43,7 +43,7 @@ def test_a_batch_in_chunks_has_the_loss_and_gradient_of_the_whole(count, chunk):
     network = toy.network()
     params = network.init(jax.random.key(0))
     batch = toy.batch(np.random.default_rng(0), count)
-    labels = jax.nn.one_hot(batch.labels, toy.CLASSES)
+    labels = jax.nn.one_hot(batch.targets, toy.CLASSES)
     whole = jax.value_and_grad(lambda p: cross_entropy(network.apply(p, batch.images), labels))
     chunked = real_loss(network, chunk=chunk)
     actual = jax.jit(jax.value_and_grad(chunked))(params, batch.images, labels)

@@ -67,7 +67,7 @@ def test_the_loss_is_that_of_a_network_trained_by_hand(data, batch):
     for t in range(4):
         params = descend(params, data.images[t % 2], data.labels[t % 2], data.log_lr[t])
     probabilities = np.asarray(jax.nn.softmax(NETWORK.apply(params, batch.images)))
-    expected = -np.mean(np.log(probabilities[np.arange(6), batch.labels]))
+    expected = -np.mean(np.log(probabilities[np.arange(6), batch.targets]))
     np.testing.assert_allclose(RANDOM_INIT(data, KEY, batch)[0], expected, rtol=1e-10)
 
 

@@ -11,6 +11,7 @@ from gxdistill.distill import init, outer
 from gxdistill.distill.meta_gradient import after_training
 from gxdistill.distill.replay import replay
 from gxdistill.pytrees import Batch, Distilled
+from gxdistill.training.steps import several_steps
 from tests import toy
 
 RATES = {"images_lr": 0.1, "labels_lr": 0.03, "rates_lr": 0.01}
@@ -64,13 +65,13 @@ def test_a_step_is_the_meta_gradient_and_optax_by_hand():
     pull, adam, apply = map(jax.jit, (_pull, OPTIMIZER.update, optax.apply_updates))
     state = START
     for step in range(3):
-        loss, grads = pull(state.distilled, jax.random.fold_in(KEY, step), _batch(step))
-        updates, opt_state = adam(grads, state.opt_state, state.distilled)
-        expected = apply(state.distilled, updates), opt_state
+        loss, grads = pull(state.learned, jax.random.fold_in(KEY, step), _batch(step))
+        updates, opt_state = adam(grads, state.opt_state, state.learned)
+        expected = apply(state.learned, updates), opt_state
         state, actual_loss = UPDATE(state, _batch(step))
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
-            (state.distilled, state.opt_state, actual_loss),
+            (state.learned, state.opt_state, actual_loss),
             (*expected, loss),
         )
         assert (int(state.step), int(state.skipped)) == (step + 1, 0)
@@ -111,7 +112,7 @@ def test_a_run_resumed_from_any_state_ends_the_same():
 
 def test_several_steps_in_one_call_are_as_many_single_ones():
     # Not bit for bit: XLA may fuse the body of a loop in another way.
-    call = jax.jit(outer.several_steps(LOOP, lambda feed, _: feed, STEPS // 2))
+    call = jax.jit(several_steps(LOOP, lambda feed, _: feed, STEPS // 2))
     state, losses = START, []
     for _ in range(2):
         state, part = call(state, _batch(1.0))
@@ -141,7 +142,7 @@ def test_no_key_is_used_twice():
 
     loop = outer.distiller(meta_gradient, optax.sgd(0.1))
     with jax.disable_jit():  # so that the keys are values
-        outer.several_steps(loop, draw, 3)(loop.init(START.distilled, KEY), _batch(0.0))
+        several_steps(loop, draw, 3)(loop.init(START.learned, KEY), _batch(0.0))
     distinct = {tuple(np.asarray(jax.random.key_data(key))) for key in used}
     assert len(used) == len(distinct) == 1 + 3 * (1 + 1 + 4)
 
@@ -177,19 +178,19 @@ def test_the_optimizer_is_clipped_adam_with_a_schedule(clip, warmup, frozen):
     # Norms from 0.01 to 100: some are clipped.
     scales = 10.0 ** np.linspace(-3, 1, 8)
     gradients = [jax.tree.map(lambda leaf, s=s: s * leaf, _distilled(rng)) for s in scales]
-    data = START.distilled
+    data = START.learned
     state = optimizer.init(data)
     for gradient in gradients:
         updates, state = update(gradient, state, data)
         data = optax.apply_updates(data, updates)
     plain = [tuple(jax.tree.leaves(gradient)) for gradient in gradients]
-    expected = _adam(jax.tree.leaves(START.distilled), plain, peaks, clip, warmup)
+    expected = _adam(jax.tree.leaves(START.learned), plain, peaks, clip, warmup)
     for actual, leaf in zip(jax.tree.leaves(data), expected, strict=True):
         # In float32, 1 - 0.999 is off by 6e-5 of itself.
         np.testing.assert_allclose(actual, leaf, rtol=0, atol=1e-5)
     if frozen:
-        np.testing.assert_array_equal(data.labels, START.distilled.labels)
-        np.testing.assert_array_equal(data.log_lr, START.distilled.log_lr)
+        np.testing.assert_array_equal(data.labels, START.learned.labels)
+        np.testing.assert_array_equal(data.log_lr, START.learned.log_lr)
 
 
 def test_a_running_norm_bounds_what_is_much_larger_than_before():
@@ -208,7 +209,7 @@ def test_a_running_norm_bounds_what_is_much_larger_than_before():
 
 def test_the_running_norm_is_that_of_images_and_labels_and_not_of_what_is_frozen():
     optimizer = outer.optimizer(8, images_lr=0.1, labels_lr=0.1, rates_lr=0, clip=1e9, ema_clip=1.0)
-    data = START.distilled
+    data = START.learned
     small = jax.tree.map(jnp.ones_like, data)
     state = optimizer.init(data)
     for gradient in (small, small.replace(log_lr=1e6 * small.log_lr)):
@@ -223,7 +224,7 @@ def test_clipped_labels_stay_between_0_and_1():
     optimizer = outer.optimizer(8, **RATES, rule="clipped")
     rng = np.random.default_rng(2)
     labels = np.eye(3, dtype=np.float32)[None, :, :2]
-    data = START.distilled.replace(labels=jnp.asarray(labels))
+    data = START.learned.replace(labels=jnp.asarray(labels))
     state, free = optimizer.init(data), jnp.asarray(labels)
     for _ in range(6):
         gradient = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), data)
@@ -270,7 +271,7 @@ def test_distilled_noise_teaches_fresh_networks():
     )
     optimizer = outer.optimizer(steps, images_lr=0.1, labels_lr=0.05, rates_lr=0.05)
     loop = outer.distiller(after_training(network, rule="softmax"), optimizer)
-    call = jax.jit(outer.several_steps(loop, toy.draw, steps))
+    call = jax.jit(several_steps(loop, toy.draw, steps))
     state, losses = call(loop.init(noise, jax.random.key(1)), real)
     assert np.mean(losses[-10:]) < 0.25 * np.mean(losses[:10])
     assert int(state.skipped) == 0
@@ -280,5 +281,5 @@ def test_distilled_noise_teaches_fresh_networks():
         trained = [replay(network, start, distilled, rule="softmax") for start in starts]
         return [toy.accuracy(network, params, held_out) for params in trained]
 
-    assert min(accuracies(state.distilled)) > 0.9
+    assert min(accuracies(state.learned)) > 0.9
     assert np.mean(accuracies(noise)) < 0.6

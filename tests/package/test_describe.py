@@ -23,7 +23,7 @@ def test_a_description_says_what_people_ask(saved):
         "licence         CC BY 4.0",
         "100 images, 50 patients, 2 sites; 3 images quarantined",
         "train           70 images of 35 patients: 40 negative, 30 positive",
-        "convnet, norm group, width 32",
+        "tiny-net, norm group, width 32",
         "the known ones of seed 3, included",
         "2 steps x 3 epochs of sgd on cross_entropy",
         "8 of 8 x 8 x 1, 4 a step, float32",

@@ -9,7 +9,7 @@ from configs import demo, gastric, mnist, radiograph
 from gxdistill import plan
 from gxdistill.distill.memory import STRATEGIES
 from gxdistill.errors import UserError
-from gxdistill.jobs import cohorts
+from gxdistill.jobs import kinds
 from gxdistill.plan import compiling, program, targets
 from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.program import Program
@@ -22,11 +22,11 @@ def _program(size):
 
 
 def test_the_size_of_a_cohort_is_told_without_its_images():
-    assert cohorts.size_of(demo.get_config(), None) == (100, (256, 256, 1), 3)
-    assert cohorts.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
-    assert cohorts.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
+    assert kinds.size_of(demo.get_config(), None) == (100, (256, 256, 1), 3)
+    assert kinds.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
+    assert kinds.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
     with pytest.raises(UserError, match="how large the images are"):
-        cohorts.size_of(radiograph.get_config(), None)
+        kinds.size_of(radiograph.get_config(), None)
 
 
 def test_a_job_without_outer_steps_has_nothing_to_plan():
@@ -103,10 +103,9 @@ def test_a_plan_expects_what_measured_steps_make_likely():
     target = made.target._replace(efficiency={"memory": 0.5, "products": 0.2})
     made = _plan(target=target)
     assert made.expected_s == pytest.approx(max(0.1 / 0.2, 0.2 / 0.5))
-    assert "expected          0.5 s by steps measured on h100; whole run 1.39 h" in plan.as_text(
-        made
-    )
-    assert "at least 0.556 h" in plan.as_text(made)
+    text = plan.as_text(made)
+    assert "expected          0.5 s by steps measured on h100; whole run 1.39 h" in text
+    assert "at least 0.556 h" in text
 
 
 def test_room_of_a_gradient_goes_by_the_card_where_it_is_asked():
@@ -115,8 +114,10 @@ def test_room_of_a_gradient_goes_by_the_card_where_it_is_asked():
 
     def choose(memory, **changes):
         config.distill.update(changes)
-        job = program.sketch(config, cohorts.size_of(config, None), None, memory)
-        return method.memory_sizes(job, method.start(job))
+        problem = program.problem_of(config, kinds.size_of(config, None), None, memory)
+        settings = program.settings_of(config)
+        data = method.initial_distilled(problem, settings)
+        return method.memory_sizes(problem, settings, data)
 
     taken, sizes = choose(None)
     assert taken == "store"  # Of 256 MiB.
@@ -130,7 +131,7 @@ def test_room_of_a_gradient_goes_by_the_card_where_it_is_asked():
 
 def test_the_phantoms_of_the_papers_sizes_are_as_many():
     for variant in ("phantom_known", "phantom_random"):
-        assert cohorts.size_of(gastric.get_config(variant), None) == (200, (2048, 2048, 1), 3)
+        assert kinds.size_of(gastric.get_config(variant), None) == (200, (2048, 2048, 1), 3)
 
 
 @pytest.mark.slow

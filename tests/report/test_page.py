@@ -140,7 +140,11 @@ def test_a_cohort_without_whole_image_decisions(workdir):
     names = tuple(f"digit {i}" for i in range(10))
     results = {"balanced_patch_accuracy": {"mean": 0.9125, "std": None, "n": 1}}
     settings = stages.make_manifest(
-        names, results, decision=None, init={"rule": "known", "seed": 4}
+        names,
+        results,
+        decision=None,
+        init={"rule": "known", "seed": 4},
+        network={"name": "their-net", "options": {}},
     )
     start = {"w": np.zeros(2, np.float32)}
     package.save(

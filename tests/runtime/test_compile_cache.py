@@ -7,6 +7,7 @@ import pytest
 
 from gxdistill.runtime import compile_cache
 from tests import small_jobs
+from tests.stderr import without_jax_start
 
 _ONE_PROGRAM = """
 import sys
@@ -29,7 +30,7 @@ def _run(arguments, environment):
         arguments, env=environment, cwd=small_jobs.ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    return done.stdout + without_jax_start(done.stderr)
 
 
 def _train(run, tmp_path, environment, *flags):

@@ -18,6 +18,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 import numpy as np
 from gxdistill.runtime import sharding
 from gxdistill.distill import init, meta_gradient, outer
+from gxdistill.training.steps import several_steps
 from tests import toy
 
 network, feed = toy.network(), toy.batch(np.random.default_rng(0), 240)
@@ -29,16 +30,16 @@ def learned(count):
     step = meta_gradient.after_training(network, rule="raw", networks=2, mesh=mesh)
     adam = outer.optimizer(20, images_lr=0.01, labels_lr=0.01, rates_lr=0.01)
     loop = outer.distiller(step, adam)
-    call = outer.several_steps(loop, lambda f, key: toy.draw(f, key, 24), 10)
+    call = several_steps(loop, lambda f, key: toy.draw(f, key, 24), 10)
     where = sharding.replicated(mesh) if count else None
     call = jax.jit(call, in_shardings=where, out_shardings=where, donate_argnums=0)
     state = jax.jit(loop.init, out_shardings=where)(start, jax.random.key(1))
     here = jax.device_put(feed, where) if count else feed
-    first = state.distilled.images
+    first = state.learned.images
     for _ in range(2):
         state, _ = call(state, here)
     assert first.is_deleted() and call._cache_size() == 1
-    return jax.tree.leaves(jax.tree.map(np.asarray, state.distilled))
+    return jax.tree.leaves(jax.tree.map(np.asarray, state.learned))
 
 with toy.quick_compilation():
     alone = learned(0)

@@ -7,9 +7,10 @@ import math
 import os.path
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
+from gxdistill import storage
 from gxdistill.data.files.grey import BadEntryError
 from gxdistill.errors import UserError
 
@@ -235,9 +236,11 @@ def _within(folder: Path, name: str, what: str) -> Path:
     if not name:
         raise BadEntryError(f"{what} empty")
     # Links are followed: they are the owner's, a manifest may be a stranger's.
-    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-        raise BadEntryError(f"{what} path leaves the folder of the manifest")
-    return folder / name
+    try:
+        return storage.below(folder, name)
+    except storage.BadNameError as error:
+        where = " of the manifest" if error.reason == "leaves the folder" else ""
+        raise BadEntryError(f"{what} path {error.reason}{where}") from error
 
 
 def _spacing(text: str) -> float | None:

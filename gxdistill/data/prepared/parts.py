@@ -216,9 +216,8 @@ def entries_of_cohort(cohort: Cohort) -> tuple[Entry, ...]:
 
 def parts_of_cohort(cohort: Cohort, names: Pseudonyms) -> list[Part]:
     """Divides a cohort in memory into parts, as `parts_of_files` does the files of a manifest."""
-    label_names = cohort.class_names[cohort.masks is not None :]
     height, width = cohort.images.shape[1:3]
-    form = Form((height, width), cohort.masks is not None, label_names)
+    form = Form((height, width), cohort.masks is not None, cohort.label_names)
     made = []
     for split, some in _divided(entries_of_cohort(cohort), form):
         hidden = tuple(map(names.hide, some))

@@ -49,6 +49,7 @@ def read_prepared(folder: Path) -> Prepared:
         raise UserError(f"{place} is of another schema than {builder.SCHEMA}. Prepare it anew.")
     _check_files(place, about["files"])
     made = api.builder_from_directory(str(place))
+    _check_splits(made, place, about["files"])
     columns = {name: about["columns"][name] for name in ("label", "patient", "site", "hash")}
     joined = {name: [v for s in SPLITS for v in of.get(s, [])] for name, of in columns.items()}
     counts = {split: len(columns["label"].get(split, [])) for split in SPLITS}
@@ -99,7 +100,7 @@ def _version(place: Path) -> tuple[int, ...]:
 
 def _check_files(place: Path, digests: Metadata) -> None:
     def check(name: str) -> str | None:
-        path = place / name
+        path = storage.child(place, name)
         return None if path.is_file() and builder.file_digest(path) == digests[name] else name
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -109,6 +110,17 @@ def _check_files(place: Path, digests: Metadata) -> None:
             f"{place} is damaged: {bad[0]} is missing or has another SHA-256"
             f"{f', and {len(bad) - 1} more' if len(bad) > 1 else ''}. Prepare it anew."
         )
+
+
+def _check_splits(made: Any, place: Path, digests: Metadata) -> None:
+    """Refuses splits that a template leads to other files than those that were checked."""
+    known = {storage.child(place, name) for name in digests}
+    for split in made.info.splits.values():
+        if not {Path(path) for path in split.filepaths} <= known:
+            raise UserError(
+                f"{place}: its split {storage.shown(split.name)} is of other files than its own. "
+                f"Prepare it anew."
+            )
 
 
 def _reader(made: Any, kind: str, other: str) -> Callable[[int], np.ndarray]:

@@ -20,9 +20,9 @@ from gxdistill.data.prepared import builder, parts, reader
 from gxdistill.data.prepared.parts import Part, Row
 from gxdistill.data.splits import SPLITS
 from gxdistill.errors import UserError
-from gxdistill.jobs import workdir
-from gxdistill.jobs.cohorts import listing
+from gxdistill.jobs import kinds
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.summary import write_summary
 from gxdistill.pytrees import Metadata
 from gxdistill.runtime.console import Progress
 
@@ -57,7 +57,7 @@ def prepare(job: Job) -> Path:
       UserError: it cannot be read or written, too much is bad, or training and test share what
         `data.leaks` refuses.
     """
-    if job.config.data.kind == "prepared":
+    if kinds.kind_of(job.config).is_prepared:
         raise UserError("data.kind is 'prepared': there is nothing to prepare. Distil from it.")
     home = job.workdir / "prepared" / builder.NAME
     plan = _plan(job)
@@ -81,19 +81,19 @@ def prepare(job: Job) -> Path:
 
 
 def _plan(job: Job) -> _Plan:
-    from_files = job.config.data.kind == "manifest"
+    from_files = kinds.kind_of(job.config).from_files
     if from_files:
-        found = listing(job.config)
+        found = kinds.list_files(job.config)
         entries, bad, manifest, recipe = found.entries, found.bad, found.manifest, found.recipe
     else:
-        entries, bad = parts.entries_of_cohort(job.source.cohort), {}
-        manifest, recipe = job.source.manifest, job.source.recipe
+        entries, bad = parts.entries_of_cohort(job.cohorts.source.cohort), {}
+        manifest, recipe = job.cohorts.source.manifest, job.cohorts.source.recipe
     sites = [entry.site for entry in entries]
     names = parts.pseudonyms(job.workdir / "pseudonyms.json", sites)
     if from_files:
         made = parts.parts_of_files(entries, recipe, tuple(job.config.data.label_names), names)
     else:
-        made = parts.parts_of_cohort(job.source.cohort, names)
+        made = parts.parts_of_cohort(job.cohorts.source.cohort, names)
     return _Plan(from_files, entries, bad, made, manifest, recipe)
 
 
@@ -199,8 +199,8 @@ def _describe(job: Job, plan: _Plan, place: Path) -> None:
     """Writes the summary of the set as it is read back."""
     config = job.config.copy_and_resolve_references()
     config.data.kind, config.data.path = "prepared", str(place)
-    found = Job(config, job.workdir, job.log)
+    prepared = Job(config, job.workdir, job.log)
     whole = dataclasses.replace(
-        found.source, quarantine=source.in_order(plan.bad), manifest=plan.manifest
+        prepared.cohorts.source, quarantine=source.in_order(plan.bad), manifest=plan.manifest
     )
-    workdir.describe(found, whole)
+    write_summary(prepared, whole)

@@ -10,7 +10,7 @@ import numpy as np
 from gxdistill import patching, storage
 from gxdistill.data.files import images, reading
 from gxdistill.data.files.grey import BadEntryError
-from gxdistill.jobs.cohorts import listing
+from gxdistill.jobs import kinds
 from gxdistill.jobs.job import Job
 from gxdistill.pytrees import Cohort, PatchTable
 from gxdistill.report import pictures
@@ -63,8 +63,8 @@ def write(job: Job) -> Path:
 
 def _look(job: Job) -> tuple[tuple[str, ...], list[_Shown], list[tuple[str, str]]]:
     """Returns the names of the labels, a few images, and those that cannot be used."""
-    if job.config.data.kind != "manifest":
-        cohort = job.source.cohort
+    if not kinds.kind_of(job.config).from_files:
+        cohort = job.cohorts.source.cohort
         shown = [
             _Shown(
                 str(cohort.names[i]),
@@ -75,8 +75,8 @@ def _look(job: Job) -> tuple[tuple[str, ...], list[_Shown], list[tuple[str, str]
             )
             for i in _spread([(label,) for label in cohort.labels])
         ]
-        return cohort.class_names[cohort.masks is not None :], shown, []
-    found = listing(job.config)
+        return cohort.label_names, shown, []
+    found = kinds.list_files(job.config)
     read, refused = [], []
     with images.quiet():
         for i in _spread([(entry.label, entry.site) for entry in found.entries]):
@@ -109,7 +109,7 @@ def _patches(job: Job, one: _Shown, labels: Sequence[str]) -> tuple[PatchTable, 
     mask = None if one.mask is None else one.mask[None]
     label = np.array([one.label], np.int32)
     cohort = Cohort(one.image[None, ..., None], mask, label, text, text, text, text, tuple(labels))
-    table = job.by_area(cohort)  # Refuses what no grid fits.
+    table = job.cohorts.by_area(cohort)  # Refuses what no grid fits.
     return table, patching.patch_corners(
         one.image.shape, patch.size, patch.stride, border=patch.border
     )

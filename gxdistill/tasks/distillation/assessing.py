@@ -20,6 +20,7 @@ from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
 from gxdistill.receive.networks import Trained, replayed
 from gxdistill.tasks.distillation import method
+from gxdistill.tasks.distillation.real_training import ceiling, initial_weights
 
 Score = Callable[[np.ndarray, str], np.ndarray]  # From `evaluate`: joint or one by one.
 
@@ -34,15 +35,15 @@ _SHOWN = 4  # Whole test images of the report.
 
 def decides_images(cohort: Cohort) -> bool:
     """Tells whether whole images are decided: where their labels are negative and positive."""
-    return len(cohort.class_names) - (cohort.masks is not None) == 2
+    return len(cohort.label_names) == 2
 
 
 def _training_scores(
     job: Job, network: Network, params: Params, grid: Grid, score: Score
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores a sample of the training images, and gives their labels `[n]`."""
-    order = np.random.default_rng(job.config.seed).permutation(len(job.training.labels))
-    sample = job.training.select(np.sort(order[: job.config.evaluate.threshold_images]))
+    order = np.random.default_rng(job.config.seed).permutation(len(job.cohorts.train.labels))
+    sample = job.cohorts.train.select(np.sort(order[: job.config.evaluate.threshold_images]))
     probabilities = patches.predict(network, params, sample, grid)
     return score(probabilities, job.config.decision.rule), sample.labels
 
@@ -71,14 +72,14 @@ def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
     Returns:
       The threshold; None where a class has no decidable image, so that there is none.
     """
-    scored = _training_scores(job, network, params, job.grid, patches.joint_scores)
+    scored = _training_scores(job, network, params, job.cohorts.grid, patches.joint_scores)
     (tau,) = _thresholds(*scored)
     return None if np.isnan(tau) else float(tau)
 
 
 def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
-    corners = job.grid.corners(job.test)
-    return dict(patches.patch_accuracy(probabilities, job.tables["test"], corners))
+    corners = job.cohorts.grid.corners(job.cohorts.test)
+    return dict(patches.patch_accuracy(probabilities, job.cohorts.tables["test"], corners))
 
 
 def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
@@ -106,14 +107,15 @@ def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
     Returns:
       The manifest's `decision` and `results`.
     """
-    probabilities = patches.predict(job.network, params, job.test, job.grid)
+    network, test = job.problem.network, job.cohorts.test
+    probabilities = patches.predict(network, params, test, job.cohorts.grid)
     results = _patch_accuracy(job, probabilities)
-    tau = joint_threshold(job, job.network, params) if decides_images(job.test) else None
+    tau = joint_threshold(job, network, params) if decides_images(test) else None
     if tau is None:
         return None, results
     rule = job.config.decision.rule
     scores = patches.joint_scores(probabilities, rule)
-    results["images"] = patches.whole_images(scores, job.test, tau)
+    results["images"] = patches.whole_images(scores, job.cohorts.test, tau)
     return {"rule": rule, "tau": tau, "networks": len(probabilities)}, results
 
 
@@ -141,7 +143,7 @@ def evaluate_package(
     _check_fits(job, manifest)
     job.log("evaluating the distilled set")
     scale = Normalisation(**{name: tuple(of) for name, of in manifest["normalisation"].items()})
-    grid = job.grid._replace(normalise=scale)  # the package's: receivers have no other
+    grid = job.cohorts.grid._replace(normalise=scale)  # the package's: receivers have no other
     figures, probabilities, taus = _judged(job, trained.network, trained.params, grid)
     if taus is not None and not np.isnan(taus[0]):
         _save_heatmaps(job, probabilities[0], taus[0])
@@ -149,7 +151,7 @@ def evaluate_package(
         # What a receiver gets who has no labelled images to choose a threshold on.
         scores = patches.joint_scores(probabilities, manifest["decision"]["rule"])
         tau = manifest["decision"]["tau"]
-        figures["at_package_tau"] = patches.whole_images(scores, job.test, tau)
+        figures["at_package_tau"] = patches.whole_images(scores, job.cohorts.test, tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
     own = trained.record["network"] == manifest["network"]
     for name, (change, training) in (_otherwise(job, trained) if own else {}).items():
@@ -160,7 +162,7 @@ def evaluate_package(
         f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
     }
     if job.config.evaluate.baselines:
-        pool = job.sample("train", _POOL_PER_CLASS * job.classes, job.key(Use.POOL))
+        pool = job.cohorts.sample("train", _POOL_PER_CLASS * job.problem.classes, job.key(Use.POOL))
         for name, choose in _BASELINES.items():
             job.log(f"evaluating the baseline {name}")
             contenders[name] = _baseline(job, partial(choose, pool, content.distilled), pool)
@@ -169,16 +171,16 @@ def evaluate_package(
         job.log("evaluating the baseline random_real_soft")
         contenders["random_real_soft"] = _baseline(
             job,
-            lambda key: baselines.taught(
-                baselines.random_real(pool, content.distilled, key), job.network, best
+            lambda key: baselines.with_teacher_labels(
+                baselines.random_real(pool, content.distilled, key), job.problem.network, best
             ),
             pool,
         )
-        contenders["all_patches"] = _judged(job, job.network, best, job.grid)[0]
+        contenders["all_patches"] = _judged(job, job.problem.network, best, job.cohorts.grid)[0]
     result = {
         "name": manifest["name"],
         "package_bytes": package.size_bytes(path),
-        "cohort_bytes": int(job.source.cohort.images.nbytes),
+        "cohort_bytes": int(job.cohorts.source.cohort.images.nbytes),
         "contenders": contenders,
         "shares": _shares(contenders),
     }
@@ -209,21 +211,18 @@ def _otherwise(job: Job, trained: Trained) -> dict[str, tuple[Metadata, dict[str
 
 
 def _check_fits(job: Job, manifest: Metadata) -> None:
-    for field, value in job.geometry.items():
+    for field, value in job.cohorts.geometry.items():
         if manifest["patch"][field] != value:
             raise UserError(
                 f"The package was made with patch.{field} = {manifest['patch'][field]!r}, and "
                 f"here it is {value!r}. Evaluate it with the config that it was made with."
             )
-    if tuple(manifest["class_names"]) != job.source.cohort.class_names:
+    names = job.cohorts.source.cohort.class_names
+    if tuple(manifest["class_names"]) != names:
         raise UserError(
             f"The package knows the classes {', '.join(manifest['class_names'])}, the cohort "
-            f"{', '.join(job.source.cohort.class_names)}. Evaluate it on a cohort of its kind."
+            f"{', '.join(names)}. Evaluate it on a cohort of its kind."
         )
-
-
-def _start_params(job: Job, key: jax.Array) -> Params:
-    return job.network.init(job.key(Use.KNOWN) if job.known else key)
 
 
 def _judged(
@@ -241,37 +240,25 @@ def _judged(
       The figures, as JSON can hold them; the probabilities `[R, n_images, n_patches, K]`; and the
       thresholds `[R]`, each network's own, where whole images are decided.
     """
-    probabilities = patches.predict(network, params, job.test, grid)
+    probabilities = patches.predict(network, params, job.cohorts.test, grid)
     figures = _patch_accuracy(job, probabilities)
-    if not decides_images(job.test):
+    if not decides_images(job.cohorts.test):
         return figures, probabilities, None
     taus = own_thresholds(job, network, params, grid)
     scores = patches.image_scores(probabilities, job.config.decision.rule)
-    figures["images"] = patches.whole_images(scores, job.test, taus)
-    figures["roc"] = _roc(scores, job.test)
+    figures["images"] = patches.whole_images(scores, job.cohorts.test, taus)
+    figures["roc"] = _roc(scores, job.cohorts.test)
     return figures, probabilities, taus
 
 
 def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -> dict[str, Any]:
-    params, optimiser = [], inner.create(**method.optimiser(job))
+    optimizer = inner.create(**method.inner_optimizer(job.config.distill))
+    params, network = [], job.problem.network
     for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
-        start = _start_params(job, key)
-        data = baselines.with_best_rate(job.network, choose(key), pool, start, inner=optimiser)
-        params.append(replay.replay(job.network, start, data, rule="raw", inner=optimiser))
-    return _judged(job, job.network, replay.stacked(params), job.grid)[0]
-
-
-def ceiling(job: Job) -> Params:
-    """Trains networks on all real patches; each leaf has a leading axis of them."""
-    settings = job.config.evaluate.ceiling
-    draw, given, _ = job.feed(settings.batch)
-    train_one = partial(
-        baselines.train_on_real, job.network, draw, steps=settings.steps, lr=settings.lr
-    )
-    params = []
-    for key in jax.random.split(job.key(Use.CEILING), settings.networks):
-        params.append(train_one(given(key, 0), _start_params(job, key), key))
-    return replay.stacked(params)
+        start = initial_weights(job, key)
+        data = baselines.with_best_rate(network, choose(key), pool, start, inner=optimizer)
+        params.append(replay.replay(network, start, data, rule="raw", inner=optimizer))
+    return _judged(job, network, replay.stacked(params), job.cohorts.grid)[0]
 
 
 def _shares(contenders: Metadata) -> Metadata:
@@ -290,18 +277,18 @@ def _shares(contenders: Metadata) -> Metadata:
 
 def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
     """Keeps what the report draws: test images by chance, half of them positive."""
-    rng, labels = np.random.default_rng(job.config.seed), job.test.labels
+    rng, labels = np.random.default_rng(job.config.seed), job.cohorts.test.labels
     chosen = np.concatenate(
         [rng.permutation(np.flatnonzero(labels == label))[: _SHOWN // 2] for label in (0, 1)]
     )
     scores = decision.score(job.config.decision.rule, probabilities[chosen])
-    part = job.test.select(chosen)
+    part = job.cohorts.test.select(chosen)
     storage.write_arrays(
         job.workdir / "heatmaps.npz",
         images=np.asarray(part.images)[..., 0],
         probabilities=probabilities[chosen],
-        corners=job.grid.corners(job.test),
-        size=np.array(job.grid.size),
+        corners=job.cohorts.grid.corners(job.cohorts.test),
+        size=np.array(job.cohorts.grid.size),
         labels=part.labels,
         names=part.names,
         scores=scores,

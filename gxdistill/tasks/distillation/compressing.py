@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import models, package
-from gxdistill.distill import outer, synthesis
+from gxdistill.distill import synthesis
 from gxdistill.evaluation import metrics
-from gxdistill.jobs import workdir
 from gxdistill.jobs.job import Job
 from gxdistill.package import precision
 from gxdistill.package.seeds import Use
-from gxdistill.pytrees import Distilled, Network, Params
+from gxdistill.pytrees import Distilled, Learned, Network, Params
 from gxdistill.tasks.distillation import distilling, method
+from gxdistill.training.steps import draws_key, several_steps
 
 COMPRESSED = "compressed.gxd"
 _FEWEST_FIRST = ("uint4", "uint8", "bfloat16", "float32")
@@ -40,7 +40,7 @@ def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) ->
     Raises:
       UserError: there is no package, or it is of other settings.
     """
-    workdir.check_same(job)
+    job.workdir.check_same(distilling.identity(job))
     content = package.load(job.workdir / "package.gxd")
     whole = accuracy(job, content.distilled)
     for kind in kinds:
@@ -50,7 +50,8 @@ def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) ->
         if loss <= max_loss:
             break
     path = job.workdir / COMPRESSED
-    made = distilling.packaged(job, data, kind=kind, grid=grid, seeded=job.known)
+    known = method.starts_known(job.config.distill)
+    made = distilling.make_package(job, data, kind=kind, grid=grid, seeded=known)
     package.save(path, made)
     job.log(f"package: {path}, {package.size_bytes(path)} bytes, images as {kind}")
     return path
@@ -58,19 +59,19 @@ def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) ->
 
 def accuracy(job: Job, distilled: Distilled) -> float:
     """Balanced accuracy over training patches of the networks that the data train, on average."""
-    count = 1 if job.known else job.config.evaluate.networks
-    networks = distilling.replayed(job, distilled, count, job.key(Use.FRESH))
+    count = 1 if method.starts_known(job.config.distill) else job.config.evaluate.networks
+    networks = distilling.replay_networks(job, distilled, count, job.key(Use.FRESH))
     each = (jax.tree.map(lambda leaf, i=i: leaf[i], networks) for i in range(count))
     return float(np.mean([balanced(job, params, "train") for params in each]))
 
 
 def balanced(job: Job, params: Params, split: str) -> float:
     """Measures a network's balanced accuracy over one balanced draw of a split's patches."""
-    pool = job.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
-    apply = _applied(job.network)
-    parts = np.array_split(np.asarray(pool.images), -(-len(pool.labels) // _AT_ONCE))
+    pool = job.cohorts.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
+    apply = _applied(job.problem.network)
+    parts = np.array_split(np.asarray(pool.images), -(-len(pool.targets) // _AT_ONCE))
     found = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
-    return metrics.balanced_accuracy(found, np.asarray(pool.labels), job.classes)
+    return metrics.balanced_accuracy(found, np.asarray(pool.targets), job.problem.classes)
 
 
 @cache  # Compiled programs belong to the object.
@@ -89,23 +90,28 @@ def rounded(job: Job, data: Distilled, kind: str) -> tuple[Distilled, precision.
     scale = np.maximum(high - low, np.float32(1e-6)) / np.float32(levels - 1)
     grid = precision.Grid(scale, low)
     images = precision.rounded(np.asarray(learned.images["values"]), kind, grid)
-    return dataclasses.replace(learned, images=jnp.asarray(images)), grid
+    return Distilled(jnp.asarray(images), learned.labels, learned.log_lr), grid
 
 
-def _fine_tuned(job: Job, data: Distilled, made: synthesis.Synthesis) -> Distilled:
+def _fine_tuned(job: Job, data: Distilled, images: synthesis.Synthesis) -> Learned:
     """Goes on learning for a few outer steps, at a share of the rates."""
-    settings, distill = job.config.compress, job.config.distill
+    settings, distill, problem = job.config.compress, job.config.distill, job.problem
     rates = dict(distill.optimizer)
     rates |= {name: rates[name] * settings.rate for name in ("images_lr", "labels_lr", "rates_lr")}
     if not settings.steps:
-        return method.parametrised(job, data, made)
+        return method.to_learned(problem, data, images)
     loop, state = method.learning(
-        job, data, lambda: made, outer_steps=settings.steps, rates={**rates, "warmup": 0}
+        problem,
+        distill,
+        data,
+        lambda: images,
+        outer_steps=settings.steps,
+        rates={**rates, "warmup": 0},
+        log=job.log,
     )
-    feed = job.feed(distill.batch)
-    several = outer.several_steps(loop, feed.draw, 1)
-    call = jax.jit(several, compiler_options=models.compiler_options())
-    given = feed.given(outer.draws_key(state.key), 0)
+    source = problem.batches(distill.batch)
+    call = jax.jit(several_steps(loop, source.draw, 1), compiler_options=models.compiler_options())
+    feeds = source.stream(draws_key(state.key), 0)
     for _ in range(settings.steps):
-        state, _ = call(state, next(given))
-    return state.distilled
+        state, _ = call(state, next(feeds))
+    return state.learned

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -14,21 +15,20 @@ import numpy as np
 
 from gxdistill import package
 from gxdistill.data import source
-from gxdistill.distill import baselines, init, inner, outer, replay
+from gxdistill.distill import baselines, init, inner, replay
 from gxdistill.errors import UserError
-from gxdistill.jobs import devices, workdir
-from gxdistill.jobs.history import History
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.loop import Run, Schedule
+from gxdistill.jobs.summary import write_summary
 from gxdistill.package import proof
 from gxdistill.package.seeds import Use
-from gxdistill.pytrees import Batch, Distilled, Metadata, Params
+from gxdistill.pytrees import Batch, Distilled, Learned, Metadata, Params
 from gxdistill.runtime import hosts
-from gxdistill.runtime.console import Progress
-from gxdistill.storage import checkpoint
 from gxdistill.tasks.distillation import method
-from gxdistill.tasks.distillation.assessing import ceiling, for_package
+from gxdistill.tasks.distillation.assessing import for_package
+from gxdistill.tasks.distillation.real_training import ceiling
 
-_PATIENCE = 20  # Outer steps that may diverge in a row.
+_WORST = 10.0  # Times what guessing costs: a loss beyond it is of a training that diverged.
 
 PRIVACY = (
     "No guarantee. Nothing was added to protect the patients, and no attack was tried: distilled "
@@ -36,28 +36,44 @@ PRIVACY = (
 )
 
 
-def distil(job: Job) -> Path:
+def distil(job: Job, *, force: bool = False) -> Path:
     """Learns the distilled data, resuming where it was interrupted, and packages it.
+
+    Args:
+      job: to be done.
+      force: packages also what diverged.
 
     Returns:
       The package's file, which the first of several processes writes.
+
+    Raises:
+      UserError: the job cannot be done, its working folder is in use or of another job, or what was
+        learned is worse than guessing by far.
     """
-    workdir.check_same(job)
-    try:
-        workdir.describe(job, job.source)
-    except source.TooManyBadError as error:
-        source.write_quarantine(job.workdir / "quarantine.csv", error.quarantine)
-        raise
-    learned = _outer_loop(job).distilled if job.config.distill.outer_steps else _start(job)
-    path = job.workdir / "package.gxd"
-    if not hosts.leads():
+    with job.workdir.locked("gxdistill distill"):
+        job.workdir.check_same(identity(job))
+        try:
+            write_summary(job, job.cohorts.source)
+        except source.TooManyBadError as error:
+            source.write_quarantine(job.workdir / "quarantine.csv", error.quarantine)
+            raise
+        learns = job.config.distill.outer_steps > 0
+        learned = _outer_loop(job, force=force) if learns else _start(job)
+        path = job.workdir / "package.gxd"
+        if not hosts.leads():
+            return path
+        data = method.to_distilled(job.problem, job.config.distill, learned)
+        package.save(path, make_package(job, data))
+        job.log(f"package: {path}, {package.size_bytes(path)} bytes")
         return path
-    package.save(path, packaged(job, method.finished(job, learned)))
-    job.log(f"package: {path}, {package.size_bytes(path)} bytes")
-    return path
 
 
-def _outer_loop(job: Job) -> outer.DistillState:
+def identity(job: Job) -> Metadata:
+    """Tells all that a package depends on."""
+    return job.identity("distill")
+
+
+def _outer_loop(job: Job, *, force: bool) -> Learned:
     settings = job.config.distill
     per_call = settings.steps_per_call
     for name in ("outer_steps", "checkpoint_every", "evaluate_every"):
@@ -66,119 +82,109 @@ def _outer_loop(job: Job) -> outer.DistillState:
                 f"distill.{name} is {settings[name]}, not a multiple of "
                 f"distill.steps_per_call, {per_call}. Change one of them."
             )
-    identity = json.dumps(job.identity(), sort_keys=True).encode()
-    hosts.check_same(hashlib.sha256(identity).digest(), "config or cohort")
-    loop, state = method.build(job)
-    return _iterate(job, loop, state)
-
-
-def _iterate(job: Job, loop: outer.Distiller, state: outer.DistillState) -> outer.DistillState:
-    settings = job.config.distill
-    folder, history = job.workdir / "checkpoints", History(job.workdir / "history.jsonl")
-    state = devices.copied(job, _resumed(job, folder, state))
-    history.cut(int(state.step))
-    measure = _monitor(job)
-    advance = devices.stepper(job, loop, int(state.step))
-    clock = Progress(job.log, "distilling", int(state.step))
-    while (done := int(state.step)) < settings.outer_steps:
-        state, losses = advance(state)
-        done += settings.steps_per_call
-        if np.isfinite(losses).any():
-            history.add(step=done, loss=float(losses[np.isfinite(losses)].mean()))
-        clock(done, settings.outer_steps, f", loss {losses[-1]:.4f}")
-        if int(state.skipped_in_a_row) >= _PATIENCE:
-            raise UserError(
-                f"The last {int(state.skipped_in_a_row)} outer steps, up to step {done}, diverged: "
-                f"no meta-gradient was finite. The checkpoint before stays. Lower "
-                f"distill.start_lr (now {settings.start_lr}) or the rates of distill.optimizer, or "
-                f"set distill.optimizer.ema_clip, and start in another --workdir."
-            )
-        if done % settings.evaluate_every == 0 or done == settings.outer_steps:
-            accuracy = measure(method.finished(job, devices.fetch(state.distilled)))
-            if accuracy is not None:
-                history.add(step=done, accuracy=accuracy)
-        if done % settings.checkpoint_every == 0 or done == settings.outer_steps:
-            kept = devices.fetch(state)
-            if hosts.leads():
-                checkpoint.save(folder, done, kept, metadata={})
-    if int(state.skipped) == settings.outer_steps:
-        raise UserError(
-            f"Each of the {settings.outer_steps} outer steps diverged. Lower distill.start_lr "
-            f"(now {settings.start_lr})."
-        )
-    return devices.fetch(state)
-
-
-def _resumed(job: Job, folder: Path, state: outer.DistillState) -> outer.DistillState:
-    """Returns the state of the first process's newest checkpoint, or the given first state."""
-    restored = checkpoint.restore(folder, state)
-    if restored is None:
-        state = dataclasses.replace(state, distilled=_taught(job, state.distilled))
-        workdir.write_settings(job)
-    else:
-        step, state, _ = restored
-        job.log(f"resuming at outer step {step}")
-    key = jax.random.key_data(state.key)
-    state = hosts.from_first(dataclasses.replace(state, key=key))
-    return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
-
-
-def _start(job: Job) -> Distilled:
-    """Makes what is learned where nothing is to be learned."""
-    learned = _taught(job, method.begun(job))
-    workdir.write_settings(job)
+    text = json.dumps(identity(job), sort_keys=True).encode()
+    hosts.check_same(hashlib.sha256(text).digest(), "config or cohort")
+    loop, state = method.build(job.problem, settings, job.log)
+    run = Run(
+        what="distilling",
+        stepper=method.stepper(job.problem, settings, loop),
+        schedule=Schedule(settings.outer_steps, settings.checkpoint_every, settings.evaluate_every),
+        checkpoints=job.workdir.checkpoints,
+        log=job.log,
+        history=job.workdir.history,
+        begin=lambda state: dataclasses.replace(state, learned=_begin(job, state.learned)),
+        measure=_monitor(job),
+        advice=(
+            f"Lower distill.start_lr (now {settings.start_lr}) or the rates of distill.optimizer, "
+            f"or set distill.optimizer.ema_clip, and start in another --workdir."
+        ),
+    )
+    learned = run(state).learned
+    _check_loss(job, force=force)
     return learned
 
 
-def _taught(job: Job, learned: Distilled) -> Distilled:
-    """Gives the start the soft labels of networks trained on all real patches, where it is asked.
+def _check_loss(job: Job, *, force: bool) -> None:
+    """Refuses to package what diverged and yet stayed finite."""
+    guess = math.log(job.problem.classes)
+    loss = job.workdir.history.last("loss")
+    if not loss > _WORST * guess:
+        return
+    what = (
+        f"The loss on real patches is {loss:.4g} after the last outer step, where guessing costs "
+        f"{guess:.2g}: the training diverged, though its numbers stayed finite."
+    )
+    if not force:
+        raise UserError(
+            f"{what} Nothing was packaged. Lower distill.start_lr (now "
+            f"{job.config.distill.start_lr}) or the rates of distill.optimizer, and start in "
+            f"another --workdir; --force packages it nevertheless."
+        )
+    job.log(f"warning: {what} It is packaged nevertheless.")
 
-    They are the same networks that an evaluation trains as the ceiling.
+
+def _start(job: Job) -> Learned:
+    """Makes what is learned where nothing is to be learned."""
+    return _begin(job, method.initial_learned(job.problem, job.config.distill))
+
+
+def _begin(job: Job, learned: Learned) -> Learned:
+    """Claims the working folder, and gives the start its labels.
+
+    These are of networks trained on all real patches, where that is asked: the same networks that
+    an evaluation trains as the ceiling.
     """
     settings = job.config.distill
-    if settings.started_labels == "classes":
-        return learned
-    job.log("training networks on all real patches, for their labels")
-    made = baselines.taught(method.finished(job, learned), job.network, ceiling(job))
-    return dataclasses.replace(learned, labels=init.as_learned(made.labels, settings.label_rule))
+    if settings.started_labels == "networks":
+        job.log("training networks on all real patches, for their labels")
+        data = method.to_distilled(job.problem, settings, learned)
+        data = baselines.with_teacher_labels(data, job.problem.network, ceiling(job))
+        labels = init.as_learned(data.labels, settings.label_rule)
+        learned = dataclasses.replace(learned, labels=labels)
+    job.workdir.write_settings(identity(job))
+    return learned
 
 
-def _monitor(job: Job) -> Callable[[Distilled], float | None]:
+def _monitor(job: Job) -> Callable[[Learned, int], dict[str, float]]:
     """Builds the periodic measure: accuracy on one balanced draw of test patches.
 
     It is looked at, and nothing is chosen by it. None where a network diverged.
     """
-    settings = job.config.distill
+    settings, problem = job.config.distill, job.problem
 
     @cache
     def pool() -> Batch:
-        return job.sample("test", settings.evaluate_patches, job.key(Use.POOL))
+        return problem.sample("test", settings.evaluate_patches, problem.key(Use.POOL))
 
     @jax.jit
     def accuracy(networks: Params, pool: Batch) -> jax.Array:
-        predicted = jax.lax.map(lambda p: job.network.apply(p, pool.images).argmax(-1), networks)
-        return jnp.mean(predicted == pool.labels)
+        classes = jax.lax.map(lambda p: problem.network.apply(p, pool.images).argmax(-1), networks)
+        return jnp.mean(classes == pool.targets)
 
-    def measure(distilled: Distilled) -> float | None:
+    def measure(learned: Learned, _: int) -> dict[str, float]:
+        distilled = method.to_distilled(problem, settings, learned)
         try:
-            networks = replayed(job, distilled, settings.evaluate_networks, job.key(Use.FRESH))
+            networks = replay_networks(
+                job, distilled, settings.evaluate_networks, problem.key(Use.FRESH)
+            )
         except UserError as error:  # too early to judge: later steps may mend it
             job.log(str(error))
-            return None
-        return float(accuracy(networks, pool()))
+            return {}
+        return {"accuracy": float(accuracy(networks, pool()))}
 
     return measure
 
 
-def replayed(job: Job, distilled: Distilled, count: int, key: jax.Array) -> Params:
+def replay_networks(job: Job, distilled: Distilled, count: int, key: jax.Array) -> Params:
     """Trains networks as the package means it: the known one, or `count` fresh ones."""
-    keys = job.key(Use.KNOWN)[None] if job.known else jax.random.split(key, count)
-    return replay.replay_many(job.network, keys, distilled, **_replay_settings(job))
+    known = method.starts_known(job.config.distill)
+    keys = job.key(Use.KNOWN)[None] if known else jax.random.split(key, count)
+    return replay.replay_many(job.problem.network, keys, distilled, **_replay_settings(job))
 
 
 def _replay_settings(job: Job) -> dict[str, Any]:
-    optimiser = inner.create(**method.optimiser(job))
-    return {"rule": job.config.distill.label_rule, "inner": optimiser}
+    optimizer = inner.create(**method.inner_optimizer(job.config.distill))
+    return {"rule": job.config.distill.label_rule, "inner": optimizer}
 
 
 def _counts(summary: Metadata) -> Metadata:
@@ -190,7 +196,7 @@ def _counts(summary: Metadata) -> Metadata:
 
 def _reading(job: Job) -> Metadata | None:
     """What a receiver must know to read images as these were; None where no files were read."""
-    known = job.source.reading
+    known = job.cohorts.source.reading
     if not known:
         return None
     settings = {name: known[name] for name in ("window", "spacing", "fit", "text")}
@@ -204,16 +210,16 @@ def about(job: Job) -> dict[str, Any]:
         "name": config.name,
         "purpose": config.about.purpose,
         "licence": config.about.licence,
-        "cohort": _counts(source.summary(job.source)),
+        "cohort": _counts(source.summary(job.cohorts.source)),
         "network": {"name": config.network.name, "options": dict(config.network.options)},
-        "patch": job.geometry,
+        "patch": job.cohorts.geometry,
         "reading": _reading(job),
-        "normalisation": {k: list(v) for k, v in job.normalise._asdict().items()},
-        "class_names": list(job.source.cohort.class_names),
+        "normalisation": {k: list(v) for k, v in job.cohorts.normalisation._asdict().items()},
+        "class_names": list(job.cohorts.source.cohort.class_names),
     }
 
 
-def packaged(
+def make_package(
     job: Job,
     distilled: Distilled,
     *,
@@ -231,14 +237,15 @@ def packaged(
       seeded: leaves known initial weights to their seed.
     """
     config = job.config
-    networks = replayed(job, distilled, config.evaluate.networks, job.key(Use.FRESH))
+    networks = replay_networks(job, distilled, config.evaluate.networks, job.key(Use.FRESH))
     decided, results = for_package(job, networks)
     settings = config.distill
+    known = method.starts_known(settings)
     manifest = {
         **about(job),
         "init": {
             "rule": "seeded" if seeded else settings.init,
-            "seed": config.seed if job.known else None,
+            "seed": config.seed if known else None,
         },
         "distillation": {
             "steps": settings.steps,
@@ -247,24 +254,26 @@ def packaged(
             # Clipped labels are read as they are.
             "label_rule": "raw" if settings.label_rule == "clipped" else settings.label_rule,
             "loss": "cross_entropy",
-            "inner": method.optimiser(job),
+            "inner": method.inner_optimizer(settings),
             "started_from": settings.started_from,
             "outer_steps": settings.outer_steps,
-            "settings": job.identity()["distill"],
+            "settings": identity(job)["distill"],
         },
         "precision": kind,
         "decision": decided,
-        "proof": _proof(job, distilled) if job.known else None,
+        "proof": _proof(job, distilled) if known else None,
         "results": results,
         "privacy": PRIVACY,
     }
-    kept = job.known and not seeded
-    start = jax.tree.map(np.asarray, job.network.init(job.key(Use.KNOWN))) if kept else None
+    kept = known and not seeded
+    start = jax.tree.map(np.asarray, job.problem.network.init(job.key(Use.KNOWN))) if kept else None
     return package.Package(distilled, manifest, start, grid=grid)
 
 
 def _proof(job: Job, distilled: Distilled) -> Metadata:
-    def trained(start: Params) -> Params:
-        return replay.replay(job.network, start, distilled, **_replay_settings(job))
+    network, shape = job.problem.network, job.problem.shape
 
-    return proof.prove(job.network, trained, job.network.init(job.key(Use.KNOWN)), job.shape)
+    def trained(start: Params) -> Params:
+        return replay.replay(network, start, distilled, **_replay_settings(job))
+
+    return proof.prove(network, trained, network.init(job.key(Use.KNOWN)), shape)

@@ -1,6 +1,6 @@
 """The essential weights of a job: a network trained on its real patches, in few bytes."""
 
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from gxdistill import package
-from gxdistill.distill import baselines
-from gxdistill.distill.losses import cross_entropy
 from gxdistill.errors import UserError
-from gxdistill.jobs.job import Feed, Job
+from gxdistill.jobs.job import Job
+from gxdistill.jobs.problem import BatchSource
 from gxdistill.package import proof, shared_values
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Network, Params
 from gxdistill.tasks.distillation import distilling
 from gxdistill.tasks.distillation.assessing import for_package
 from gxdistill.tasks.distillation.compressing import balanced
+from gxdistill.tasks.distillation.real_training import make_stepper, train
+from gxdistill.training.losses import cross_entropy
+from gxdistill.training.supervised import classification_loss, supervised
 
 PRIVACY = (
     "No guarantee. These are weights of a network that was trained on patients' images, and no "
@@ -26,84 +28,96 @@ PRIVACY = (
 SHARES = (0.002, 0.01, 0.03, 0.06, 0.08, 0.1, 0.15, 0.2)  # Of values, for each weight.
 
 
-@cache  # Compiled programs belong to the object.
-def _shared(network: Network, fineness: int) -> Network:
-    """Trains the values that weights share, through their rounding."""
-
-    def apply(
-        params: tuple[jax.Array, tuple[Params, Params, Params]], images: jax.Array
-    ) -> jax.Array:
-        values, (start, factors, _) = params
-        return network.apply(
-            shared_values.moved(start, factors, shared_values.rounded(values), fineness), images
-        )
-
-    return Network(network.init, apply)
+Fixed = tuple[Params, Params, Params]  # The start, its factors, the weights of the whole network.
 
 
-@cache
-def _halfway(network: Network) -> baselines.RealLoss:
-    """Asks for the middle between a patch's class and what the trained network thinks of it.
+def _shared_apply(network: Network, fineness: int) -> Callable[..., jax.Array]:
+    """Builds the network that shared values move, `(values, fixed, images) -> logits`."""
 
-    After Hinton et al. 2015, https://arxiv.org/abs/1503.02531: of classes alone, few values learn
-    the training patches by heart; of the network alone, they learn less than it knows.
+    def apply(values: jax.Array, fixed: Fixed, images: jax.Array) -> jax.Array:
+        start, factors, _ = fixed
+        moved = shared_values.moved(start, factors, shared_values.rounded(values), fineness)
+        return network.apply(moved, images)
+
+    return apply
+
+
+def halfway_loss(network: Network, fineness: int) -> Callable[..., jax.Array]:
+    """Builds the loss of values, through their rounding: `(values, (batch, fixed)) -> scalar`.
+
+    It asks for the middle between a patch's class and what the trained network thinks of it. After
+    Hinton et al. 2015, https://arxiv.org/abs/1503.02531: of classes alone, few values learn the
+    training patches by heart; of the network alone, they learn less than it knows.
     """
+    apply = _shared_apply(network, fineness)
 
-    def loss(shared: Network, params: Params, batch: Batch) -> jax.Array:
-        _, (_, _, whole) = params
-        thought = jax.nn.softmax(network.apply(whole, batch.images))
-        wanted = (thought + jax.nn.one_hot(batch.labels, thought.shape[-1])) / 2
-        return cross_entropy(shared.apply(params, batch.images), wanted)
+    def loss(values: jax.Array, given: tuple[Batch, Fixed]) -> jax.Array:
+        batch, fixed = given
+        thought = jax.nn.softmax(network.apply(fixed[2], batch.images))
+        wanted = (thought + jax.nn.one_hot(batch.targets, thought.shape[-1])) / 2
+        return cross_entropy(apply(values, fixed, batch.images), wanted)
 
     return loss
 
 
-def feed_of(job: Job) -> Feed:
-    """Makes what `trained` and `coded` draw real patches from; one object, compiled for once."""
-    return job.feed(job.config.evaluate.ceiling.batch)
+def with_fixed(source: BatchSource, fixed: Fixed) -> BatchSource:
+    """Gives a loss fixed values beside each batch; as constants they would be compiled in."""
+    return BatchSource(
+        lambda feed, key: (source.draw(feed[0], key), feed[1]),  # type: ignore[arg-type, return-value]
+        lambda *chosen: ((feed, fixed) for feed in source.stream(*chosen)),
+        source.reusable,
+    )
 
 
-def trained(job: Job, feed: Feed) -> tuple[Params, Params]:
+def trained(job: Job) -> tuple[Params, Params]:
     """Trains the network on all real patches, from the start that the job's seed tells.
 
     Returns:
       The start, and the trained weights.
     """
-    start, key = job.network.init(job.key(Use.KNOWN)), job.key(Use.CEILING)
-    settings = job.config.evaluate.ceiling
-    given = feed.given(key, 0)
-    return start, baselines.train_on_real(
-        job.network, feed.draw, given, start, key, steps=settings.steps, lr=settings.lr
+    start, settings = job.problem.network.init(job.key(Use.KNOWN)), job.config.evaluate.ceiling
+    loss = classification_loss(job.problem.network)
+    loop = supervised(loss, count=settings.steps, lr=settings.lr)
+    params = train(
+        job,
+        loop.init(start, job.key(Use.CEILING)),
+        make_stepper(loop, job.problem.batches(settings.batch), settings.steps),
+        steps=settings.steps,
+        what="training the whole network",
+        folder=job.workdir / "weights/whole",
+        depends_on={"whole": dict(settings)},
+        advice=f"Lower evaluate.ceiling.lr (now {settings.lr}).",
     )
+    return start, params
 
 
-def coded(job: Job, feed: Feed, start: Params, whole: Params, share: float) -> shared_values.Codes:
+def coded(job: Job, start: Params, whole: Params, share: float) -> shared_values.Codes:
     """Trains a difference to the start that a few shared values tell, through their rounding.
 
     It is trained on real patches, half on their classes and half on the trained network's answers.
 
     Args:
       job: whose patches and settings.
-      feed: from `feed_of`.
       start: from `trained`.
       whole: from `trained`, too.
       share: values for each weight, from 0 to 1.
     """
-    fineness, key = shared_values.fineness_of(start, share), job.key(Use.COMPRESS)
-    settings = job.config.compress.weights
-    learned = baselines.train_on_real(
-        _shared(job.network, fineness),
-        feed.draw,
-        feed.given(key, 0),
-        jnp.zeros(sum(shared_values.counts(start, fineness))),
-        key,
+    fineness, settings = shared_values.fineness_of(start, share), job.config.compress.weights
+    loss = halfway_loss(job.problem.network, fineness)
+    loop = supervised(loss, count=settings.steps, lr=settings.lr, decay=settings.decay)
+    source = job.problem.batches(job.config.evaluate.ceiling.batch)
+    fixed = start, shared_values.factors(start), whole
+    values = train(
+        job,
+        loop.init(jnp.zeros(sum(shared_values.counts(start, fineness))), job.key(Use.COMPRESS)),
+        make_stepper(loop, with_fixed(source, fixed), settings.steps),
         steps=settings.steps,
-        lr=settings.lr,
-        decay=settings.decay,
-        fixed=(start, shared_values.factors(start), whole),
-        loss=_halfway(job.network),
+        what=f"training {share:.2%} of the values",
+        folder=job.workdir / f"weights/values{fineness}",
+        depends_on={"values": dict(settings), "whole": dict(job.config.evaluate.ceiling)},
+        advice=f"Lower compress.weights.lr (now {settings.lr}).",
     )
-    return shared_values.codes(learned, fineness)
+    return shared_values.codes(values, fineness)
 
 
 def compress(job: Job, max_loss: float) -> Path:
@@ -119,11 +133,10 @@ def compress(job: Job, max_loss: float) -> Path:
     Raises:
       UserError: no number of values loses so little.
     """
-    feed = feed_of(job)
-    start, params = trained(job, feed)
+    start, params = trained(job)
     before = balanced(job, params, "train")
     for share in SHARES:
-        codes = coded(job, feed, start, params, share)
+        codes = coded(job, start, params, share)
         loss = 100 * (before - balanced(job, shared_values.restored(start, codes), "train"))
         job.log(f"{len(codes.values)} values: {loss:.2f} points of balanced accuracy lost")
         if loss <= max_loss:
@@ -142,7 +155,12 @@ def compress(job: Job, max_loss: float) -> Path:
 
 
 def _manifest(job: Job, start: Params, codes: shared_values.Codes) -> dict[str, Any]:
-    params = shared_values.restored(start, codes)
+    problem = job.problem
+
+    def restore(start: Params) -> Params:
+        return shared_values.restored(start, codes)
+
+    params = restore(start)
     decided, results = for_package(job, jax.tree.map(lambda leaf: leaf[None], params))
     return {
         **distilling.about(job),
@@ -150,7 +168,5 @@ def _manifest(job: Job, start: Params, codes: shared_values.Codes) -> dict[str, 
         "decision": decided,
         "results": results,
         "privacy": PRIVACY,
-        "proof": proof.prove(
-            job.network, lambda start: shared_values.restored(start, codes), start, job.shape
-        ),
+        "proof": proof.prove(problem.network, restore, start, problem.shape),
     }

@@ -62,22 +62,22 @@ def test_patches_match_a_loop_over_numpy_slices(cohort, table):
     for patch, row in zip(batch.images, rows, strict=True):
         expected = (_patch(cohort, table, row) / 255 - NORMALISE.mean) / NORMALISE.std
         np.testing.assert_allclose(patch, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(batch.labels, table.label[rows])
+    np.testing.assert_array_equal(batch.targets, table.label[rows])
     np.testing.assert_array_equal(batch.patients, table.patient[rows])
 
 
 def test_each_class_is_drawn_equally_often(cohort, table):
     feed = _resident(cohort, table)
     for seed in range(3):
-        labels = DRAW(feed, jax.random.key(seed)).labels
-        np.testing.assert_array_equal(np.bincount(labels), [20, 20, 20])
+        targets = DRAW(feed, jax.random.key(seed)).targets
+        np.testing.assert_array_equal(np.bincount(targets), [20, 20, 20])
 
 
 def test_an_uneven_batch_is_even_but_for_one_patch(cohort, table):
     feed = _resident(cohort, table)
     draw = functools.partial(resident.draw_batch, size=SIZE, batch=7, normalise=NORMALISE)
-    labels = jax.jit(draw)(feed, jax.random.key(0)).labels
-    assert sorted(np.bincount(labels)) == [2, 2, 3]
+    targets = jax.jit(draw)(feed, jax.random.key(0)).targets
+    assert sorted(np.bincount(targets)) == [2, 2, 3]
 
 
 def test_each_patch_of_a_class_is_as_likely_as_the_next(cohort, table):
@@ -97,7 +97,7 @@ def test_only_the_given_rows_are_drawn(cohort, table):
     drawn = [DRAW(feed, jax.random.key(seed)) for seed in range(5)]
     assert set(np.ravel([_rows(batch, cohort, table) for batch in drawn])) == set(rows)
     for batch in drawn:  # A class without rows leaves its turns to the others.
-        np.testing.assert_array_equal(np.bincount(batch.labels), [30, 0, 30])
+        np.testing.assert_array_equal(np.bincount(batch.targets), [30, 0, 30])
 
 
 def test_a_batch_is_a_function_of_its_key(cohort, table):

@@ -99,6 +99,12 @@ def test_a_missing_manifest_or_a_folder_in_its_place_is_refused(tmp_path):
         ("../a.png,0,p", "image path leaves the folder of the manifest"),
         ("x/../../a.png,0,p", "image path leaves the folder of the manifest"),
         ("/etc/passwd,0,p", "image path leaves the folder of the manifest"),
+        ("a/..,0,p", "image path leaves the folder of the manifest"),
+        ("images\\a.png,0,p", "image path holds a backslash; folders are told by `/`"),
+        ("C:/a.png,0,p", "image path names a drive"),
+        ("a\0.png,0,p", "image path holds control characters or lone surrogates"),
+        (f"{'a' * 256}/b.png,0,p", "image path takes more than 255 bytes"),
+        (".,0,p", "image path is empty or a dot"),
         ("a.png,0", "the row has more or fewer cells than the header"),
         ("a.png,0,p,9", "the row has more or fewer cells than the header"),
         ("./good.png,0,q", "same file as line 2"),
@@ -110,6 +116,16 @@ def test_a_bad_row_is_quarantined_and_the_others_stay(tmp_path, row, reason):
     assert list(bad) == [3]
     assert bad[3].name == (row.partition(",")[0] or "line 3")
     assert bad[3].reason.startswith(reason)
+
+
+def test_names_that_lead_nowhere_else_are_read(tmp_path):
+    names = ("./a.png", "b//ä 12:30.png", ".c/con.png", "d%2Fe.png")
+    rows = "".join(f"{name},0,p{i}\n" for i, name in enumerate(names))
+    entries, bad = _read(tmp_path, f"{HEADER}\n{rows}")
+    assert not bad
+    assert [entry.name for entry in entries] == list(names)
+    expected = [tmp_path / name for name in names]
+    assert [entry.image for entry in entries] == expected
 
 
 def test_a_file_listed_under_two_labels_is_out_altogether(tmp_path):

@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gxdistill import storage
 from gxdistill.cli import main
 from gxdistill.data.prepared import builder, parts
 from gxdistill.errors import UserError
@@ -68,15 +70,18 @@ def made(tmp_path_factory):
 
 def test_a_set_holds_the_cohort_that_a_job_would_read(made, tmp_path):
     folder, place = made
-    direct, job = _job(folder / "files", tmp_path / "direct"), _read(place, tmp_path)
-    for mine, theirs in ((job.training, direct.training), (job.test, direct.test)):
+    direct, read = (
+        _job(folder / "files", tmp_path / "direct").cohorts,
+        _read(place, tmp_path).cohorts,
+    )
+    for mine, theirs in ((read.train, direct.train), (read.test, direct.test)):
         np.testing.assert_array_equal(mine.images, theirs.images)
         np.testing.assert_array_equal(mine.masks, theirs.masks)
         np.testing.assert_array_equal(mine.labels, theirs.labels)
         assert mine.class_names == theirs.class_names
-    assert job.normalise == direct.normalise
-    np.testing.assert_array_equal(job.tables["train"][:4], direct.tables["train"][:4])
-    assert job.identity()["cohort"] != direct.identity()["cohort"]
+    assert read.normalisation == direct.normalisation
+    np.testing.assert_array_equal(read.tables["train"][:4], direct.tables["train"][:4])
+    assert read.digest != direct.digest
     summary = json.loads((folder / "work/cohort.json").read_text())
     assert summary["images"] == 12
     assert summary["sites"] == {"site-0": 6, "site-1": 6}
@@ -117,16 +122,16 @@ def test_what_is_prepared_is_not_prepared_again_and_a_change_makes_a_version(mad
     again = preparing.prepare(_job(folder / "files", folder / "work", data__downscale=2))
     assert again.name == "1.0.1"
     assert small_jobs.content(place) == before
-    images = _read(again.parent, tmp_path).source.cohort.images  # the latest of several
+    images = _read(again.parent, tmp_path).cohorts.source.cohort.images  # the latest of several
     assert images.shape[1:3] == (32, 32)
 
 
 def test_a_cohort_in_memory_is_prepared_too(tmp_path):
     job = small_jobs.make(tmp_path / "phantom")
     place = preparing.prepare(job)
-    found = _read(place, tmp_path / "read").training
-    np.testing.assert_array_equal(found.images, job.training.images)
-    np.testing.assert_array_equal(found.masks, job.training.masks)
+    found = _read(place, tmp_path / "read").cohorts.train
+    np.testing.assert_array_equal(found.images, job.cohorts.train.images)
+    np.testing.assert_array_equal(found.masks, job.cohorts.train.masks)
 
 
 def test_bad_and_double_images_are_quarantined_and_not_in_the_set(tmp_path):
@@ -139,7 +144,7 @@ def test_bad_and_double_images_are_quarantined_and_not_in_the_set(tmp_path):
     place = preparing.prepare(job)
     quarantine = (tmp_path / "work/quarantine.csv").read_text().splitlines()[1:]
     assert [line.split(",")[0] for line in quarantine] == [rows[0]["image"], rows[4]["image"]]
-    found = _read(place, tmp_path / "read").source.cohort
+    found = _read(place, tmp_path / "read").cohorts.source.cohort
     assert len(found.images) == 10
     kept = [row["image"] for i, row in enumerate(rows) if i not in (0, 4)]
     expected = [np.asarray(Image.open(files / name)) for name in kept]
@@ -201,7 +206,7 @@ def test_a_killed_prepare_is_finished_by_the_next_and_leaves_no_process(tmp_path
         assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
     subprocess.run(command, cwd=ROOT, check=True)
     place = tmp_path / "work/prepared" / builder.NAME / "1.0.0"
-    assert len(_read(place, tmp_path / "read").source.cohort.images) == 12
+    assert len(_read(place, tmp_path / "read").cohorts.source.cohort.images) == 12
 
 
 @pytest.mark.slow
@@ -255,21 +260,38 @@ def test_a_damaged_or_foreign_set_is_refused(made, tmp_path):
     content[len(content) // 2] ^= 1
     record.write_bytes(content)
     with pytest.raises(UserError, match=r"is damaged: .*train.* has another SHA-256"):
-        _ = _read(copy, tmp_path).source
+        _ = _read(copy, tmp_path).cohorts.source
     record.unlink()
     with pytest.raises(UserError, match="is damaged"):
-        _ = _read(copy, tmp_path).source
+        _ = _read(copy, tmp_path).cohorts.source
     text = (copy / "metadata.json").read_text()
     (copy / "metadata.json").write_text(text.replace('"masks": true', '"masks": false'))
     with pytest.raises(UserError, match="was changed after it was written"):
-        _ = _read(copy, tmp_path).source
+        _ = _read(copy, tmp_path).cohorts.source
     with pytest.raises(UserError, match="holds no prepared set"):
-        _ = _read(tmp_path / "nowhere", tmp_path).source
+        _ = _read(tmp_path / "nowhere", tmp_path).cohorts.source
     with pytest.raises(UserError, match="nothing to prepare"):
         preparing.prepare(_read(place, tmp_path))
+
+
+def test_a_set_that_names_files_elsewhere_is_refused(made, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(made[1], copy)
+    about = json.loads((copy / "metadata.json").read_text())
+    files = {**about["files"], "../elsewhere": "0" * 64}
+    storage.write_json(copy / "metadata.json", storage.seal({**about, "files": files}))
+    with pytest.raises(UserError, match=r"'\.\./elsewhere' cannot be the name of a file"):
+        _ = _read(copy, tmp_path).cohorts.source
+    storage.write_json(copy / "metadata.json", about)
+    info = (copy / "dataset_info.json").read_text()
+    template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    assert template in info
+    (copy / "dataset_info.json").write_text(info.replace(template, f"../elsewhere/{template}"))
+    with pytest.raises(UserError, match="its split 'train' is of other files than its own"):
+        _ = _read(copy, tmp_path).cohorts.source
 
 
 def test_without_the_library_the_extra_is_named(made, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match=r"pip install 'gxdistill\[tfds\]'"):
-        _ = _read(made[1], tmp_path).source
+        _ = _read(made[1], tmp_path).cohorts.source

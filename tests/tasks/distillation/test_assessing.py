@@ -50,12 +50,12 @@ def _sen_spe(scores, labels, tau):
 
 def test_the_figures_are_those_of_a_loop_over_patches_and_images(run, evaluation, job):
     figures = evaluation["contenders"]["distilled"]
-    classes, table = _classes(run, job.test), job.tables["test"]
+    classes, table = _classes(run, job.cohorts.test), job.cohorts.tables["test"]
     predicted = classes[table.image, table.row // 8, table.col // 8]
     recalls = [(predicted[table.label == label] == label).mean() for label in range(3)]
     assert figures["balanced_patch_accuracy"]["mean"] == pytest.approx(np.mean(recalls))
 
-    scores, labels = _shares_of_positive(classes), job.test.labels
+    scores, labels = _shares_of_positive(classes), job.cohorts.test.labels
     images = figures["images"]
     sen, spe = _sen_spe(scores, labels, images["tau"])
     pairs = itertools.product(scores[labels == 1], scores[labels == 0])
@@ -70,7 +70,7 @@ def test_the_figures_are_those_of_a_loop_over_patches_and_images(run, evaluation
 
 
 def test_the_threshold_is_the_best_of_the_training_patients(run, evaluation, job):
-    scores, labels = _shares_of_positive(_classes(run, job.training)), job.training.labels
+    scores, labels = _shares_of_positive(_classes(run, job.cohorts.train)), job.cohorts.train.labels
 
     def harmonic_mean(tau):
         sen, spe = _sen_spe(scores, labels, tau)
@@ -111,9 +111,9 @@ def test_heat_maps_are_of_test_images_of_both_labels(run, job):
     with np.load(run / "heatmaps.npz") as maps:
         maps = dict(maps)
     assert maps["labels"].tolist() == [0, 0, 1, 1]
-    rows = [job.test.names.tolist().index(name) for name in maps["names"]]
-    np.testing.assert_array_equal(maps["images"], job.test.images[rows, ..., 0])
-    np.testing.assert_array_equal(maps["labels"], job.test.labels[rows])
+    rows = [job.cohorts.test.names.tolist().index(name) for name in maps["names"]]
+    np.testing.assert_array_equal(maps["images"], job.cohorts.test.images[rows, ..., 0])
+    np.testing.assert_array_equal(maps["labels"], job.cohorts.test.labels[rows])
     np.testing.assert_allclose(maps["probabilities"].sum(-1), 1, atol=1e-5)
     classes = maps["probabilities"].argmax(-1)
     np.testing.assert_allclose(maps["scores"], _shares_of_positive(classes))
@@ -157,7 +157,7 @@ def test_a_package_of_other_classes_is_refused(run, tmp_path):
 
 
 def test_images_are_decided_where_labels_are_negative_and_positive(job):
-    cohort = job.test
+    cohort = job.cohorts.test
     assert assessing.decides_images(cohort)
     assert assessing.decides_images(
         dataclasses.replace(cohort, masks=None, class_names=("negative", "positive"))
@@ -170,14 +170,14 @@ def test_images_are_decided_where_labels_are_negative_and_positive(job):
 def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
     small_jobs.write_cohort(tmp_path, masks=False)
     job = small_jobs.make(tmp_path, data__kind="manifest", data__path=str(tmp_path))
-    assert job.source.cohort.class_names == ("non-gastritis", "gastritis")
-    params = jax.vmap(job.network.init)(jax.random.split(jax.random.key(0), 2))
+    assert job.cohorts.source.cohort.class_names == ("non-gastritis", "gastritis")
+    params = jax.vmap(job.problem.network.init)(jax.random.split(jax.random.key(0), 2))
     decided, results = assessing.for_package(job, params)
     assert decided["networks"] == 2
-    probabilities = patches.predict(job.network, params, job.test, job.grid)
+    probabilities = patches.predict(job.problem.network, params, job.cohorts.test, job.cohorts.grid)
     assert probabilities.shape == (2, 4, 49, 2)
     shares = (probabilities.mean(0).argmax(-1) == 1).mean(-1)  # both networks together
-    sen = (shares >= decided["tau"])[job.test.labels == 1].mean()
+    sen = (shares >= decided["tau"])[job.cohorts.test.labels == 1].mean()
     assert results["images"]["sen"]["mean"] == pytest.approx(sen)
     assert results["images"]["undecidable"] == 0
     assert results["balanced_patch_accuracy"]["n"] == 2
@@ -188,12 +188,12 @@ def test_pixels_are_normalised_as_the_package_says(run, tmp_path):
         tmp_path, seed=1, evaluate__baselines=False
     )  # other patients, as at a partner
     manifest = package.load(run / "package.gxd").manifest
-    assert manifest["normalisation"]["mean"] != list(job.normalise.mean)
+    assert manifest["normalisation"]["mean"] != list(job.cohorts.normalisation.mean)
     trained = networks.load_networks(run / "networks", run / "package.gxd")
     result = assessing.evaluate_package(job, run / "package.gxd", trained)
     images = result["contenders"]["distilled"]["at_package_tau"]
-    scores = _shares_of_positive(_classes(run, job.test))
-    sen, spe = _sen_spe(scores, job.test.labels, manifest["decision"]["tau"])
+    scores = _shares_of_positive(_classes(run, job.cohorts.test))
+    sen, spe = _sen_spe(scores, job.cohorts.test.labels, manifest["decision"]["tau"])
     assert images["sen"]["mean"] == pytest.approx(sen)
     assert images["spe"]["mean"] == pytest.approx(spe)
 
@@ -202,18 +202,18 @@ def test_what_a_known_start_is_worth_elsewhere_is_that_of_fresh_networks(run, ev
     figures = evaluation["contenders"]["fresh_networks"]["balanced_patch_accuracy"]
     content, count = package.load(run / "package.gxd"), job.config.evaluate.networks
     keys = jax.random.split(job.key(Use.FRESH), count)  # Of the job's own seed.
-    params = replay.replay_many(job.network, keys, content.distilled, rule="raw")
-    table = job.tables["test"]
+    params = replay.replay_many(job.problem.network, keys, content.distilled, rule="raw")
+    table = job.cohorts.tables["test"]
     patches = np.stack(
         [
-            job.test.images[i, r : r + 16, c : c + 16]
+            job.cohorts.test.images[i, r : r + 16, c : c + 16]
             for i, r, c in zip(table.image, table.row, table.col, strict=True)
         ]
     )
     accuracies = []
     for i in range(count):
-        logits = job.network.apply(
-            jax.tree.map(lambda leaf, i=i: leaf[i], params), job.normalise(patches)
+        logits = job.problem.network.apply(
+            jax.tree.map(lambda leaf, i=i: leaf[i], params), job.cohorts.normalisation(patches)
         )
         predicted = np.asarray(logits).argmax(-1)
         recalls = [(predicted[table.label == label] == label).mean() for label in range(3)]
@@ -226,9 +226,12 @@ def test_hard_labels_are_judged_on_the_start_of_the_package(run, evaluation, job
     content = package.load(run / "package.gxd")
     hard = np.eye(3, dtype=np.float32)[content.distilled.labels.argmax(-1)]
     data = content.distilled.replace(labels=hard)
-    params = replay.replay(job.network, content.start, data, rule="raw")
+    params = replay.replay(job.problem.network, content.start, data, rule="raw")
     probabilities = patches.predict(
-        job.network, jax.tree.map(lambda leaf: leaf[None], params), job.test, job.grid
+        job.problem.network,
+        jax.tree.map(lambda leaf: leaf[None], params),
+        job.cohorts.test,
+        job.cohorts.grid,
     )
     expected = assessing._patch_accuracy(job, probabilities)["balanced_patch_accuracy"]
     figures = evaluation["contenders"]["hard_labels"]["balanced_patch_accuracy"]

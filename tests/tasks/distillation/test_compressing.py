@@ -47,8 +47,8 @@ def test_a_seeded_package_gives_the_senders_network_bit_for_bit(workdir):
     trained = networks.train_networks(path)
     assert trained.record["proof"]["equal"]
     content, job = package.load(path), _job(workdir)
-    start = job.network.init(job.key(compressing.Use.KNOWN))
-    expected = replay.replay(job.network, start, content.distilled, rule="raw")
+    start = job.problem.network.init(job.key(compressing.Use.KNOWN))
+    expected = replay.replay(job.problem.network, start, content.distilled, rule="raw")
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), trained.params, expected)
     said = []
     networks.say_networks(trained, said.append)
@@ -60,12 +60,12 @@ def test_fine_tuning_through_the_rounding_learns(workdir):
     """With 16 levels, a few outer steps find better images than rounding alone."""
     job = small_jobs.make(workdir, compress__steps=40, compress__patches=60, compress__rate=1.0)
     data = package.load(workdir / "package.gxd").distilled
-    batch = job.sample("train", 600, job.key(compressing.Use.POOL))
+    batch = job.cohorts.sample("train", 600, job.key(compressing.Use.POOL))
 
     def loss(data):
-        params = jax.tree.map(lambda leaf: leaf[0], distilling.replayed(job, data, 1, None))
-        logits = jax.nn.log_softmax(job.network.apply(params, batch.images))
-        return -float(jnp.mean(jnp.take_along_axis(logits, batch.labels[:, None], 1)))
+        params = jax.tree.map(lambda leaf: leaf[0], distilling.replay_networks(job, data, 1, None))
+        logits = jax.nn.log_softmax(job.problem.network.apply(params, batch.images))
+        return -float(jnp.mean(jnp.take_along_axis(logits, batch.targets[:, None], 1)))
 
     grid = package.precision.spanning(np.asarray(data.images), "uint4")
     plain = package.precision.rounded(np.asarray(data.images), "uint4", grid)

@@ -6,23 +6,15 @@ import pytest
 from gxdistill import package
 from gxdistill.distill.losses import inner_loss
 from gxdistill.errors import UserError
-from gxdistill.jobs import checks
 from gxdistill.receive import networks
 from gxdistill.tasks.distillation import compressing, distilling, method
 from tests import small_jobs
 
 
-def test_every_choice_is_known_on_both_sides(tmp_path):
-    assert tuple(method.WINDOWS) == checks._CHOICES["distill.window"]
-    assert tuple(method.RATES) == checks._CHOICES["distill.rates"]
-    for name in checks._CHOICES["distill.synthesis"]:
-        job = small_jobs.make(tmp_path, distill__synthesis=name, distill__bases=2)
-        assert method.finished(job, method.build(job)[1].distilled).images.shape[2:] == job.shape
-
-
 def test_a_job_says_what_memory_its_gradient_takes(tmp_path):
     said = []
-    method.build(small_jobs.make(tmp_path, said.append, distill__memory="nested"))
+    job = small_jobs.make(tmp_path, distill__memory="nested")
+    method.build(job.problem, job.config.distill, said.append)
     assert said[-1].startswith("memory of a gradient through 2 inner steps: store ")
     assert said[-1].endswith("MiB; taking nested")
 
@@ -34,7 +26,7 @@ def test_a_job_names_its_optimiser_with_all_constants(tmp_path):
         ("adam", {"b1": 0.9, "b2": 0.999, "eps": 1e-8}),
     ):
         job = small_jobs.make(tmp_path, distill__inner=name, distill__momentum=0.5)
-        assert method.optimiser(job) == {"name": name, **constants}
+        assert method.inner_optimizer(job.config.distill) == {"name": name, **constants}
 
 
 @pytest.mark.slow
@@ -43,7 +35,7 @@ def test_a_job_with_momentum_is_packaged_with_it_and_replays_as_it_was_learned(t
     path = distilling.distil(job)
     content = package.load(path)
     assert content.manifest["distillation"]["inner"] == {"name": "momentum", "decay": 0.5}
-    loss, data, params = inner_loss(job.network, "raw"), content.distilled, content.start
+    loss, data, params = inner_loss(job.problem.network, "raw"), content.distilled, content.start
     trace = jax.tree.map(jnp.zeros_like, params)
     for t, log_lr in enumerate(data.log_lr):
         batch = t % len(data.images)
@@ -57,11 +49,12 @@ def test_a_job_with_momentum_is_packaged_with_it_and_replays_as_it_was_learned(t
 
 def test_a_shared_rate_is_packaged_as_a_rate_for_each_step(tmp_path):
     job = small_jobs.make(tmp_path, distill__rates="shared")
-    loop, state = method.build(job)
-    batch = job.sample("train", 12, job.key(method.Use.POOL))
+    problem, settings = job.problem, job.config.distill
+    loop, state = method.build(problem, settings, job.log)
+    batch = job.cohorts.sample("train", 12, job.key(method.Use.POOL))
     for _ in range(2):
         state, _ = loop.update(state, batch)
-    rates = np.asarray(method.finished(job, state.distilled).log_lr)
+    rates = np.asarray(method.to_distilled(problem, settings, state.learned).log_lr)
     assert rates.shape == (2,)
     assert rates[0] == rates[1] != np.float32(np.log(job.config.distill.start_lr))
 
@@ -71,7 +64,8 @@ def test_a_package_is_replayed_for_more_epochs_than_were_learned_through(tmp_pat
     job = small_jobs.make(tmp_path, distill__replay_epochs=5, **settings)
     content = package.load(distilling.distil(job))
     steps = job.config.distill.steps
-    assert method.start(job).log_lr.shape == (2 * steps,)
+    start = method.initial_distilled(job.problem, job.config.distill)
+    assert start.log_lr.shape == (2 * steps,)
     assert content.manifest["distillation"]["epochs"] == 5
     assert content.distilled.log_lr.shape == (5 * steps,)
     assert len({*np.asarray(content.distilled.log_lr)}) == 1

@@ -10,12 +10,12 @@ from PIL import Image
 
 from gxdistill import package
 from gxdistill.cli import main
-from gxdistill.distill import baselines
 from gxdistill.errors import UserError
 from gxdistill.package import shared_values
 from gxdistill.package import weights_file as files
 from gxdistill.receive import networks, predicting
 from gxdistill.tasks.distillation import weights
+from gxdistill.training.supervised import classification_loss
 from tests import small_jobs
 
 
@@ -30,7 +30,7 @@ def written(tmp_path_factory):
 
 def test_essential_weights_are_small_and_give_the_network_bit_for_bit(written):
     job, path, said = written
-    start = job.network.init(job.key(weights.Use.KNOWN))
+    start = job.problem.network.init(job.key(weights.Use.KNOWN))
     assert " values: " in said[-2]
     assert said[-1].startswith(f"essential weights: {path}, {package.size_bytes(path)} bytes")
     trained = networks.from_weights(path)
@@ -78,46 +78,48 @@ def test_they_are_inspected_and_verified(written, tmp_path, capsys):
 
 def test_with_more_values_a_network_learns_more(tmp_path):
     job = small_jobs.make(tmp_path, compress__weights__steps=60, compress__weights__lr=0.3)
-    feed = weights.feed_of(job)
-    start, params = weights.trained(job, feed)
+    start, params = weights.trained(job)
+    loss = jax.jit(classification_loss(job.problem.network))
     moved = jax.tree.map(lambda s, p: float(np.abs(s - p).max()), start, params)
     assert min(jax.tree.leaves(moved)) > 0
-    pool = job.sample("train", 300, jax.random.key(0))
-    losses = [float(baselines._real_loss(job.network, start, pool))]
+    pool = job.cohorts.sample("train", 300, jax.random.key(0))
+    losses = [float(loss(start, pool))]
     for share in (0.1, 1.0):
-        coded = weights.coded(job, feed, start, params, share)
+        coded = weights.coded(job, start, params, share)
         assert len(coded.values) <= share * sum(leaf.size for leaf in jax.tree.leaves(start))
         restored = shared_values.restored(start, coded)
-        losses.append(float(baselines._real_loss(job.network, restored, pool)))
+        losses.append(float(loss(restored, pool)))
     assert losses[2] < losses[1] < losses[0]
 
 
 def test_values_learn_half_from_classes_and_half_from_the_trained_network(tmp_path):
     job = small_jobs.make(tmp_path)
-    start, whole = (job.network.init(jax.random.key(seed)) for seed in (0, 1))
+    start, whole = (job.problem.network.init(jax.random.key(seed)) for seed in (0, 1))
     fineness = shared_values.fineness_of(start, 0.1)
     values = jax.random.normal(jax.random.key(2), (sum(shared_values.counts(start, fineness)),))
-    batch = job.sample("train", 20, jax.random.key(3))
-    params = values, (start, shared_values.factors(start), whole)
-    found = weights._halfway(job.network)(weights._shared(job.network, fineness), params, batch)
+    batch = job.cohorts.sample("train", 20, jax.random.key(3))
+    fixed = start, shared_values.factors(start), whole
+    found = weights.halfway_loss(job.problem.network, fineness)(values, (batch, fixed))
     own = shared_values.moved(
         start, shared_values.factors(start), shared_values.rounded(values), fineness
     )
     logs, thought = (
-        scipy.special.log_softmax(np.asarray(job.network.apply(p, batch.images), np.float64), -1)
+        scipy.special.log_softmax(
+            np.asarray(job.problem.network.apply(p, batch.images), np.float64), -1
+        )
         for p in (own, whole)
     )
-    by_class = -logs[np.arange(len(logs)), batch.labels].mean()
+    by_class = -logs[np.arange(len(logs)), batch.targets].mean()
     by_network = -(np.exp(thought) * logs).sum(-1).mean()
     np.testing.assert_allclose(found, (by_class + by_network) / 2, rtol=1e-5)
 
 
 def test_essential_weights_decide_images(written, tmp_path):
     job, path, _ = written
-    image = np.random.default_rng(0).integers(0, 256, job.test.images.shape[1:3], np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, job.cohorts.test.images.shape[1:3], np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
     (row,) = predicting.predict(path, [tmp_path / "a.png"], tmp_path / "out", print)
-    assert row["decision"] in (*job.test.class_names, "undecidable")
+    assert row["decision"] in (*job.cohorts.test.class_names, "undecidable")
 
 
 def test_a_loss_that_cannot_be_kept_to_is_told(written, monkeypatch):
@@ -158,6 +160,8 @@ def test_a_forged_file_is_refused(written, tmp_path, change, reason):
     _resealed(path, change)
     with pytest.raises(UserError, match=reason):
         networks.from_weights(path)
+    with pytest.raises(UserError, match=reason):
+        package.verify(path)
 
 
 def test_a_harmed_file_is_refused(written, tmp_path):

@@ -1,0 +1,165 @@
+"""The kinds of data that a config may name: what each is read from, and how large it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from gxdistill.data import idx, phantom, source
+from gxdistill.data.files.reading import Recipe
+from gxdistill.data.prepared import reader
+from gxdistill.errors import UserError
+from gxdistill.runtime.console import Log, Progress
+
+IMAGES = 200  # Training images where nothing says how many; as many as the papers have.
+
+
+class Size(NamedTuple):
+    """What a plan needs to know of a cohort.
+
+    Attributes:
+      images: that are trained on.
+      shape: of an image, `[H, W, C]`.
+      classes: K.
+    """
+
+    images: int
+    shape: tuple[int, int, int]
+    classes: int
+
+
+class Kind(NamedTuple):
+    """A kind of data.
+
+    Attributes:
+      load: `(config, log) -> Source`, reads the cohort.
+      size: `(config, images) -> Size`, without reading it; `images` is None or how many.
+      from_files: whether its images are files that a manifest lists.
+      is_prepared: whether it was checked and written by `gxdistill prepare`.
+    """
+
+    load: Callable[[ml_collections.ConfigDict, Log], source.Source]
+    size: Callable[[ml_collections.ConfigDict, int | None], Size]
+    from_files: bool = False
+    is_prepared: bool = False
+
+
+def _load_phantom(config: ml_collections.ConfigDict, _: Log) -> source.Source:
+    data = config.data
+    cohort = phantom.phantom_cohort(
+        config.seed, patients=data.patients, size=data.size, train_share=data.train_share
+    )
+    return source.Source(cohort, (), Path("phantom"), Recipe((data.size, data.size)), {})
+
+
+def _phantom_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
+    data = config.data
+    by_label = (data.patients + 1) // 2, data.patients // 2
+    trained = sum(round(data.train_share * count) for count in by_label)
+    return Size(images or trained, (data.size, data.size, 1), 3)
+
+
+def _load_mnist(config: ml_collections.ConfigDict, _: Log) -> source.Source:
+    data = config.data
+    cohort = idx.mnist_cohort(Path(data.path), limit=data.limit)
+    return source.Source(cohort, (), Path(data.path), Recipe(cohort.images.shape[1:3]), {})
+
+
+def _mnist_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
+    return Size(images or min(config.data.limit or 60_000, 60_000), (28, 28, 1), 10)
+
+
+def _load_prepared(config: ml_collections.ConfigDict, _: Log) -> source.Source:
+    path = Path(config.data.path)
+    prepared = reader.read_prepared(path)
+    about = prepared.metadata
+    recipe = Recipe(tuple(about["read_size"]), downscale=about["downscale"])
+    return source.Source(prepared.cohort, (), path, recipe, about["reading"], prepared)
+
+
+def _load_files(config: ml_collections.ConfigDict, log: Log) -> source.Source:
+    data, clock = config.data, Progress(log, "reading images")
+    return source.read_cohort(Path(data.path), data.manifest, **_listed(config), progress=clock)
+
+
+def _files_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
+    data = config.data
+    if data.image_size is None:
+        raise UserError(
+            "The config does not say how large the images are. Give their height and width in "
+            "pixels, as --config.data.image_size='(2048, 2048)'."
+        )
+    height, width = (side // data.downscale for side in data.image_size)
+    return Size(images or IMAGES, (height, width, 1), 1 + len(data.label_names))
+
+
+KINDS = {
+    "manifest": Kind(_load_files, _files_size, from_files=True),
+    "prepared": Kind(_load_prepared, _files_size, is_prepared=True),
+    "phantom": Kind(_load_phantom, _phantom_size),
+    "mnist": Kind(_load_mnist, _mnist_size),
+}
+
+
+def kind_of(config: ml_collections.ConfigDict) -> Kind:
+    """Returns the kind of data that a config names."""
+    return KINDS[config.data.kind]
+
+
+def size_of(config: ml_collections.ConfigDict, images: int | None) -> Size:
+    """Tells the size of the cohort that a config names, without reading its images.
+
+    Args:
+      config: of the job.
+      images: how many are trained on; None for what the config says, or `IMAGES`.
+
+    Raises:
+      UserError: the config does not tell the size of an image.
+    """
+    return kind_of(config).size(config, images)
+
+
+def load(config: ml_collections.ConfigDict, log: Log) -> source.Source:
+    """Reads the cohort that a config names.
+
+    Raises:
+      UserError: it cannot be read, or too much of it is bad.
+    """
+    return kind_of(config).load(config, log)
+
+
+def list_files(config: ml_collections.ConfigDict) -> source.Listing:
+    """Lists what a config's manifest names; decodes no pixel.
+
+    Raises:
+      UserError: it cannot be used, or too much of it is bad.
+    """
+    return source.list_entries(Path(config.data.path), config.data.manifest, **_listed(config))
+
+
+def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    data = config.data
+    return {
+        "columns": dict(data.columns),
+        "label_names": tuple(data.label_names),
+        "recipe": recipe(config),
+        "test_share": data.test_share,
+        "seed": config.seed,
+        "max_bad_share": data.max_bad_share,
+        "limit": data.limit,
+    }
+
+
+def recipe(config: ml_collections.ConfigDict) -> Recipe:
+    """How a config wants files to become images."""
+    data = config.data
+    return Recipe(
+        None if data.image_size is None else tuple(data.image_size),
+        downscale=data.downscale,
+        spacing=data.spacing,
+        fit=data.fit,
+        window=data.window,
+        text=data.burned_in,
+        organ=tuple(data.organ),
+    )

@@ -1,0 +1,37 @@
+"""What is known of a job's cohort, for people."""
+
+import numpy as np
+
+from gxdistill import storage
+from gxdistill.data import source
+from gxdistill.jobs.job import Job
+from gxdistill.pytrees import Metadata
+
+
+def write_summary(job: Job, told: source.Source) -> Metadata:
+    """Writes what is known of the cohort of a job: `cohort.json`, `quarantine.csv`.
+
+    Args:
+      job: whose patches are counted.
+      told: what is told of its images.
+
+    Returns:
+      The summary.
+    """
+    data, summary = job.cohorts, dict(source.summary(told))
+    summary["patch"] = dict(job.config.patch)
+    summary["patches"] = {
+        split: dict(zip(data.source.cohort.class_names, counts.tolist(), strict=True))
+        for split, counts in (
+            (split, np.bincount(table.label, minlength=data.classes))
+            for split, table in data.tables.items()
+        )
+    }
+    if told.quarantine or not told.prepared:  # which kept no names
+        source.write_quarantine(job.workdir / "quarantine.csv", told.quarantine)
+    storage.write_json(job.workdir / "cohort.json", summary)
+    job.log(
+        f"cohort: {summary['images']} images of {summary['patients']} patients, "
+        f"{summary['quarantine']['count']} quarantined; patches {summary['patches']}"
+    )
+    return summary

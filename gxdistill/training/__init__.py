@@ -1,0 +1,1 @@
+"""Training as a pair of pure functions, whatever is trained."""
