@@ -59,6 +59,11 @@ def prepare(job: Job) -> Path:
     """
     if kinds.kind_of(job.config).is_prepared:
         raise UserError("data.kind is 'prepared': there is nothing to prepare. Distil from it.")
+    with job.workdir.locked("gxdistill prepare"):
+        return _prepare(job)
+
+
+def _prepare(job: Job) -> Path:
     home = job.workdir / "prepared" / builder.NAME
     plan = _plan(job)
     latest = reader.find_version(home)
