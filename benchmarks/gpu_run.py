@@ -14,7 +14,6 @@ from benchmarks.record import ROOT
 from gxdistill.errors import UserError
 
 _STAGES = ("distill", "train", "evaluate")
-_COMMAND = "import sys; from gxdistill.cli.main import main; main(sys.argv[1:])"
 
 
 class Spent:
@@ -73,7 +72,7 @@ def _run(context: Context, arguments: list[str], done: Path, spent: Spent) -> No
     stage, log = arguments[0], context.log(arguments[0])
     if context.seconds <= 0:
         raise UnfinishedError(f"{stage} is next")
-    command = [sys.executable, "-c", _COMMAND, *arguments]
+    command = [sys.executable, "-m", "gxdistill", *arguments]
     status = child.run(command, seconds=context.seconds, log=log, while_running=spent.write)
     if status is None:
         raise UnfinishedError(f"{stage}: {_last(log)}")

@@ -144,6 +144,9 @@ def tests(context: Context) -> None:
     if importlib.util.find_spec("pytest") is None:
         raise SkippedError("needs pytest")
     command = [sys.executable, "-m", "pytest", "-v", "-m", "not slow", "-p", "no:cacheprovider"]
+    if importlib.util.find_spec("pytest_timeout") is None:  # Which pyproject.toml has a setting of.
+        command += ["-o", "addopts=--import-mode=importlib"]
+        command += ["-W", "ignore::pytest.PytestConfigWarning"]
     cores = len(os.sched_getaffinity(0))
     if importlib.util.find_spec("xdist") and cores >= 4:
         command += ["-n", str(min(cores // 2, 8)), "--dist", "loadfile"]

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 TASKS = ("audit", "cohort", "distillation", "federation", "mixup", "segmentation")
 # A module imports its own unit and units of the rows above: none beside it, none below.
 ROWS = (
-    {"_check", "errors", "pytrees"},
+    {"__version__", "_check", "errors", "pytrees"},  # The first is a name of the package's root.
     {"runtime", "storage", "training"},
     {"convolution", "patching"},
     {"distill"},
@@ -26,6 +26,7 @@ ROWS = (
     {f"tasks.{task}" for task in TASKS},
     {"plan"},
     {"cli"},
+    {"__main__"},
 )
 ROW = {unit: row for row, units in enumerate(ROWS) for unit in units}
 

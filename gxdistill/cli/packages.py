@@ -1,88 +1,79 @@
-"""The commands on packages alone: no config, no job. Nothing costly is imported for the help."""
+"""The commands on packages alone: no config, no job."""
 
-from collections.abc import Callable
+from argparse import Namespace
 from pathlib import Path
-from typing import NamedTuple
 
+from gxdistill.cli.flags import Command, Flag, path
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
 
 
-class Command(NamedTuple):
-    """A command on packages alone.
-
-    Attributes:
-      run: takes a path for each word of `takes`, or more for one with dots, and the flags by name.
-      takes: its arguments, in words.
-      flags: names of its flags, all texts.
-      text: what it does.
-    """
-
-    run: Callable[..., None]
-    takes: str
-    flags: tuple[str, ...]
-    text: str
-
-
-def _inspect(path: Path) -> None:
+def _inspect(options: Namespace) -> None:
     from gxdistill import package
 
-    if package.is_weights(path):
-        print(package.describe_weights(package.load_weights(path), path))
+    (file,) = options.paths
+    if package.is_weights(file):
+        print(package.describe_weights(package.load_weights(file), file))
     else:
-        print(package.describe(package.load(path), path))
+        print(package.describe(package.load(file), file))
 
 
-def _verify(path: Path, *, key: str | None) -> None:
+def _verify(options: Namespace) -> None:
     from gxdistill import package
 
-    signer = package.verify(path, None if key is None else Path(key))
+    (file,) = options.paths
+    signer = package.verify(file, options.key)
     signed = f"; signed with the key {signer}" if signer else ""
-    print(f"{path}: whole and unchanged{signed}.")
+    print(f"{file}: whole and unchanged{signed}.")
 
 
-def _sign(path: Path, *, key: str | None) -> None:
+def _sign(options: Namespace) -> None:
     from gxdistill import package
 
-    if key is None:
+    (file,) = options.paths
+    if options.key is None:
         raise UserError(
             "--key is missing. Name your private key, as --key=private.pem; "
             "`openssl genpkey -algorithm ed25519 -out private.pem` makes one."
         )
-    print(f"{path}: signed with the key {package.sign(path, Path(key))}.")
+    print(f"{file}: signed with the key {package.sign(file, options.key)}.")
 
 
-def _export(path: Path, *, to: str | None, out: str | None) -> None:
+def _export(options: Namespace) -> None:
     from gxdistill import package
 
-    if to is None:
+    (file,) = options.paths
+    if options.to is None:
         raise UserError(f"--to is missing. Choose one of {', '.join(package.FORMATS)}.")
-    whole = package.load(path)
-    target = Path(out).absolute() if out else path.with_name(f"{path.stem}.{to}")
-    package.export(whole, target, to)
+    whole = package.load(file)
+    target = options.out or file.with_name(f"{file.stem}.{options.to}")
+    package.export(whole, target, options.to)
     print(target)
 
 
-def _diff(first: Path, second: Path) -> None:
+def _diff(options: Namespace) -> None:
     from gxdistill import package
 
+    first, second = options.paths
     print(package.diff(package.load(first), package.load(second)))
 
 
-def _migrate(folder: Path, *, out: str | None) -> None:
+def _migrate(options: Namespace) -> None:
     from gxdistill import package
 
-    target = Path(out).absolute() if out else folder.with_name(f"{folder.name}.gxd")
+    (folder,) = options.paths
+    target = options.out or folder.with_name(f"{folder.name}.gxd")
     package.convert(folder, target)
     print(target)
 
 
-def _predict(path: Path, *images: Path, out: str | None) -> None:
+def _predict(options: Namespace) -> None:
     from gxdistill import package
     from gxdistill.receive import predicting
 
-    target = Path(out or "predictions").absolute()
-    rows = predicting.predict(path, images, target, log)
+    file, *images = options.paths
+    target = options.out or Path("predictions").absolute()
+    rows = predicting.predict(file, images, target, log)
     for row in rows:
         refused = f"refused: {row['refused']}" if "refused" in row else None
         score = "" if row.get("score") is None else f", score {row['score']:.3f}"
@@ -92,47 +83,61 @@ def _predict(path: Path, *images: Path, out: str | None) -> None:
         raise UserError("some images were refused, as said above; all others are predicted.")
 
 
-COMMANDS = {
-    "inspect": Command(_inspect, "PACKAGE", (), "say what is in it"),
-    "verify": Command(
-        _verify, "PACKAGE", ("key",), "check that it is whole, and --key=PUBLIC.pem who signed it"
+_PACKAGE = "PACKAGE"
+_EXAMPLE = "runs/demo/package.gxd"
+
+COMMANDS = (
+    Command(
+        "inspect", "say what is in it", _inspect, arguments=_PACKAGE, example=f"inspect {_EXAMPLE}"
     ),
-    "sign": Command(_sign, "PACKAGE", ("key",), "sign it with --key=PRIVATE.pem"),
-    "diff": Command(_diff, "PACKAGE PACKAGE", (), "say what they differ in"),
-    "export": Command(
+    Command(
+        "verify",
+        "check that it is whole, and --key=PUBLIC.pem who signed it",
+        _verify,
+        (Flag("key", "PUBLIC.pem", "public key of the sender, who must have signed it", path),),
+        arguments=_PACKAGE,
+        example=f"verify {_EXAMPLE}",
+    ),
+    Command(
+        "sign",
+        "sign it with --key=PRIVATE.pem",
+        _sign,
+        (Flag("key", "PRIVATE.pem", "your private key, of Ed25519", path),),
+        arguments=_PACKAGE,
+        example=f"sign {_EXAMPLE} --key=private.pem",
+    ),
+    Command(
+        "diff",
+        "say what they differ in",
+        _diff,
+        arguments="PACKAGE PACKAGE",
+        example=f"diff {_EXAMPLE} runs/mine/package.gxd",
+    ),
+    Command(
+        "export",
+        "write it for other programs, see --to",
         _export,
-        "PACKAGE",
-        ("to", "out"),
-        "write it, to --out=PATH, --to=npz, safetensors, png, pytorch-folder or tfds",
+        (
+            Flag("to", "FORMAT", "one of npz, safetensors, png, pytorch-folder, tfds"),
+            Flag("out", "PATH", "what to write (default: beside the package)", path),
+        ),
+        arguments=_PACKAGE,
+        example=f"export {_EXAMPLE} --to=pytorch-folder",
     ),
-    "predict": Command(
+    Command(
+        "predict",
+        "decide whole images, or folders of them",
         _predict,
-        "PACKAGE IMAGE...",
-        ("out",),
-        "decide whole images, or folders of them; writes --out=DIR",
+        (Flag("out", "DIR", "folder to write (default: predictions)", path),),
+        arguments="PACKAGE IMAGE...",
+        example=f"predict {_EXAMPLE} FOLDER --out=runs/predictions",
     ),
-    "migrate": Command(
-        _migrate, "FOLDER", ("out",), "write a package of schema version 1 as one of today"
+    Command(
+        "migrate",
+        "write a package of schema version 1 as one of today",
+        _migrate,
+        (Flag("out", "FILE", "what to write (default: beside the folder)", path),),
+        arguments="FOLDER",
+        example="migrate runs/old/package --out=runs/old/package.gxd",
     ),
-}
-
-
-def run(command: str, arguments: list[str]) -> None:
-    """Runs one of `COMMANDS`.
-
-    Raises:
-      UserError: an argument is missing, too many or unknown, or the command says so.
-    """
-    call, takes, names, _ = COMMANDS[command]
-    paths = [Path(argument).absolute() for argument in arguments if argument[:1] != "-"]
-    flags: dict[str, str | None] = dict.fromkeys(names)
-    for flag in (argument for argument in arguments if argument[:1] == "-"):
-        name, _, value = flag.removeprefix("--").partition("=")
-        if name not in flags or not value:
-            known = " ".join(f"--{name}=..." for name in names) or "none"
-            raise UserError(f"unexpected {flag!r}; flags of this command: {known}.")
-        flags[name] = value
-    least = len(takes.split())
-    if len(paths) < least or (len(paths) > least and not takes.endswith("...")):
-        raise UserError(f"name just {takes}, as: gxdistill {command} runs/demo/package.gxd")
-    call(*paths, **flags)
+)

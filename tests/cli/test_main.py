@@ -1,16 +1,21 @@
 """The command line itself: commands, flags, configs, exit status."""
 
-import json
+import dataclasses
 import os
-import shutil
+import re
+import signal
 import subprocess
 import sys
 
 import jax.numpy as jnp
 import pytest
 
-from gxdistill.cli import main
-from tests import keys, small_jobs
+import gxdistill
+from gxdistill import package, plan
+from gxdistill.cli import config as cli_config
+from gxdistill.cli import flags, main
+from tests import small_jobs
+from tests.commands import refusal
 from tests.stderr import without_jax_start
 
 HEAD = """
@@ -36,20 +41,8 @@ def config(tmp_path, monkeypatch):
     return text
 
 
-def _refusal(*arguments):
-    with pytest.raises(SystemExit) as stop:
-        main.main(list(arguments))
-    line = stop.value.code
-    assert isinstance(line, str), line  # Python prints it on stderr and exits with status 1.
-    assert line.startswith("gxdistill")
-    assert "\n" not in line
-    return line
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["help"], ["-h"], ["--help"], ["distill", "--help"], ["train", "x", "-h"]]
-)
-def test_help_is_given_wherever_it_is_asked_for(arguments, capsys):
+@pytest.mark.parametrize("arguments", [[], ["help"], ["-h"], ["--help"]])
+def test_the_help_lists_the_commands(arguments, capsys):
     main.main(arguments)
     said = capsys.readouterr().out
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
@@ -61,12 +54,123 @@ def test_help_is_given_wherever_it_is_asked_for(arguments, capsys):
     assert max(map(len, said.splitlines())) <= 100
 
 
+@pytest.mark.parametrize("command", main.COMMANDS.values(), ids=lambda command: command.name)
+def test_each_command_has_its_own_help(command, capsys):
+    main.main([command.name, "--help"])
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: gxdistill {command.name}")
+    described = re.findall(r"^  --([\w-]+)", said, re.MULTILINE)
+    assert described == [flag.name for flag in command.flags]
+    assert max(map(len, said.splitlines())) <= flags.WIDTH
+    for arguments in (
+        [command.name, "-h"],
+        [command.name, "--workdir=x", "--help"],
+        ["help", command.name],
+        ["--help", command.name],
+    ):
+        main.main(arguments)
+        assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("command", main.COMMANDS.values(), ids=lambda command: command.name)
+def test_the_example_of_a_help_page_is_a_call_of_its_command(command):
+    name, *words = command.example.split()
+    assert name == command.name
+    options = flags.parse(command, words)
+    if getattr(options, "config", None):
+        name, *variant = options.config.split(":")
+        assert cli_config.locate(options.config).endswith(":".join([f"/{name}.py", *variant]))
+
+
+def test_the_help_names_the_choices_that_there_are():
+    pages = {name: flags.page(main.COMMANDS[name]) for name in ("plan", "export")}
+    for name, choices in (("plan", plan.NAMES), ("export", package.FORMATS)):
+        assert f"one of {', '.join(choices)}\n" in pages[name]
+
+
+def test_the_version_is_said(capsys):
+    main.main(["--version"])
+    assert capsys.readouterr().out == f"gxdistill {gxdistill.__version__}\n"
+
+
+def _as_module(*words):
+    """Starts `python -m gxdistill`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "gxdistill", *words],
+        cwd=small_jobs.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_python_runs_the_package_as_the_command():
+    with _as_module("verify", "nowhere") as process:
+        assert without_jax_start(process.stderr.read()).startswith("gxdistill verify: ")
+    assert process.returncode == 1
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_a_reader_that_stops_reading_is_no_fault(run, unbuffered, monkeypatch):
+    if unbuffered:
+        monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    else:
+        monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    for words in (["--help"], ["inspect", str(run / "package.gxd")]):
+        with _as_module(*words) as process:
+            process.stdout.close()  # as `head` does
+            assert without_jax_start(process.stderr.read()) == ""
+        assert process.returncode == 141
+
+
+def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch):
+    def lose_a_worker(_):
+        raise BrokenPipeError("a worker is gone")
+
+    command = dataclasses.replace(main.COMMANDS["verify"], run=lose_a_worker)
+    monkeypatch.setitem(main.COMMANDS, "verify", command)
+    with pytest.raises(BrokenPipeError, match="a worker is gone"):
+        main.main(["verify", "package.gxd"])
+
+
+RESUMES = {"demo", "prepare", "distill", "compress", "evaluate"}
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+@pytest.mark.parametrize("command", main.COMMANDS.values(), ids=lambda command: command.name)
+def test_an_interrupted_command_says_what_starting_it_again_does(
+    command, number, status, word, monkeypatch, capsys
+):
+    def interrupt(_):
+        signal.raise_signal(number)
+
+    monkeypatch.setitem(main.COMMANDS, command.name, dataclasses.replace(command, run=interrupt))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        main.main(command.example.split())
+    assert stop.value.code == status
+    assert signal.getsignal(signal.SIGTERM) == before
+    said = capsys.readouterr().err
+    assert said.startswith(f"gxdistill {command.name}: {word}; ")
+    assert ("the same command resumes" in said) == (command.name in RESUMES)
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [("distil", "distill"), ("eval", "evaluate"), ("prep", "prepare"), ("inspekt", "inspect")],
 )
 def test_an_unknown_command_names_the_nearest(typed, meant):
-    assert _refusal(typed) == f"gxdistill: unknown command {typed!r}. Did you mean {meant!r}?"
+    for arguments in ([typed], [typed, "--help"], ["help", typed]):
+        line = refusal(*arguments)
+        assert line == f"gxdistill: unknown command {typed!r}. Did you mean {meant!r}?"
+
+
+def test_a_flag_before_the_command_is_refused():
+    line = refusal("--workdir=run", "distill")
+    assert line == "gxdistill: a command comes before --workdir=run, as: gxdistill distill ..."
 
 
 @pytest.mark.parametrize(
@@ -93,7 +197,7 @@ def test_an_unknown_command_names_the_nearest(typed, meant):
 @pytest.mark.usefixtures("config")
 def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
     (tmp_path / "own.py").write_text(HEAD.format(folder="cohort") + body)
-    line = _refusal("prepare", "--config=own.py:strange", "--workdir=run")
+    line = refusal("prepare", "--config=own.py:strange", "--workdir=run")
     assert message in line
     assert not (tmp_path / "run").exists()
 
@@ -104,11 +208,8 @@ def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
         (["--config=nowhere.py"], "--config=nowhere.py cannot be read: "),
         (["--config=cohort"], "Is a directory"),
         (["--config="], "--config= cannot be read: "),
-        (["--config"], "--config is missing"),
-        (
-            ["--config", "sound.py"],
-            "--config is missing. Name a file, for example --config=configs",
-        ),
+        (["--config"], "--config: expected one argument"),
+        ([], "--config is missing. Name a file, for example --config=configs/demo.py, or one of"),
         (["--config.seed=3"], "--config is missing"),
         (["--config=sound.py", "--config.distill.stepz=3"], "Did you mean --config.distill.steps?"),
         (["--config=sound.py", "--config.network.options.widht=3"], "network.options.width?"),
@@ -120,23 +221,25 @@ def test_a_config_that_cannot_be_used_is_refused(body, message, tmp_path):
         (["--config=sound.py", "--config.data.image_size=64"], "data.image_size is (64,)"),
         (["--config=sound.py", "--config.seed=99999999999"], "seed is 99999999999"),
         (["--config=sound.py", "--config.data.limit=0"], "data.limit is 0"),
-        (["--config=sound.py", "--configg=3"], "configg"),
-        (["--config=sound.py", "--wokdir=run"], "Did you mean: workdir"),
-        (["--config=sound.py", "--seeds=many"], "--seeds=many"),
-        (["--config=sound.py", "--seeds=0"], "--seeds=0"),
-        (["--config=sound.py", "--seed=1.5"], "--seed=1.5"),
-        (["--config=sound.py", "--seed=-1"], "--seed=-1"),
-        (["--config=sound.py", "--seed=99999999999999999999"], "--seed=99999999999999999999"),
+        (["--config=sound.py", "--configg=3"], "unknown flag --configg. Did you mean --config?"),
+        (["--config=sound.py", "--wokdir=run"], "Did you mean --workdir?"),
+        (["--config=sound.py", "--seeds=3"], "unknown flag --seeds"),
         (["--config=sound.py", "more"], "'more'"),
     ],
 )
 @pytest.mark.usefixtures("config")
 def test_a_flag_that_cannot_be_used_is_refused(arguments, message, tmp_path):
     before = small_jobs.content(tmp_path)
-    assert message in _refusal("prepare", *arguments)
+    assert message in refusal("prepare", *arguments)
+    assert message in refusal("prepare", *_apart(arguments))
     assert {
         k: v for k, v in small_jobs.content(tmp_path).items() if "__pycache__" not in k
     } == before
+
+
+def _apart(arguments):
+    """The same arguments, written `--flag value`."""
+    return [part for argument in arguments for part in argument.split("=", 1)]
 
 
 @pytest.mark.usefixtures("config")
@@ -174,90 +277,13 @@ def test_memory_that_does_not_suffice_is_said_so(monkeypatch):
     def greedy(_):
         jnp.zeros(2**46).block_until_ready()
 
-    monkeypatch.setitem(main._JOBS, "prepare", (greedy, ""))
-    assert "the memory does not suffice" in _refusal("prepare", "--config=sound.py")
+    prepare = main.COMMANDS["prepare"]
+    monkeypatch.setitem(main.COMMANDS, "prepare", dataclasses.replace(prepare, run=greedy))
+    assert "the memory does not suffice" in refusal("prepare", "--config=sound.py")
 
     def faulty(_):
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setitem(main._JOBS, "prepare", (faulty, ""))
+    monkeypatch.setitem(main.COMMANDS, "prepare", dataclasses.replace(prepare, run=faulty))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         main.main(["prepare", "--config=sound.py"])
-
-
-def test_a_package_is_inspected_and_verified(run, capsys):
-    main.main(["inspect", str(run / "package.gxd")])
-    assert "demo_smoke" in capsys.readouterr().out
-    main.main(["verify", str(run / "package.gxd")])
-    assert capsys.readouterr().out == f"{run / 'package.gxd'}: whole and unchanged.\n"
-    for arguments in (["verify"], ["verify", "a", "b"], ["diff", "a"]):
-        assert "name just PACKAGE" in _refusal(*arguments)
-    for arguments in (["inspect", "--package=a"], ["verify", "a", "--key"], ["diff", "--key=a"]):
-        assert f"unexpected '{arguments[-1]}'; flags of this command: " in _refusal(*arguments)
-
-
-def test_packages_are_signed_compared_and_exported(run, tmp_path, capsys):
-    package = str(shutil.copy(run / "package.gxd", tmp_path / "p.gxd"))
-    private, public = keys.write_pair(tmp_path)
-    assert "is not signed" in _refusal("verify", package, f"--key={public}")
-    assert "--key is missing" in _refusal("sign", package)
-    main.main(["sign", package, f"--key={private}"])
-    signed = capsys.readouterr().out.removeprefix(f"{package}: ")
-    main.main(["verify", package, f"--key={public}"])
-    assert capsys.readouterr().out == f"{package}: whole and unchanged; {signed}"
-    main.main(["diff", package, str(run / "package.gxd")])
-    assert "settings that differ\n  none\n" in capsys.readouterr().out
-    for to in ("npz", "safetensors", "png", "pytorch-folder"):
-        main.main(["export", package, f"--to={to}"])
-        assert capsys.readouterr().out == f"{tmp_path}/p.{to}\n"
-        assert (tmp_path / f"p.{to}").exists()
-    assert "exists already" in _refusal("export", package, "--to=npz")
-    assert "--to is missing. Choose one of npz" in _refusal("export", package)
-    assert "is no package of schema version 1" in _refusal("migrate", str(tmp_path))
-
-
-def test_evaluation_trains_networks_where_there_are_none(run, tmp_path, capsys):
-    arguments = [
-        f"--config={small_jobs.ROOT}/configs/demo.py:smoke",
-        f"--package={run / 'package.gxd'}",
-    ]
-    flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
-    main.main(["evaluate", *arguments, *flags])
-    said = capsys.readouterr()
-    assert "trained 1 convnet" in said.err
-    assert said.out.splitlines()[1].startswith("distilled  ")
-    assert small_jobs.content(tmp_path / "run/networks") == small_jobs.content(run / "networks")
-
-
-@pytest.mark.parametrize("number", [["--seeds=2", "--config.evaluate.networks=4"], []])
-def test_evaluation_honours_the_networks_asked_for(run, tmp_path, capsys, number):
-    arguments = [
-        f"--config={small_jobs.ROOT}/configs/demo.py:smoke",
-        f"--package={run / 'package.gxd'}",
-    ]
-    shutil.copytree(run / "networks", tmp_path / "run/networks")
-    flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
-    kinds = ["--networks=lenet,convnet", "--seed=3"]
-    main.main(["evaluate", *arguments, *flags, *kinds, *number])  # the config says 2, too
-    said = capsys.readouterr()
-    trained = [line for line in said.err.splitlines() if line.startswith("trained")]
-    assert trained == [f"trained 2 {name} network(s) from seed 3" for name in ("convnet", "lenet")]
-    assert [line.split()[0] for line in said.out.splitlines()[1:3]] == ["distilled", "on_lenet"]
-    contenders = json.loads((tmp_path / "run/evaluation.json").read_text())["contenders"]
-    assert contenders.keys() == {"distilled", "on_lenet"}
-    for name, figures in zip(("convnet", "lenet"), contenders.values(), strict=True):
-        assert figures["networks"]["network"]["name"] == name
-        assert figures["balanced_patch_accuracy"]["n"] == 2
-    # What was trained before is not replaced.
-    assert small_jobs.content(tmp_path / "run/networks") == small_jobs.content(run / "networks")
-
-
-@pytest.mark.parametrize(
-    ("networks", "message"),
-    [("many", "'many'; it must be one of"), ("lenet,convnet", "names several")],
-)
-def test_networks_that_cannot_be_trained_are_refused(run, tmp_path, networks, message):
-    workdir = f"--workdir={tmp_path / 'run'}"
-    line = _refusal("train", f"--package={run / 'package.gxd'}", f"--networks={networks}", workdir)
-    assert message in line
-    assert not (tmp_path / "run").exists()

@@ -60,7 +60,7 @@ def test_what_was_compiled_is_kept_for_the_next_start(run, tmp_path, environment
 
 
 def test_a_flag_turns_it_off(run, tmp_path, environment):
-    _train(run, tmp_path, environment, "--nocompile_cache")
+    _train(run, tmp_path, environment, "--no-compile-cache")
     assert not (tmp_path / "home").exists()
 
 

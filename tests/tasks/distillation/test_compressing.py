@@ -78,7 +78,7 @@ def test_the_command_wants_a_bound_and_a_package(workdir, tmp_path):
     for arguments, reason in (
         ([], "--max-loss must say how many points"),
         (["--max-loss=-1"], "is not a non-negative number"),
-        (["--max-loss=nan"], "--max-loss must say how many"),
+        (["--max-loss=nan"], "is not a non-negative number"),
         (["--max-loss=x"], "max-loss"),
         (["--max-loss=1", "--config.seed=9"], "holds a run with other settings"),
     ):

@@ -1,0 +1,256 @@
+"""The commands on a distillation job, from a cohort to a report."""
+
+import argparse
+import dataclasses
+import os
+from pathlib import Path
+
+from gxdistill.cli.config import PACKAGE, Inputs, job_command
+from gxdistill.cli.flags import Flag, names, non_negative, whole
+from gxdistill.errors import UserError
+from gxdistill.runtime.console import log
+
+_COORDINATOR = Flag(
+    "coordinator",
+    "HOST:PORT",
+    "address of the first of several processes that run the job together; `auto` on a TPU pod or "
+    "under Slurm",
+)
+_PROCESSES = Flag("processes", "N", "with --coordinator=HOST:PORT: their number", read=whole(1))
+_PROCESS = Flag(
+    "process", "I", "with --coordinator=HOST:PORT: number of this one, from 0", read=whole(0)
+)
+_FORCE = Flag("force", "", "packages even what diverged: its loss is far worse than guessing")
+_NETWORK = Flag(
+    "networks",
+    "NAME",
+    "network of the zoo (lenet, convnet, resnet18) in place of the package's own",
+    read=names,
+)
+_NETWORKS = Flag(
+    "networks",
+    "NAME[,...]",
+    "networks of the zoo (lenet, convnet, resnet18), to be trained anew and compared",
+    read=names,
+)
+_SEEDS = Flag(
+    "seeds",
+    "N",
+    "number of fresh networks of each kind (default: evaluate.networks of the config, else 5)",
+    read=whole(1),
+)
+_SEED = Flag(
+    "seed",
+    "N",
+    "draws their initial weights (default: 0). A package with known initial weights gives its one "
+    "network unless --seeds or --seed is given",
+    read=whole(0),
+)
+_MAX_LOSS = Flag(
+    "max-loss",
+    "POINTS",
+    "points of balanced accuracy over training patches that may be given up",
+    read=non_negative,
+)
+_WEIGHTS = Flag(
+    "weights",
+    "",
+    "writes, not the package, but a network trained on all real patches, as weights.gxw, which "
+    "`predict` takes as it takes a package",
+)
+_TARGET = Flag("target", "NAME", "one of a100, cpu, h100, tpu-v5e-8, tpu-v5p-8")
+_PRICE = Flag("price", "X", "of a device for an hour", read=non_negative)
+_IMAGES = Flag("images", "N", "number of training images, which are not read then", read=whole(1))
+
+
+def _hush(_: str) -> None:
+    pass
+
+
+def _prepare(_: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill.tasks.cohort import preparing
+
+    preparing.prepare(inputs.job)
+
+
+def _preview(_: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill.tasks.cohort import previewing
+
+    log(f"preview: {previewing.write(inputs.job)}")
+
+
+def _distill(options: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill.jobs.workdir import Workdir
+    from gxdistill.runtime import allocator, hosts
+    from gxdistill.tasks.distillation import distilling
+
+    allocator.give_back()
+    place = hosts.Place(options.coordinator, options.processes, options.process)
+    with hosts.together(place, inputs.workdir) as workdir:
+        job = inputs.job
+        if workdir != inputs.workdir:
+            job = dataclasses.replace(job, workdir=Workdir(workdir), log=_hush)
+        distilling.distil(job, force=options.force)
+
+
+def _compress(options: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill.tasks.distillation import compressing, weights
+
+    if options.max_loss is None:
+        raise UserError("--max-loss must say how many points may be lost, as --max-loss=0.2.")
+    (weights if options.weights else compressing).compress(inputs.job, options.max_loss)
+
+
+def _default_count(inputs: Inputs) -> int | None:
+    """Number of fresh networks where --seeds names none."""
+    return None if inputs.config is None else int(inputs.config.evaluate.networks)
+
+
+def _networks_folder(inputs: Inputs) -> Path:
+    return inputs.workdir / "networks"
+
+
+def _train(options: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill.receive import networks
+
+    chosen: tuple[str, ...] = options.networks or ()
+    if len(chosen) > 1:
+        raise UserError(
+            f"--networks={','.join(chosen)} names several; train makes one kind. Name one."
+        )
+    trained = networks.train_networks(
+        inputs.package,
+        count=options.seeds,
+        fresh=_default_count(inputs),
+        seed=options.seed,
+        name=chosen[0] if chosen else None,
+    )
+    networks.save_networks(_networks_folder(inputs), trained)
+    networks.say_networks(trained, log)
+
+
+def _evaluate(options: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill.receive import networks
+    from gxdistill.tasks.distillation import assessing
+
+    job, folder = inputs.job, _networks_folder(inputs)
+    if (options.networks, options.seeds, options.seed) != (None, None, None):
+        trained, *others = networks.train_each(
+            inputs.package,
+            options.networks or (),
+            count=options.seeds,
+            fresh=_default_count(inputs),
+            seed=options.seed,
+        )
+        for kind in (trained, *others):
+            networks.say_networks(kind, log)
+    else:
+        if not folder.exists():
+            _train(options, inputs)
+        trained, others = networks.load_networks(folder, inputs.package), []
+    print(assessing.as_text(assessing.evaluate_package(job, inputs.package, trained, others)))
+
+
+def _plan(options: argparse.Namespace, inputs: Inputs) -> None:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # Devices are not there, or not to be held.
+    from gxdistill import plan
+
+    if options.target is None:
+        raise UserError(f"--target is missing. Choose one of {', '.join(plan.NAMES)}.")
+    outlook = plan.make(inputs.required_config, options.target, log=log, images=options.images)
+    print(plan.as_text(outlook, options.price))
+
+
+def _report(_: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill import report
+
+    log(f"report: {report.write(inputs.workdir, inputs.package)}")
+
+
+def _demo(options: argparse.Namespace, inputs: Inputs) -> None:
+    flags_of_stages = ("coordinator", "processes", "process", "force", "networks", "seeds", "seed")
+    of_stages = argparse.Namespace(**dict.fromkeys(flags_of_stages), **vars(options))
+    for stage in (_distill, _train, _evaluate, _report):
+        stage(of_stages, inputs)
+
+
+_SMOKE = "--config=demo:smoke --workdir=runs/look"
+
+COMMANDS = (
+    job_command(
+        "demo",
+        "run the whole job on a built-in cohort of phantoms",
+        _demo,
+        default="demo",
+        example="demo --config=demo:smoke",
+        interrupted=(
+            "the same command resumes what trains on real patches at its last checkpoint, if there "
+            "is one, and does the rest anew"
+        ),
+    ),
+    job_command(
+        "prepare",
+        "check a cohort and write it as a set that is quickly read; resumes",
+        _prepare,
+        example="prepare --config=gastric --config.data.path=FOLDER --workdir=runs/set",
+        interrupted="the same command resumes with the images that are missing",
+    ),
+    job_command(
+        "preview",
+        "draw grid, mask and patch classes over a few images",
+        _preview,
+        example="preview --config=gastric --config.data.path=FOLDER --workdir=runs/mine",
+    ),
+    job_command(
+        "distill",
+        "learn the distilled images and package them; resumes",
+        _distill,
+        flags=(_COORDINATOR, _PROCESSES, _PROCESS, _FORCE),
+        example=f"distill {_SMOKE}",
+        interrupted="the same command resumes at the last checkpoint, if there is one",
+    ),
+    job_command(
+        "train",
+        "rebuild classifiers from a package alone",
+        _train,
+        flags=(PACKAGE, _NETWORK, _SEEDS, _SEED),
+        example="train --package=package.gxd --workdir=runs/theirs",
+    ),
+    job_command(
+        "compress",
+        "write compressed.gxd: the package in fewer bits, see --max-loss",
+        _compress,
+        flags=(_MAX_LOSS, _WEIGHTS),
+        example=f"compress {_SMOKE} --max-loss=0.5",
+        interrupted=(
+            "with --weights, the same command resumes training at the last checkpoint; without, it "
+            "starts anew"
+        ),
+    ),
+    job_command(
+        "evaluate",
+        "measure classifiers on the test patients, beside baselines",
+        _evaluate,
+        flags=(PACKAGE, _NETWORKS, _SEEDS, _SEED),
+        example=f"evaluate {_SMOKE}",
+        interrupted=(
+            "the same command resumes training the ceiling at the last checkpoint, if there is "
+            "one, and measures anew"
+        ),
+    ),
+    job_command(
+        "plan",
+        "say what the job would take on --target, which need not be there",
+        _plan,
+        flags=(_TARGET, _PRICE, _IMAGES),
+        example="plan --config=gastric --target=h100 --price=2",
+        interrupted="programs that are compiled are kept; the same command compiles the others",
+    ),
+    job_command(
+        "report",
+        "write one HTML page with pictures",
+        _report,
+        flags=(PACKAGE,),
+        example="report --workdir=runs/look",
+    ),
+)

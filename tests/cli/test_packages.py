@@ -1,0 +1,39 @@
+"""The commands on packages."""
+
+import shutil
+
+from gxdistill.cli import main
+from tests import keys
+from tests.commands import refusal
+
+
+def test_a_package_is_inspected_and_verified(run, capsys):
+    main.main(["inspect", str(run / "package.gxd")])
+    assert "demo_smoke" in capsys.readouterr().out
+    main.main(["verify", str(run / "package.gxd")])
+    assert capsys.readouterr().out == f"{run / 'package.gxd'}: whole and unchanged.\n"
+    for arguments in (["verify"], ["verify", "a", "b"], ["diff", "a"]):
+        assert "name just PACKAGE" in refusal(*arguments)
+    assert "unknown flag --package; gxdistill inspect has none" in refusal("inspect", "--package")
+    assert "--key: expected one argument" in refusal("verify", "a", "--key")
+    assert "--key: a value is missing" in refusal("verify", "a", "--key=")
+
+
+def test_packages_are_signed_compared_and_exported(run, tmp_path, capsys):
+    sent = str(shutil.copy(run / "package.gxd", tmp_path / "p.gxd"))
+    private, public = keys.write_pair(tmp_path)
+    assert "is not signed" in refusal("verify", sent, f"--key={public}")
+    assert "--key is missing" in refusal("sign", sent)
+    main.main(["sign", sent, f"--key={private}"])
+    signed = capsys.readouterr().out.removeprefix(f"{sent}: ")
+    main.main(["verify", sent, f"--key={public}"])
+    assert capsys.readouterr().out == f"{sent}: whole and unchanged; {signed}"
+    main.main(["diff", sent, str(run / "package.gxd")])
+    assert "settings that differ\n  none\n" in capsys.readouterr().out
+    for to in ("npz", "safetensors", "png", "pytorch-folder"):
+        main.main(["export", sent, f"--to={to}"])
+        assert capsys.readouterr().out == f"{tmp_path}/p.{to}\n"
+        assert (tmp_path / f"p.{to}").exists()
+    assert "exists already" in refusal("export", sent, "--to=npz")
+    assert "--to is missing. Choose one of npz" in refusal("export", sent)
+    assert "is no package of schema version 1" in refusal("migrate", str(tmp_path))
