@@ -40,6 +40,7 @@ UNITS = {
     "compile_s": "s",
     "matmul_cpu_s": "s",
 }
+_ON_DEVICE = {"device_peak_mb": "MB"}  # Of an accelerator beside them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,14 +163,16 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
     compile_s = time.perf_counter() - began
     cpu_s, clock_s = _median_seconds(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
     memory: Any = compiled.memory_analysis()
+    stats = jax.devices()[0].memory_stats()
     return {
         "median_cpu_s": round(cpu_s, 4),
-        "median_s": round(clock_s, 4),
+        "median_s": round(clock_s, 6),
         # Before the product below adds its own.
         "peak_rss_mb": peak_rss_mb(),
         "temp_mb": round(memory.temp_size_in_bytes / 1e6, 1),
         "compile_s": round(compile_s, 2),
         "matmul_cpu_s": round(_matmul_seconds(), 4),
+        **({"device_peak_mb": round(stats["peak_bytes_in_use"] / 1e6, 1)} if stats else {}),
     }
 
 
@@ -211,8 +214,9 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     print(json.dumps({"case": setting.case, **figures}))
+    units = UNITS | _ON_DEVICE
     counts = {metric: given.repeats if metric.startswith("median") else 1 for metric in figures}
-    rows = [Measured(*row, n=counts[row[0]], unit=UNITS[row[0]]) for row in figures.items()]
+    rows = [Measured(*row, n=counts[row[0]], unit=units[row[0]]) for row in figures.items()]
     recorder.add(setting.case, *rows)
 
 

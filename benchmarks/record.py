@@ -24,10 +24,12 @@ from gxdistill.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
+EXPORTED = "benchmarks/commit.txt"  # File in which `git archive` names the commit.
+COMMIT = "GXDISTILL_COMMIT"  # Variable that names the commit where there is no git.
 
 # What a figure can depend on; the figures themselves and the pages that show them are not.
-_SOURCES = ("benchmarks", "configs", "gxdistill", "constraints.txt", "pyproject.toml")
-_NOT_SOURCES = (":(exclude)benchmarks/results", ":(exclude)benchmarks/plots", ":(exclude)*.md")
+SOURCES = ("benchmarks", "configs", "gxdistill", "constraints.txt", "pyproject.toml")
+NOT_SOURCES = ("benchmarks/results", "benchmarks/plots", "*.md")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +101,27 @@ def _git(*args: str) -> str:
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(
             f"a figure needs the commit of its code, but git failed in {ROOT}: {error}. "
-            f"Record figures in a git checkout."
+            f"Record figures in a git checkout, in what `git archive` took of it, or with the "
+            f"commit in {COMMIT}."
         ) from error
     return run.stdout.strip()
 
 
-def _commit() -> str:
-    changes = _git("status", "--porcelain", "--", *_SOURCES, *_NOT_SOURCES)
+def commit() -> str:
+    """Names the commit: as git does, or of a folder without git, as it was told."""
+    told = os.environ.get(COMMIT) or _exported()
+    if told and not (ROOT / ".git").exists():
+        return told
+    excluded = (f":(exclude){pattern}" for pattern in NOT_SOURCES)
+    changes = _git("status", "--porcelain", "--", *SOURCES, *excluded)
     return _git("rev-parse", "--short=12", "HEAD") + ("+dirty" if changes else "")
+
+
+def _exported() -> str | None:
+    """Reads what `git archive` wrote of the commit that it took."""
+    path = ROOT / EXPORTED
+    text = path.read_text("ascii").strip() if path.exists() else ""
+    return text[:12] if re.fullmatch("[0-9a-f]{40}", text) else None
 
 
 def _cpu() -> str:
@@ -121,7 +136,8 @@ def _cpu() -> str:
     return f"CPU: {name}, {cores} {'core' if cores == 1 else 'cores'}"
 
 
-def _device() -> str:
+def device_name() -> str:
+    """Names what JAX computes on, as figures do."""
     devices = jax.devices()
     if devices[0].platform == "cpu":
         return _cpu()
@@ -140,6 +156,7 @@ def record(
     cpu_s: float,
     wall_s: float,
     folder: Path = RESULTS,
+    device: str | None = None,
 ) -> Figure:
     """Appends one figure to `<folder>/<case>.jsonl`, with commit, device, version and date.
 
@@ -154,13 +171,14 @@ def record(
       cpu_s: processor seconds of the command.
       wall_s: seconds of the command by the clock.
       folder: where the lines lie.
+      device: that was measured, where another process holds it; None asks JAX.
 
     Returns:
       The figure as written.
 
     Raises:
       ValueError: an argument has the wrong type or an impossible value; nothing is written.
-      UserError: the code lies in no git checkout; nothing is written.
+      UserError: nothing tells the commit of the code; nothing is written.
     """
     figure = Figure(
         case=case,
@@ -170,8 +188,8 @@ def record(
         n=n,
         unit=unit,
         command=command,
-        commit=_commit(),
-        device=_device(),
+        commit=commit(),
+        device=device or device_name(),
         jax=jax.__version__,
         cpu_s=round(cpu_s, 2),
         wall_s=round(wall_s, 2),

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from benchmarks import (
     accelerator,
     against_torch,
+    compiled,
     plans,
     precision,
     prediction,
@@ -36,7 +37,10 @@ class Table(NamedTuple):
 
 TABLES = {
     "main_job": Table(
-        cases=("radiograph_known", "radiograph_random", "demo"),
+        cases=(
+            *("radiograph_known", "radiograph_random", "demo"),
+            *("gastric_phantom_known", "gastric_phantom_random"),
+        ),
         metrics=(
             *("hm", "auc", "balanced_patch_accuracy", "hm_share", "auc_share"),
             *("balanced_random_real", "balanced_random_real_soft", "balanced_class_means"),
@@ -47,7 +51,7 @@ TABLES = {
     "mnist": Table(
         cases=(
             *("mnist_lenet_known_10", "mnist_lenet_known_5", "mnist_lenet_random_100"),
-            "mnist_convnet_random_10",
+            *("mnist_convnet_random_10", "mnist_convnet128_random_10"),
         ),
         metrics=(
             "accuracy",
@@ -128,14 +132,47 @@ TABLES = {
     "accelerator": Table(
         cases=tuple(
             accelerator.case_of(config, target)
-            for target in ("h100", "tpu-v5e-8")
+            for target in ("h100", "h200", "tpu-v5e-8")
             for config in accelerator.CONFIGS
         ),
-        metrics=tuple(accelerator.UNITS),
+        metrics=accelerator.SHOWN,
+    ),
+    "roofline": Table(
+        cases=tuple(
+            accelerator.case_of(config, target)
+            for target in ("h100", "h200")
+            for config in (
+                *("gastric", "gastric_card_memory", "gastric_side_by_side"),
+                *accelerator.CONFIGS[1:],
+            )
+        ),
+        metrics=(
+            *("median_s", "products_s", "memory_s", "expected_s", "utilisation"),
+            *("bandwidth_share", "compile_s", "whole_run_h", "whole_run_price"),
+        ),
+    ),
+    "compiled": Table(cases=tuple(map(compiled.case_of, compiled.SHOWN)), metrics=compiled.METRICS),
+    "gpu_device": Table(
+        cases=("gpu_device",), metrics=("memory_gb", "product_tflop_per_s", "copy_gb_per_s")
+    ),
+    "gpu_tests": Table(
+        cases=("gpu_tests",), metrics=("passed", "failed", "error", "skipped", "not_run")
+    ),
+    "gpu_precision": Table(
+        cases=("precision_demo",),
+        metrics=("error_float32", "error_default", "error_bfloat16", "outside_tolerance"),
+    ),
+    "gpu_torch": Table(
+        cases=tuple(f"gpu_torch_{row}" for row in ("convnet128_40x1_window20", "lenet_10x3")),
+        metrics=(
+            *("step_s", "torch_eager_step_s", "torch_compiled_step_s", "torch_graphs_step_s"),
+            *("eager_ratio", "compiled_ratio", "graphs_ratio"),
+            *("peak_mb", "torch_eager_peak_mb", "torch_compiled_peak_mb"),
+        ),
     ),
     "accelerator_cpu": Table(
         cases=tuple(accelerator.case_of(config, "cpu") for config in accelerator.CPU_CONFIGS),
-        metrics=tuple(accelerator.UNITS),
+        metrics=accelerator.SHOWN,
     ),
     "precision": Table(
         cases=tuple(f"precision_{name}" for name in precision.ROWS),

@@ -1,4 +1,4 @@
-"""The method in eager PyTorch: what `benchmarks.against_torch` compares ours with.
+"""The method in PyTorch: what `benchmarks.against_torch` and `benchmarks.gpu` compare ours with.
 
     python -m benchmarks.torch_peer --network=lenet --steps=10 --epochs=3 --networks=1 --images=10 \
         --batch=1024 --repeats=25
@@ -6,9 +6,14 @@
 Written for this comparison from Wang et al. 2018, https://arxiv.org/abs/1811.10959, and as good as
 eager PyTorch allows: no graph spans the inner loop. The forward pass keeps each step's weights and
 the graph of its gradient; a hand-written backward pass goes through the steps from the last to the
-first with one vector-Jacobian product each, and frees their graphs as it goes. Flags and figures
-are those of `benchmarks.outer_step`. Neither JAX nor the package is imported, for their memory
-would count.
+first with one vector-Jacobian product each, and frees their graphs as it goes.
+
+`--compiled=default` compiles one inner step, the way back through it and the loss on real images by
+`torch.compile`; the way back takes the step once more, for a compiled function keeps no graph.
+`--compiled=reduce-overhead` replays them as CUDA graphs. On a GPU (`--device=cuda`) products of
+float32 are those of TF32, as XLA's are by default, unless `--tf32=0`; clocks wait for the device.
+Flags and figures are those of `benchmarks.outer_step`. Neither JAX nor the package is imported, for
+their memory would count.
 """
 
 import argparse
@@ -18,7 +23,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  # PyTorch's own abbreviation.
@@ -56,14 +62,15 @@ class Network(NamedTuple):
 
     def init(self, generator: torch.Generator) -> Weights:
         """Draws kernels as Glorot & Bengio 2010; scales are 1 and biases 0."""
-        weights = []
+        weights, device = [], generator.device
         for kernel, bias in zip(self.shapes[::2], self.shapes[1::2], strict=True):
             if len(kernel) == 1:
-                weights += [torch.ones(kernel), torch.zeros(bias)]
+                weights += [torch.ones(kernel, device=device), torch.zeros(bias, device=device)]
                 continue
             area = math.prod(kernel[2:])
             scale = math.sqrt(2 / (area * (kernel[0] + kernel[1])))
-            weights += [scale * torch.randn(kernel, generator=generator), torch.zeros(bias)]
+            drawn = torch.randn(kernel, generator=generator, device=device)
+            weights += [scale * drawn, torch.zeros(bias, device=device)]
         return weights
 
 
@@ -161,6 +168,68 @@ def meta_gradient(
     return loss.detach(), found
 
 
+MetaGradient = Callable[
+    [Weights, Distilled, torch.Tensor, torch.Tensor], tuple[torch.Tensor, Distilled]
+]
+
+
+def compiled_meta_gradient(apply: Apply, *, window: int = 0, mode: str = "default") -> MetaGradient:
+    """Makes `meta_gradient` of compiled functions: of a step, of the way back, of the real loss.
+
+    Args:
+      apply: of the network.
+      window: last steps that are differentiated; 0 for all.
+      mode: of `torch.compile`.
+
+    Returns:
+      `(weights, data, images, labels) -> (loss, gradients)`.
+    """
+    compile_ = partial(torch.compile, mode=mode, fullgraph=True, dynamic=False)
+
+    def inner_loss(w: Weights, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(apply(w, x), y)
+
+    def step(w: Weights, x: torch.Tensor, y: torch.Tensor, log_rate: torch.Tensor) -> Weights:
+        grads = torch.func.grad(inner_loss)(w, x, y)
+        return [a - log_rate.exp() * g for a, g in zip(w, grads, strict=True)]
+
+    def back(dw: Weights, *inputs: Any) -> Any:
+        return torch.func.vjp(step, *inputs)[1](dw)
+
+    def real(w: Weights, x: torch.Tensor, labels: torch.Tensor) -> Any:
+        return torch.func.grad_and_value(lambda w: F.cross_entropy(apply(w, x), labels))(w)
+
+    ahead, through, judge = (compile_(function) for function in (step, back, real))
+
+    def kept(tensors: Weights) -> Weights:  # A CUDA graph writes its next results over these.
+        return [x.clone() for x in tensors] if mode == "reduce-overhead" else list(tensors)
+
+    @torch.no_grad()
+    def gradient(
+        weights: Weights, data: Distilled, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, Distilled]:
+        count, sets = len(data.log_lr), len(data.images)
+        inputs = [
+            (data.images[t % sets], data.labels[t % sets], data.log_lr[t]) for t in range(count)
+        ]
+        before, w = [], weights
+        for batch in inputs:
+            before.append(w)
+            w = kept(ahead(w, *batch))
+        dw, loss = judge(w, images, labels)
+        dw, loss = kept(dw), loss.clone()
+        gradients = Distilled(*(torch.zeros_like(field) for field in data))
+        for t in range(count - 1, count - (window or count) - 1, -1):
+            dw, dx, dy, dlog_rate = through(dw, before[t], *inputs[t])
+            dw = kept(dw)
+            gradients.images[t % sets] += dx
+            gradients.labels[t % sets] += dy
+            gradients.log_lr[t] = dlog_rate
+        return loss, gradients
+
+    return gradient
+
+
 def _start(setting: argparse.Namespace, shape: tuple[int, int, int]) -> Distilled:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(setting.steps, setting.images, *shape, generator=generator)
@@ -181,10 +250,17 @@ def measure(setting: argparse.Namespace) -> dict[str, float]:
     shape = (1, setting.image_size, setting.image_size)
     make = {"lenet": lenet, "convnet": convnet}[setting.network]
     network = make(shape, CLASSES, **({"width": setting.width} if setting.width else {}))
-    generator = torch.Generator().manual_seed(1)
-    real = torch.randn(setting.batch, *shape, generator=generator)
-    labels = torch.arange(setting.batch) % CLASSES
-    data = _start(setting, shape)
+    device = torch.device(setting.device)
+    real = torch.randn(setting.batch, *shape, generator=torch.Generator().manual_seed(1)).to(device)
+    generator = torch.Generator(device).manual_seed(1)
+    labels = torch.arange(setting.batch, device=device) % CLASSES
+    data = Distilled(*(field.to(device) for field in _start(setting, shape)))
+    if setting.compiled:
+        gradient = compiled_meta_gradient(
+            network.apply, window=setting.window, mode=setting.compiled
+        )
+    else:
+        gradient = partial(meta_gradient, network.apply, window=setting.window)
     adam = torch.optim.Adam(list(data), lr=0.01, betas=(0.5, 0.999))
     processor, clock = [], []
     for _ in range(setting.repeats + 1):
@@ -192,19 +268,23 @@ def measure(setting: argparse.Namespace) -> dict[str, float]:
         total = [torch.zeros_like(field) for field in data]
         for _ in range(setting.networks):
             weights = network.init(generator)
-            _, grads = meta_gradient(
-                network.apply, weights, data, real, labels, window=setting.window
-            )
+            _, grads = gradient(weights, data, real, labels)
             torch._foreach_add_(total, list(grads), alpha=1 / setting.networks)
         for field, grad in zip(data, total, strict=True):
             field.grad = grad
         adam.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         processor.append(time.process_time() - began[0])
         clock.append(time.perf_counter() - began[1])
+    on_device = {}
+    if device.type == "cuda":
+        on_device["device_peak_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return {
         "median_cpu_s": round(statistics.median(processor[1:]), 4),
-        "median_s": round(statistics.median(clock[1:]), 4),
+        "median_s": round(statistics.median(clock[1:]), 6),
         "peak_rss_mb": peak_rss_mb(),
+        **on_device,
     }
 
 
@@ -217,7 +297,12 @@ def main() -> None:
         usual | {"image-size": 28, "width": 0, "threads": 0, "window": 0, "repeats": 25}
     ).items():
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--compiled", choices=("default", "reduce-overhead"))
+    parser.add_argument("--tf32", type=int, default=1)
     setting = parser.parse_args()
+    torch.set_float32_matmul_precision("high" if setting.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = bool(setting.tf32)
     torch.set_num_threads(setting.threads or len(os.sched_getaffinity(0)))
     print(json.dumps(measure(setting)))
 

@@ -10,17 +10,25 @@ Expected: not measured; the job wants an accelerator. What it would take of one:
 
   gxdistill distill --config=configs/gastric.py --config.data.path=FOLDER
   gxdistill distill --config=configs/gastric.py:smoke    # phantoms, small, a minute on a CPU
+
+The same sizes on 200 training and 100 test phantoms, drawn on the device, for known and for any
+initial weights; meant for ten minutes each of one large GPU, and not measured:
+
+  gxdistill distill --config=configs/gastric.py:phantom_known
+  gxdistill distill --config=configs/gastric.py:phantom_random
 """
 
 import ml_collections
 
 from gxdistill.tasks.distillation.settings import default_config, shrink_to_smoke
 
+_VARIANTS = ("full", "phantom_known", "phantom_random", "smoke")
+
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
-    """Makes the config: "full" or "smoke"."""
-    if variant not in ("full", "smoke"):
-        raise ValueError(f"unknown variant {variant!r}; there are 'full' and 'smoke'")
+    """Makes the config: "full", phantoms for "known" or "random" initial weights, or "smoke"."""
+    if variant not in _VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}; there are {_VARIANTS}")
     config = default_config()
     config.name = "gastric"
     config.data.image_size = (2048, 2048)
@@ -35,6 +43,17 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         start_lr=0.01,
     )
     config.evaluate.ceiling.steps = 20_000
+    if variant.startswith("phantom"):
+        config.name = f"gastric_{variant}"
+        config.data.kind = "phantom"
+        config.data.image_size = None
+        config.data.update(patients=300, size=2048, train_share=2 / 3)
+        config.distill.update(init="known", networks=1, outer_steps=2000)
+        config.distill.update(memory_budget_mb=0, evaluate_every=500)
+        config.evaluate.update(networks=2, threshold_images=40, baseline_networks=1)
+        config.evaluate.ceiling.update(networks=2, steps=1500)
+    if variant == "phantom_random":
+        config.distill.update(init="random", steps=5, epochs=6, networks=2, networks_at_once=0)
     if variant == "smoke":
         config.name = "gastric_smoke"
         config.data.kind = "phantom"

@@ -58,7 +58,7 @@ _WEIGHTS = Flag(
     "writes, not the package, but a network trained on all real patches, as weights.gxw, which "
     "`predict` takes as it takes a package",
 )
-_TARGET = Flag("target", "NAME", "one of a100, cpu, h100, tpu-v5e-8, tpu-v5p-8")
+_TARGET = Flag("target", "NAME", "one of a100, cpu, h100, h200, tpu-v5e-8, tpu-v5p-8")
 _JSON = Flag("json", "", "writes them for programs, as one object by dotted name")
 _PRICE = Flag("price", "X", "of a device for an hour", read=non_negative)
 _IMAGES = Flag("images", "N", "number of training images, which are not read then", read=whole(1))

@@ -16,7 +16,7 @@ from gxdistill.data import source
 from gxdistill.data.batches import resident, sampling, streaming
 from gxdistill.errors import UserError
 from gxdistill.evaluation import patches
-from gxdistill.jobs import kinds
+from gxdistill.jobs import devices, kinds
 from gxdistill.jobs.problem import BatchSource
 from gxdistill.pytrees import Batch, Cohort, Metadata, PatchTable
 from gxdistill.runtime.console import Log
@@ -116,7 +116,7 @@ class Cohorts:
         data = self.config.data
         if data.feed != "auto":
             return data.feed == "streaming"
-        memory = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")  # none of a CPU
+        memory = devices.card_memory()
         most = memory // 2 if memory else data.resident_mb << 20
         return self.train.images.nbytes > most
 

@@ -23,6 +23,11 @@ def all_devices() -> tuple[jax.Device, ...] | None:
     return None if jax.device_count() == 1 else tuple(jax.devices())
 
 
+def card_memory() -> int | None:
+    """Returns the bytes of a device's memory that JAX may take; None of a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
 def make_mesh(devices: Sequence[jax.Device] | None, *, networks: int, batch: int) -> Mesh | None:
     """Arranges devices for the networks and the batch of an outer step.
 

@@ -64,6 +64,7 @@ class Job:
             batches=data.batches,
             sample=data.sample,
             devices=devices.all_devices(),
+            card_memory=devices.card_memory(),
         )
 
     def key(self, use: Use) -> jax.Array:

@@ -47,13 +47,16 @@ class Kind(NamedTuple):
 
 def _load_phantom(config: ml_collections.ConfigDict, _: Log) -> source.Source:
     data = config.data
-    cohort = phantom.phantom_cohort(config.seed, patients=data.patients, size=data.size)
+    cohort = phantom.phantom_cohort(
+        config.seed, patients=data.patients, size=data.size, train_share=data.train_share
+    )
     return source.Source(cohort, (), Path("phantom"), Recipe((data.size, data.size)), {})
 
 
 def _phantom_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
     data = config.data
-    trained = round(data.patients * (1 - data.test_share))
+    by_label = (data.patients + 1) // 2, data.patients // 2
+    trained = sum(round(data.train_share * count) for count in by_label)
     return Size(images or trained, (data.size, data.size, 1), 3)
 
 

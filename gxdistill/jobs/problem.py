@@ -39,6 +39,7 @@ class Problem:
       batches: `count -> BatchSource`, of batches of `count` real patches.
       sample: `(split, count, key) -> Batch`, each class as often, of the split "train" or "test".
       devices: that share the steps; None where there is but this process's one.
+      card_memory: bytes of a device's memory that JAX may take; None of a CPU.
     """
 
     shape: tuple[int, int, int]
@@ -48,6 +49,7 @@ class Problem:
     batches: Callable[[int], BatchSource]
     sample: Callable[[str, int, jax.Array], Batch]
     devices: tuple[jax.Device, ...] | None = None
+    card_memory: int | None = None
 
     def key(self, use: Use) -> jax.Array:
         """Derives the typed PRNG key of one use of randomness."""

@@ -109,6 +109,9 @@ _DATA = {
     ),
     "data.patients": integer(200, 4, 10**6, "Number of patients, where images are phantoms."),
     "data.size": integer(256, 16, 2**13, "Side of an image in pixels, where images are phantoms."),
+    "data.train_share": number(
+        0.5, *SHARE, "Share of patients that is trained on, where images are phantoms."
+    ),
     "data.leaks.duplicate": choice(
         "warn", _LEAKS, "What `gxdistill prepare` does where both splits have nearly equal images."
     ),

@@ -23,7 +23,11 @@ from gxdistill.runtime import compile_cache
 from gxdistill.runtime.console import Log
 
 _EVERY = 10.0  # Seconds between two signs of life.
-_COMPILERS = {"cpu": (), "gpu": ("jax-cuda12-pjrt",), "tpu": ("libtpu",)}  # Beside JAX.
+_COMPILERS = {
+    "cpu": (),
+    "gpu": ("jax-cuda12-pjrt", "jax-cuda13-pjrt"),
+    "tpu": ("libtpu",),
+}  # Beside JAX.
 
 
 class Compiled(NamedTuple):
@@ -82,6 +86,17 @@ def compiled(program: Program, target: Target, *, log: Log, folder: Path) -> Com
     found = _findings(executable, time.monotonic() - began)
     storage.write_bytes(kept, gzip.compress(storage.json_text(found).encode()))
     return _read(found, program.unknown)
+
+
+def read(executable: jax.stages.Compiled, unknown: float, compile_s: float = 0.0) -> Compiled:
+    """Reads what a compiler tells of a program that is compiled.
+
+    Args:
+      executable: the compiled program.
+      unknown: how often a loop runs that does not tell.
+      compile_s: seconds that compiling took.
+    """
+    return _read(_findings(executable, compile_s), unknown)
 
 
 def default_folder() -> Path:

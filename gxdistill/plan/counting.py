@@ -85,7 +85,19 @@ class Traffic(NamedTuple):
     sent: float
 
 
-class _Operation(NamedTuple):
+class Operation(NamedTuple):
+    """One operation of a compiled program.
+
+    Attributes:
+      name: in its computation.
+      kind: as XLA calls it: "fusion", "while", "custom-call", ...
+      result: types and layouts of what it gives.
+      operands: names of what it takes.
+      inside: what stands in its brackets.
+      rest: its attributes.
+      root: whether it gives the result of its computation.
+    """
+
     name: str
     kind: str
     result: str
@@ -102,7 +114,7 @@ def traffic(text: str, unknown: float = 1.0) -> Traffic:
       text: of the optimised program, as XLA prints it.
       unknown: as for `products`.
     """
-    computations, entry = _parse(text)
+    computations, entry = parse(text)
 
     def of(name: str) -> Traffic:
         moved = sent = 0.0
@@ -124,8 +136,13 @@ def traffic(text: str, unknown: float = 1.0) -> Traffic:
     return of(entry)
 
 
-def _parse(text: str) -> tuple[dict[str, list[_Operation]], str]:
-    computations: dict[str, list[_Operation]] = {}
+def parse(text: str) -> tuple[dict[str, list[Operation]], str]:
+    """Reads a compiled program as XLA prints it.
+
+    Returns:
+      The operations of each computation, and the name of the one that is the program.
+    """
+    computations: dict[str, list[Operation]] = {}
     name = entry = ""
     for line in text.splitlines():
         if head := _HEAD.match(line):
@@ -137,10 +154,10 @@ def _parse(text: str) -> tuple[dict[str, list[_Operation]], str]:
     return computations, entry
 
 
-def _operation(match: re.Match) -> _Operation:
+def _operation(match: re.Match) -> Operation:
     found = _OPERATION.search(match[3])
     if found is None:
-        return _Operation(match[2], "constant", "", (), "", "", bool(match[1]))
+        return Operation(match[2], "constant", "", (), "", "", bool(match[1]))
     depth, end = 1, found.end()
     while depth and end < len(match[3]):
         depth += {"(": 1, ")": -1}.get(match[3][end], 0)
@@ -148,16 +165,14 @@ def _operation(match: re.Match) -> _Operation:
     inside, rest = match[3][found.end() : end - 1], match[3][end:]
     operands = tuple(re.findall(r"%([\w.-]+)", inside))
     result = match[3][: found.start(1)]
-    return _Operation(match[2], found[1], result, operands, inside, rest, bool(match[1]))
+    return Operation(match[2], found[1], result, operands, inside, rest, bool(match[1]))
 
 
-def _called(operation: _Operation, role: str) -> list[str]:
+def _called(operation: Operation, role: str) -> list[str]:
     return re.findall(rf"\b(?:{role})=%?([\w.-]+)", operation.rest)
 
 
-def _turns(
-    operation: _Operation, computations: dict[str, list[_Operation]], unknown: float
-) -> float:
+def _turns(operation: Operation, computations: dict[str, list[Operation]], unknown: float) -> float:
     known = re.search(r'"known_trip_count":\{"n":"(\d+)"', operation.rest)
     if known:
         return int(known[1])
@@ -177,9 +192,9 @@ def _bytes(result: str, *, fast: bool = False) -> float:
 
 
 def _moved(
-    operation: _Operation,
-    by_name: dict[str, _Operation],
-    computations: dict[str, list[_Operation]],
+    operation: Operation,
+    by_name: dict[str, Operation],
+    computations: dict[str, list[Operation]],
 ) -> float:
     inputs = [_bytes(by_name[o].result) if o in by_name else 0.0 for o in operation.operands]
     result = _bytes(operation.result)
@@ -208,7 +223,7 @@ def _moved(
     return result + sum(inputs)
 
 
-def _users(body: list[_Operation], name: str) -> Iterator[tuple[str, _Operation]]:
+def _users(body: list[Operation], name: str) -> Iterator[tuple[str, Operation]]:
     """Finds what uses a value, by whatever name."""
     for user in body:
         if name in user.operands:
@@ -219,7 +234,7 @@ def _users(body: list[_Operation], name: str) -> Iterator[tuple[str, _Operation]
                 yield name, user
 
 
-def _part(user: _Operation, name: str) -> float | None:
+def _part(user: Operation, name: str) -> float | None:
     """Bytes that are read of a value; None for all."""
     if user.operands[:1] != (name,):
         return None

@@ -78,6 +78,14 @@ class Plan(NamedTuple):
         }
 
     @property
+    def expected_s(self) -> float | None:
+        """What an outer step is likely to take, by what was measured on the target, if anything."""
+        measured = self.target.efficiency
+        if not measured:
+            return None
+        return max(value / measured.get(what, 1.0) for what, value in self.seconds.items())
+
+    @property
     def best(self) -> str | None:
         """The fastest memory strategy that fits."""
         room = _USABLE * self.target.memory
@@ -110,11 +118,12 @@ def make(
     with _on_paper(known.platform):
         settings = program.settings_of(config)
         checks.check(config)
-        problem = program.problem_of(config, size, devices)
+        memory = None if known.platform == "cpu" else known.memory
+        problem = program.problem_of(config, size, devices, memory)
         built = program.build(problem, settings)
         folder = folder or compiling.default_folder()
         found = compiling.compiled(built, known, log=log, folder=folder)
-    return _plan(config, problem, known, built, found)
+    return describe(config, problem, known, built, found)
 
 
 @contextlib.contextmanager
@@ -134,9 +143,18 @@ def _flops(problem: Problem, settings: ConfigDict) -> float:
     return total / settings.steps_per_call
 
 
-def _plan(
+def describe(
     config: ConfigDict, problem: Problem, target: Target, built: program.Program, found: Compiled
 ) -> Plan:
+    """Reads off a plan from what a compiler told.
+
+    Args:
+      config: of the job.
+      problem: that is planned.
+      target: what for.
+      built: its program.
+      found: what the compiler told of the program.
+    """
     settings = program.settings_of(config)
     arranged = method.mesh_of(problem, settings)
     mesh = {"network": 1, "data": 1} if arranged is None else dict(arranged.shape)
@@ -199,6 +217,11 @@ def as_text(plan: Plan, price: float | None = None) -> str:
         ", ".join(f"{value:.3g} s by {what}" for what, value in seconds.items())
         + f": {binding} bound"
     )
+    if plan.expected_s is not None:
+        rows["expected"] = (
+            f"{plan.expected_s:.3g} s by steps measured on {target.name}; whole run "
+            f"{plan.expected_s * plan.outer_steps / 3600:.3g} h"
+        )
     rows["whole run"] = f"{plan.outer_steps} outer steps: at least {hours:.3g} h" + (
         "" if price is None else f", {hours * plan.devices * price:.4g} at {price:g} a device-hour"
     )

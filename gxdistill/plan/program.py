@@ -24,13 +24,19 @@ from gxdistill.tasks.distillation import method
 from gxdistill.training.steps import LoopState
 
 
-def problem_of(config: ConfigDict, size: Size, devices: tuple[jax.Device, ...] | None) -> Problem:
+def problem_of(
+    config: ConfigDict,
+    size: Size,
+    devices: tuple[jax.Device, ...] | None,
+    memory: int | None = None,
+) -> Problem:
     """Makes the problem of a cohort of which only the size is known.
 
     Args:
       config: of the job.
       size: of the cohort.
-      devices: to compile for; None for this process's own CPU.
+      devices: to compile for; None for this process's only one.
+      memory: bytes of one of them; None for a CPU.
 
     Raises:
       UserError: the network does not fit the patches.
@@ -48,6 +54,7 @@ def problem_of(config: ConfigDict, size: Size, devices: tuple[jax.Device, ...] |
         batches=partial(_shapes, config.patch, size),
         sample=sample,
         devices=devices,
+        card_memory=memory,
     )
 
 

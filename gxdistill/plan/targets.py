@@ -8,8 +8,9 @@ import math
 import os
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
@@ -19,9 +20,12 @@ from gxdistill.errors import UserError
 
 _FOLDER = Path(__file__).parent / "descriptions"
 NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
-_COMPILERS = {  # As Python and as pip calls them.
-    "tpu": ("libtpu", "libtpu"),
-    "gpu": ("jax_plugins.xla_cuda12", "jax-cuda12-plugin"),
+_COMPILERS = {  # As Python and as pip calls them; whichever is there.
+    "tpu": {"libtpu": "libtpu"},
+    "gpu": {
+        "jax_plugins.xla_cuda12": "jax-cuda12-plugin",
+        "jax_plugins.xla_cuda13": "jax-cuda13-plugin",
+    },
 }
 
 
@@ -39,6 +43,8 @@ class Target(NamedTuple):
       link: bytes a second at which a device sends to the others.
       source: where the figures are from.
       compiler: what the compiler of a GPU is told of it, a GpuTargetConfig as text.
+      efficiency: by "products" and "memory", the share of the peak that measured steps reached;
+        none where nothing was measured. More than 1 where caches take what is counted as moved.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Target(NamedTuple):
     link: float
     source: str
     compiler: str = ""
+    efficiency: Mapping[str, float] = MappingProxyType({})
 
 
 def load(name: str) -> Target:
@@ -75,17 +82,21 @@ def devices(target: Target) -> list[jax.Device]:
     """
     if target.platform == "cpu":
         return jax.devices("cpu")[:1]
-    module, package = _COMPILERS[target.platform]
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
-        found = None
-    if found is None:
+    known = _COMPILERS[target.platform]
+    module = next(filter(_is_installed, known), None)
+    if module is None:
         raise UserError(
-            f"--target={target.name} needs its compiler, the package {package}. Install it, best "
-            f"in an environment of its own: pip install 'gxdistill[plan]'."
+            f"--target={target.name} needs its compiler, the package {next(iter(known.values()))}. "
+            f"Install it, best in an environment of its own: pip install 'gxdistill[plan]'."
         )
-    return _gpu(target) if target.platform == "gpu" else _tpu(target)
+    return _gpu(target, module) if target.platform == "gpu" else _tpu(target)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _tpu(target: Target) -> list[jax.Device]:
@@ -98,10 +109,10 @@ def _tpu(target: Target) -> list[jax.Device]:
     return topologies.get_topology_desc(platform="tpu", topology_name=target.topology).devices
 
 
-def _gpu(target: Target) -> list[jax.Device]:
+def _gpu(target: Target, module: str) -> list[jax.Device]:
     from jax.experimental import topologies
 
-    _ready_cuda()
+    _ready_cuda(module)
     return topologies.get_topology_desc(
         platform="cuda",
         topology_name=target.topology,
@@ -110,18 +121,18 @@ def _gpu(target: Target) -> list[jax.Device]:
     ).devices
 
 
-def _ready_cuda() -> None:
+def _ready_cuda(module: str) -> None:
     """Loads the compiler; that there is no GPU is not worth a traceback."""
     # The compiler is refused otherwise where CUDA's own libraries, to run programs, are missing.
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
-    xla_cuda12 = importlib.import_module("jax_plugins.xla_cuda12")
+    plugin = importlib.import_module(module)
 
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.CRITICAL)
     try:
-        xla_cuda12.initialize()
+        plugin.initialize()
     except Exception as error:
         # JAX itself loaded it, or tried to; the compiler works nevertheless.
-        logging.getLogger(__name__).debug("jax-cuda12-plugin: %s", error)
+        logging.getLogger(__name__).debug("%s: %s", module, error)
 
 
 def _this_machine() -> dict:

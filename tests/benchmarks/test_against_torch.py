@@ -54,11 +54,14 @@ def _case(size):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
     ("name", "size", "side", "window", "options"),
     [("lenet", 28, 5, 0, {}), ("convnet", 16, 2, 3, {"width": 8})],
 )
-def test_both_find_the_same_meta_gradient(torch, name, size, side, window, options):
+def test_both_find_the_same_meta_gradient(
+    torch, monkeypatch, name, size, side, window, options, compiled
+):
     from benchmarks import torch_peer
 
     network = models.create(name, shape=(size, size, 1), classes=CLASSES, **options)
@@ -78,9 +81,14 @@ def test_both_find_the_same_meta_gradient(torch, name, size, side, window, optio
     )
     real = torch.tensor(np.array(batch.images.transpose(0, 3, 1, 2)))
     labels = torch.tensor(np.array(batch.targets, np.int64))
-    their_loss, found = torch_peer.meta_gradient(
-        peer.apply, weights, data, real, labels, window=window
-    )
+    if compiled:
+        monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # For minutes.
+        gradient = torch_peer.compiled_meta_gradient(peer.apply, window=window)
+        their_loss, found = gradient(weights, data, real, labels)
+    else:
+        their_loss, found = torch_peer.meta_gradient(
+            peer.apply, weights, data, real, labels, window=window
+        )
 
     np.testing.assert_allclose(loss, their_loss.numpy(), rtol=1e-5)
     theirs = (found.images.permute(0, 1, 3, 4, 2), found.labels, found.log_lr)

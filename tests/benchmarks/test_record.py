@@ -77,6 +77,7 @@ def test_the_commit_is_that_of_the_sources(checkout):
 def test_outside_a_checkout_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(recorder, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.delenv(recorder.COMMIT, raising=False)
     with pytest.raises(UserError, match="Record figures in a git checkout"):
         _record(tmp_path / "results")
     assert not (tmp_path / "results").exists()
@@ -151,3 +152,34 @@ def test_a_malformed_line_is_refused_by_file_and_number(tmp_path, line, reason):
     with pytest.raises(UserError, match=reason) as caught:
         recorder.read(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}/demo.jsonl:2: no figure: ")
+
+
+def test_a_folder_without_git_is_told_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder, "ROOT", tmp_path)
+    written = tmp_path / "benchmarks/commit.txt"
+    written.parent.mkdir()
+    written.write_text("0123456789abcdef0123456789abcdef01234567\n")
+    assert _record(tmp_path / "results").commit == "0123456789ab"
+    monkeypatch.setenv(recorder.COMMIT, "fedcba987654")
+    assert _record(tmp_path / "results").commit == "fedcba987654"
+    monkeypatch.delenv(recorder.COMMIT)
+    written.write_text("$Format:%H$\n")  # As it is where git did not write it.
+    with pytest.raises(UserError, match="needs the commit"):
+        _record(tmp_path / "results")
+
+
+def test_a_checkout_knows_its_commit_better_than_it_is_told(checkout, monkeypatch):
+    monkeypatch.setenv(recorder.COMMIT, "fedcba987654")
+    root, git = checkout
+    assert _record(root / "benchmarks/results").commit == git("rev-parse", "HEAD")[:12]
+
+
+def test_git_writes_the_commit_into_what_it_archives():
+    done = subprocess.run(
+        ["git", "archive", "HEAD", "benchmarks/commit.txt"],
+        cwd=recorder.ROOT,
+        capture_output=True,
+        check=True,
+    )
+    head = recorder.commit().removesuffix("+dirty")
+    assert head.encode() in done.stdout

@@ -10,9 +10,10 @@ from gxdistill import plan
 from gxdistill.distill.memory import STRATEGIES
 from gxdistill.errors import UserError
 from gxdistill.jobs import kinds
-from gxdistill.plan import compiling, targets
+from gxdistill.plan import compiling, program, targets
 from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.program import Program
+from gxdistill.tasks.distillation import method
 
 
 def _program(size):
@@ -21,7 +22,7 @@ def _program(size):
 
 
 def test_the_size_of_a_cohort_is_told_without_its_images():
-    assert kinds.size_of(demo.get_config(), None) == (150, (256, 256, 1), 3)
+    assert kinds.size_of(demo.get_config(), None) == (100, (256, 256, 1), 3)
     assert kinds.size_of(mnist.get_config(), None) == (60_000, (28, 28, 1), 10)
     assert kinds.size_of(gastric.get_config(), 500) == (500, (2048, 2048, 1), 3)
     with pytest.raises(UserError, match="how large the images are"):
@@ -93,6 +94,44 @@ def test_a_step_takes_at_least_what_binds_it():
     assert "at least 0.556 h, 1.111 at 2 a device-hour" in text
     assert "memory bound" in text
     assert not _plan(target=made.target._replace(memory=10**9)).fits
+
+
+def test_a_plan_expects_what_measured_steps_make_likely():
+    made = _plan()
+    assert made.expected_s is None
+    assert "expected" not in plan.as_text(made)
+    target = made.target._replace(efficiency={"memory": 0.5, "products": 0.2})
+    made = _plan(target=target)
+    assert made.expected_s == pytest.approx(max(0.1 / 0.2, 0.2 / 0.5))
+    text = plan.as_text(made)
+    assert "expected          0.5 s by steps measured on h100; whole run 1.39 h" in text
+    assert "at least 0.556 h" in text
+
+
+def test_room_of_a_gradient_goes_by_the_card_where_it_is_asked():
+    config = demo.get_config("smoke")
+    config.distill.update(memory_budget_mb=0, epochs=8, init="random")
+
+    def choose(memory, **changes):
+        config.distill.update(changes)
+        problem = program.problem_of(config, kinds.size_of(config, None), None, memory)
+        settings = program.settings_of(config)
+        data = method.initial_distilled(problem, settings)
+        return method.memory_sizes(problem, settings, data)
+
+    taken, sizes = choose(None)
+    assert taken == "store"  # Of 256 MiB.
+    a_quarter = 4 * sizes["store"]
+    assert choose(a_quarter)[0] == "store"
+    assert choose(a_quarter - 4)[0] != "store"
+    assert choose(a_quarter, networks=2)[0] != "store"  # Side by side.
+    assert choose(a_quarter, networks_at_once=1)[0] == "store"
+    assert choose(a_quarter - 4, memory_budget_mb=1)[0] == "store"
+
+
+def test_the_phantoms_of_the_papers_sizes_are_as_many():
+    for variant in ("phantom_known", "phantom_random"):
+        assert kinds.size_of(gastric.get_config(variant), None) == (200, (2048, 2048, 1), 3)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def test_every_description_is_whole(name):
 
 
 def test_an_unknown_target_names_the_known_ones():
-    with pytest.raises(UserError, match=r"a100, cpu, h100, tpu-v5e-8, .*Did you mean h100"):
+    with pytest.raises(UserError, match=r"a100, cpu, h100, h200, tpu-v5e-8, .*Did you mean h100"):
         targets.load("h10")
 
 

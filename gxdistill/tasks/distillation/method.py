@@ -42,6 +42,8 @@ RATES: dict[str, views.View] = {
     "shared": views.shared_rate,
     "order_free": views.order_free,
 }
+# Of a card's memory; the rest is for images, the real batch and its gradient.
+_CARD_SHARE = 0.25
 _MIXED = 6000  # Real patches of a class that a mixture is fitted to, at most.
 _MIXED_BYTES = 2**28  # Of all of them.
 
@@ -207,10 +209,18 @@ def memory_sizes(
 ) -> tuple[str, dict[str, int]]:
     """Tells which memory strategy is taken, and the bytes of one network's gradient by each."""
     params = jax.eval_shape(problem.network.init, problem.key(Use.KNOWN))
-    memory = Memory(settings.memory, settings.memory_budget_mb << 20)
+    memory = Memory(settings.memory, _budget(problem, settings))
     loss = inner_loss(problem.network, settings.label_rule)
     training = Training(inner.create(**inner_optimizer(settings)), memory)
     return plan(loss, params, data, training, unrolled(settings, len(data.log_lr)))
+
+
+def _budget(problem: Problem, settings: ConfigDict) -> int:
+    """Bytes that one network's gradient may take: as the config says, or by the card's memory."""
+    if settings.memory_budget_mb or problem.card_memory is None:
+        return settings.memory_budget_mb << 20 or Memory().budget
+    side_by_side = settings.networks_at_once or settings.networks
+    return int(_CARD_SHARE * problem.card_memory) // side_by_side
 
 
 def unrolled(settings: ConfigDict, count: int) -> int:

@@ -153,7 +153,7 @@ _OUTER = {
         "What a meta-gradient keeps in memory; auto takes the fastest that fits the budget.",
     ),
     "distill.memory_budget_mb": integer(
-        256, *COUNT, "MiB for the meta-gradient of one network, for auto."
+        256, 0, 10**6, "MiB for the meta-gradient of one network, for auto; 0 goes by the card."
     ),
     "distill.outer_steps": integer(
         1000, 0, 10**7, "Length of the learning; 0 packages the start as it is."
