@@ -65,7 +65,7 @@ class Workdir:
             yield
             return
         with writing(path):
-            is_new = not self.path.exists()
+            new = [path for path in (self.path, *self.path.parents) if not path.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = self._take(path)
             os.ftruncate(descriptor, 0)
@@ -77,9 +77,9 @@ class Workdir:
             _held.discard(path)
             path.unlink(missing_ok=True)
             os.close(descriptor)
-            if is_new:  # A job that was refused leaves nothing behind.
-                with contextlib.suppress(OSError):
-                    self.path.rmdir()
+            with contextlib.suppress(OSError):  # Of a folder in which something was made.
+                for folder in new:  # A job that was refused leaves nothing behind.
+                    folder.rmdir()
 
     def _take(self, path: Path) -> int:
         import fcntl

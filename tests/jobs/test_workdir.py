@@ -57,11 +57,11 @@ def test_the_lock_of_a_killed_process_is_taken_over(holder, tmp_path):
 
 
 def test_stages_of_one_process_share_it_and_leave_nothing(tmp_path):
-    workdir = Workdir(tmp_path / "job")
+    workdir = Workdir(tmp_path / "runs/job")
     with workdir.locked("demo"), workdir.locked("distill"):
         assert [path.name for path in workdir.path.iterdir()] == [".lock"]
-    assert not workdir.path.exists()
-    (workdir.path).mkdir()
+    assert not any(tmp_path.iterdir())
+    workdir.path.mkdir(parents=True)
     with workdir.locked("demo"):
         (workdir / "result").touch()
     assert [path.name for path in workdir.path.iterdir()] == ["result"]
