@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -16,6 +17,7 @@ from gxdistill.storage.files import writing
 
 _SETTINGS = "settings.json"  # Of the run whose checkpoints lie beside it.
 _LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # Of a file system.
 _held: set[Path] = set()  # By this process: stages of one job may hold it one within the other.
 
 
@@ -52,7 +54,7 @@ class Workdir:
         """Keeps other processes out while work is done.
 
         The system itself lets go of the lock when its process ends, however it ends. Where there
-        are no such locks (Windows), none is taken.
+        are no such locks (Windows, some network file systems), none is taken.
 
         Args:
           what: is done, in words, for the one who is kept out.
@@ -65,8 +67,7 @@ class Workdir:
             yield
             return
         with writing(path):
-            new = [path for path in (self.path, *self.path.parents) if not path.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
+            new = [folder for folder in path.parents if not folder.exists()]
             descriptor = self._take(path)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()}, {what}\n".encode(), 0)
@@ -85,7 +86,11 @@ class Workdir:
         import fcntl
 
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:  # Another job was refused, and took its folder away.
+                continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # The file may have been removed by its holder since it was opened.
@@ -99,6 +104,10 @@ class Workdir:
                     f"{self.path} is in use by {holder or 'another process'}. Wait until it ends, "
                     f"or choose another --workdir."
                 ) from error
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                return descriptor
             os.close(descriptor)
 
     def write_settings(self, identity: Metadata) -> None:

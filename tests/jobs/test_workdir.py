@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -89,3 +91,14 @@ def test_other_settings_are_named(tmp_path):
     workdir.check_same({"data": {"kind": "a", "size": 3}, "seed": 0})
     with pytest.raises(UserError, match=r"data\.size \(was 3, is 4\), seed \(was 0, is None\)"):
         workdir.check_same({"data": {"size": 4, "kind": "a"}})
+
+
+def test_a_file_system_without_locks_is_no_hindrance(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    workdir = Workdir(tmp_path / "job")
+    with workdir.locked("demo"):
+        (workdir / "result").touch()
+    assert [path.name for path in workdir.path.iterdir()] == ["result"]
