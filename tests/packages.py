@@ -76,7 +76,7 @@ def make_rounded(kind, seed=0):
     made = make(seed)
     images = made.distilled.images
     grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
-    data = made.distilled.replace(images=precision.rounded(images, kind, grid))
+    data = made.distilled.replace(images=precision.round_to(images, kind, grid))
     manifest = {**made.manifest, "precision": kind}
     return package.Package(data, manifest, made.start, grid=grid)
 

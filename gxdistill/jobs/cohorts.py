@@ -162,10 +162,10 @@ class Cohorts:
         return resident.normalisation(self.train)
 
     @cached_property
-    def grid(self) -> patches.Grid:
+    def patch_grid(self) -> patches.PatchGrid:
         """Where whole images are looked at."""
         patch = self.config.patch
-        return patches.Grid(patch.size, patch.stride, patch.border, self.normalisation)
+        return patches.PatchGrid(patch.size, patch.stride, patch.border, self.normalisation)
 
     @property
     def classes(self) -> int:

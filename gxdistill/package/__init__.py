@@ -5,7 +5,7 @@ from gxdistill.package.describe import WARNING, card, decision, describe, descri
 from gxdistill.package.diff import diff
 from gxdistill.package.exporting import FORMATS, export
 from gxdistill.package.manifest import SCHEMA_VERSION, schema
-from gxdistill.package.precision import PRECISIONS, Grid
+from gxdistill.package.precision import PRECISIONS, CodeGrid
 from gxdistill.package.saving import convert, save
 from gxdistill.package.signing import sign, verify
 from gxdistill.package.weights_file import EssentialWeights, is_weights, load_weights, save_weights
@@ -15,8 +15,8 @@ __all__ = [
     "PRECISIONS",
     "SCHEMA_VERSION",
     "WARNING",
+    "CodeGrid",
     "EssentialWeights",
-    "Grid",
     "Package",
     "card",
     "convert",

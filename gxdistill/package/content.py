@@ -52,7 +52,7 @@ class Package:
     manifest: Metadata
     start: Params | None = None
     sha256: str | None = None
-    grid: precision.Grid | None = None
+    grid: precision.CodeGrid | None = None
 
 
 def _shape(manifest: Metadata) -> tuple[int, ...]:
@@ -129,7 +129,7 @@ def arrays_of(package: Package) -> dict[str, Any]:
     return jax.tree.map(np.asarray, arrays)
 
 
-def packed(manifest: Metadata, arrays: Mapping[str, Any], sha256: str | None = None) -> Package:
+def to_package(manifest: Metadata, arrays: Mapping[str, Any], sha256: str | None = None) -> Package:
     """Makes a package of the arrays of a file, checked before."""
     images, grid = precision.decode(arrays, manifest["precision"], _shape(manifest))
     distilled = Distilled(*map(jnp.asarray, (images, arrays["labels"], arrays["log_lr"])))
@@ -168,7 +168,7 @@ def _check_members(members: Mapping[str, bytes], where: Path) -> None:
         )
 
 
-def opened(path: Path) -> dict[str, bytes]:
+def open_members(path: Path) -> dict[str, bytes]:
     """Reads the files in a package, checked as far as `SHA256SUMS` goes.
 
     Raises:
@@ -199,14 +199,14 @@ def load(path: Path) -> Package:
       UserError: it is no package, of an unknown schema version, damaged or changed, or its arrays
         disagree with its manifest or hold NaN or infinity.
     """
-    members = opened(path)
+    members = open_members(path)
     manifest = storage.parse_json(members[MANIFEST], f"{path}: {MANIFEST}")
     manifest = dict(migrate(manifest, path))
     check(manifest, path)
     files = {n.removeprefix(ARRAYS): c for n, c in members.items() if n.startswith(ARRAYS)}
     arrays = storage.read_arrays(files, manifest["arrays"], path)
     check_arrays(manifest, arrays, path)
-    return packed(manifest, arrays, hashlib.sha256(members[SUMS]).hexdigest())
+    return to_package(manifest, arrays, hashlib.sha256(members[SUMS]).hexdigest())
 
 
 def digest(path: Path) -> str:
@@ -215,7 +215,7 @@ def digest(path: Path) -> str:
     Raises:
       UserError: it is no package, or was damaged.
     """
-    return hashlib.sha256(opened(path)[SUMS]).hexdigest()
+    return hashlib.sha256(open_members(path)[SUMS]).hexdigest()
 
 
 def size_bytes(path: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gxdistill.package.content import MANIFEST, SIGNATURE, Package, opened
+from gxdistill.package.content import MANIFEST, SIGNATURE, Package, open_members
 from gxdistill.package.manifest import SCHEMA_VERSION
 from gxdistill.package.weights_file import EssentialWeights
 from gxdistill.pytrees import Metadata
@@ -221,7 +221,7 @@ def describe(package: Package, path: Path) -> str:
       package: from `load`.
       path: its file.
     """
-    manifest, members = package.manifest, opened(path)
+    manifest, members = package.manifest, open_members(path)
     own = len(members[MANIFEST])
     arrays = sum(len(content) for name, content in members.items() if name.startswith("arrays/"))
     total = path.stat().st_size

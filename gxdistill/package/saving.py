@@ -17,8 +17,8 @@ from gxdistill.package.content import (
     Package,
     arrays_of,
     check_arrays,
-    packed,
     sums,
+    to_package,
 )
 from gxdistill.package.describe import card
 from gxdistill.package.manifest import SCHEMA_VERSION, check, migrate
@@ -79,4 +79,4 @@ def convert(folder: Path, path: Path) -> None:
     check(manifest, folder)
     arrays = storage.load_arrays(folder / "arrays", manifest["arrays"])
     check_arrays(manifest, arrays, folder)
-    save(path, packed(manifest, arrays))
+    save(path, to_package(manifest, arrays))

@@ -101,7 +101,7 @@ def moved(start: Params, factors: Params, values: jax.Array, fineness: int) -> P
     return jax.tree.unflatten(tree, map(one, leaves, jax.tree.leaves(factors), parts))
 
 
-def rounded(values: jax.Array) -> jax.Array:
+def round_values(values: jax.Array) -> jax.Array:
     """Rounds to multiples of `STEP` that can be coded; the gradient passes as if nothing was.
 
     The straight-through estimator, Bengio et al. 2013, https://arxiv.org/abs/1308.3432.
@@ -112,8 +112,8 @@ def rounded(values: jax.Array) -> jax.Array:
 
 
 def codes(values: jax.Array, fineness: int) -> Codes:
-    """Codes values, with the multiples that `rounded` finds."""
-    return Codes(fineness, np.rint(np.asarray(rounded(values)) / STEP).astype(np.int32))
+    """Codes values, with the multiples that `round_values` finds."""
+    return Codes(fineness, np.rint(np.asarray(round_values(values)) / STEP).astype(np.int32))
 
 
 def restored(start: Params, coded: Codes) -> Params:

@@ -92,7 +92,7 @@ def _trained(
     network, chosen = network_of(content.manifest, name)
     record: dict[str, Any] = {"network": chosen, "package": content.sha256, **start}
     own = chosen["name"] == content.manifest["network"]["name"]
-    trained = replayed if own else _as_any_data
+    trained = replay_package if own else _as_any_data
     params = trained(content, network, record, may_diverge=may_diverge)
     if record["init"] == "known" and content.manifest["proof"] is not None:
         one, shape = jax.tree.map(lambda leaf: leaf[0], params), content.distilled.images.shape[2:]
@@ -111,7 +111,7 @@ def _chosen_start(
     return {"init": "fresh", "count": count or fresh or _FRESH, "seed": seed or 0}
 
 
-def replayed(
+def replay_package(
     content: package.Package,
     network: Network,
     record: Metadata,
@@ -161,7 +161,7 @@ def _keys(record: Metadata) -> jax.Array:
 def _as_any_data(
     content: package.Package, network: Network, record: Metadata, *, may_diverge: bool
 ) -> Params:
-    """Trains networks that a package was not made for; arguments as of `replayed`."""
+    """Trains networks that a package was not made for; arguments as of `replay_package`."""
     distilled = jax.tree.map(jnp.asarray, content.distilled)
     rule = content.manifest["distillation"]["label_rule"]
     trained = [

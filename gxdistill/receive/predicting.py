@@ -78,7 +78,7 @@ def of_patches(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.n
     """Predicts the patches of one image, `[n, K]`: the mean over the networks."""
     patch, scale = manifest["patch"], manifest["normalisation"]
     normalise = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
-    grid = patches.Grid(patch["size"], patch["stride"], patch["border"], normalise)
+    grid = patches.PatchGrid(patch["size"], patch["stride"], patch["border"], normalise)
     alone = np.zeros(1, np.int32)
     text = np.array([""])
     cohort = Cohort(pixels[None], None, alone, text, text, text, text, ())

@@ -63,7 +63,7 @@ def test_rounding_moves_a_value_by_half_a_level_at_most(kind):
     images = np.random.default_rng(0).normal(size=(2, 3, 5, 5, 3)).astype(np.float32)
     images[0, 0] = 0.25  # one value: a grid of no height
     grid = precision.spanning(images, kind)
-    rounded = precision.rounded(images, kind, grid)
+    rounded = precision.round_to(images, kind, grid)
     gap = np.abs(rounded - images).max((2, 3, 4))
     assert (gap <= 0.5001 * grid.scale).all()
     assert (rounded[0, 0] == 0.25).all()
@@ -76,7 +76,7 @@ def test_rounding_moves_a_value_by_half_a_level_at_most(kind):
 def test_an_odd_number_of_values_fills_up_the_last_byte():
     images = np.random.default_rng(0).normal(size=(2, 1, 3, 3, 1)).astype(np.float32)
     grid = precision.spanning(images, "uint4")
-    images = precision.rounded(images, "uint4", grid)
+    images = precision.round_to(images, "uint4", grid)
     arrays = precision.encode(images, "uint4", grid)
     shape, dtype = precision.forms("uint4", images.shape)["images"]
     assert (arrays["images"].shape, arrays["images"].dtype) == (shape, dtype)

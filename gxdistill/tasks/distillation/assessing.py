@@ -14,11 +14,11 @@ from gxdistill.data.batches.resident import Normalisation
 from gxdistill.distill import baselines, inner, replay, views
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, metrics, patches
-from gxdistill.evaluation.patches import Grid
+from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.jobs.job import Job
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
-from gxdistill.receive.networks import Trained, replayed
+from gxdistill.receive.networks import Trained, replay_package
 from gxdistill.tasks.distillation import method
 from gxdistill.tasks.distillation.real_training import ceiling, initial_weights
 
@@ -39,7 +39,7 @@ def decides_images(cohort: Cohort) -> bool:
 
 
 def _training_scores(
-    job: Job, network: Network, params: Params, grid: Grid, score: Score
+    job: Job, network: Network, params: Params, grid: PatchGrid, score: Score
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores a sample of the training images, and gives their labels `[n]`."""
     order = np.random.default_rng(job.config.seed).permutation(len(job.cohorts.train.labels))
@@ -57,7 +57,7 @@ def _thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return taus
 
 
-def own_thresholds(job: Job, network: Network, params: Params, grid: Grid) -> np.ndarray:
+def own_thresholds(job: Job, network: Network, params: Params, grid: PatchGrid) -> np.ndarray:
     """Chooses a tau for each network by itself, on training patients only.
 
     Returns:
@@ -72,13 +72,13 @@ def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
     Returns:
       The threshold; None where a class has no decidable image, so that there is none.
     """
-    scored = _training_scores(job, network, params, job.cohorts.grid, patches.joint_scores)
+    scored = _training_scores(job, network, params, job.cohorts.patch_grid, patches.joint_scores)
     (tau,) = _thresholds(*scored)
     return None if np.isnan(tau) else float(tau)
 
 
 def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
-    corners = job.cohorts.grid.corners(job.cohorts.test)
+    corners = job.cohorts.patch_grid.corners(job.cohorts.test)
     return dict(patches.patch_accuracy(probabilities, job.cohorts.tables["test"], corners))
 
 
@@ -108,7 +108,7 @@ def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
       The manifest's `decision` and `results`.
     """
     network, test = job.problem.network, job.cohorts.test
-    probabilities = patches.predict(network, params, test, job.cohorts.grid)
+    probabilities = patches.predict(network, params, test, job.cohorts.patch_grid)
     results = _patch_accuracy(job, probabilities)
     tau = joint_threshold(job, network, params) if decides_images(test) else None
     if tau is None:
@@ -143,7 +143,9 @@ def evaluate_package(
     _check_fits(job, manifest)
     job.log("evaluating the distilled set")
     scale = Normalisation(**{name: tuple(of) for name, of in manifest["normalisation"].items()})
-    grid = job.cohorts.grid._replace(normalise=scale)  # the package's: receivers have no other
+    grid = job.cohorts.patch_grid._replace(
+        normalise=scale
+    )  # the package's: receivers have no other
     figures, probabilities, taus = _judged(job, trained.network, trained.params, grid)
     if taus is not None and not np.isnan(taus[0]):
         _save_heatmaps(job, probabilities[0], taus[0])
@@ -156,7 +158,7 @@ def evaluate_package(
     own = trained.record["network"] == manifest["network"]
     for name, (change, training) in (_otherwise(job, trained) if own else {}).items():
         job.log(f"evaluating the distilled set: {name}")
-        params = replayed(content, trained.network, {**trained.record, **change}, **training)
+        params = replay_package(content, trained.network, {**trained.record, **change}, **training)
         contenders[name] = _judged(job, trained.network, params, grid)[0]
     contenders |= {
         f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
@@ -176,7 +178,9 @@ def evaluate_package(
             ),
             pool,
         )
-        contenders["all_patches"] = _judged(job, job.problem.network, best, job.cohorts.grid)[0]
+        contenders["all_patches"] = _judged(job, job.problem.network, best, job.cohorts.patch_grid)[
+            0
+        ]
     result = {
         "name": manifest["name"],
         "package_bytes": package.size_bytes(path),
@@ -188,7 +192,7 @@ def evaluate_package(
     return result
 
 
-def _on(job: Job, trained: Trained, grid: Grid) -> dict[str, Any]:
+def _on(job: Job, trained: Trained, grid: PatchGrid) -> dict[str, Any]:
     job.log(f"evaluating the distilled set on {trained.record['network']['name']}")
     figures, _, _ = _judged(job, trained.network, trained.params, grid)
     return {**figures, "networks": dict(trained.record)}
@@ -226,7 +230,7 @@ def _check_fits(job: Job, manifest: Metadata) -> None:
 
 
 def _judged(
-    job: Job, network: Network, params: Params, grid: Grid
+    job: Job, network: Network, params: Params, grid: PatchGrid
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
     """Measures networks on the test patients; the same way for all contenders.
 
@@ -258,7 +262,7 @@ def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -
         start = initial_weights(job, key)
         data = baselines.with_best_rate(network, choose(key), pool, start, inner=optimizer)
         params.append(replay.replay(network, start, data, rule="raw", inner=optimizer))
-    return _judged(job, network, replay.stacked(params), job.cohorts.grid)[0]
+    return _judged(job, network, replay.stacked(params), job.cohorts.patch_grid)[0]
 
 
 def _shares(contenders: Metadata) -> Metadata:
@@ -287,8 +291,8 @@ def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
         job.workdir / "heatmaps.npz",
         images=np.asarray(part.images)[..., 0],
         probabilities=probabilities[chosen],
-        corners=job.cohorts.grid.corners(job.cohorts.test),
-        size=np.array(job.cohorts.grid.size),
+        corners=job.cohorts.patch_grid.corners(job.cohorts.test),
+        size=np.array(job.cohorts.patch_grid.size),
         labels=part.labels,
         names=part.names,
         scores=scores,

@@ -44,7 +44,7 @@ def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) ->
     content = package.load(job.workdir / "package.gxd")
     whole = accuracy(job, content.distilled)
     for kind in kinds:
-        data, grid = rounded(job, content.distilled, kind)
+        data, grid = round_images(job, content.distilled, kind)
         loss = 100 * (whole - accuracy(job, data))
         job.log(f"images as {kind}: {loss:.2f} points of balanced accuracy lost")
         if loss <= max_loss:
@@ -79,17 +79,19 @@ def _applied(network: Network) -> jax.stages.Wrapped:
     return jax.jit(network.apply)
 
 
-def rounded(job: Job, data: Distilled, kind: str) -> tuple[Distilled, precision.Grid | None]:
+def round_images(
+    job: Job, data: Distilled, kind: str
+) -> tuple[Distilled, precision.CodeGrid | None]:
     """Rounds distilled data to a precision; codes are fine-tuned through the rounding."""
     if kind not in precision.LEVELS:
-        images = precision.rounded(np.asarray(data.images), kind, None)
+        images = precision.round_to(np.asarray(data.images), kind, None)
         return dataclasses.replace(data, images=jnp.asarray(images)), None
     levels = precision.LEVELS[kind]
     learned = _fine_tuned(job, data, synthesis.levels(levels))
     low, high = np.asarray(learned.images["low"]), np.asarray(learned.images["high"])
     scale = np.maximum(high - low, np.float32(1e-6)) / np.float32(levels - 1)
-    grid = precision.Grid(scale, low)
-    images = precision.rounded(np.asarray(learned.images["values"]), kind, grid)
+    grid = precision.CodeGrid(scale, low)
+    images = precision.round_to(np.asarray(learned.images["values"]), kind, grid)
     return Distilled(jnp.asarray(images), learned.labels, learned.log_lr), grid
 
 

@@ -224,7 +224,7 @@ def make_package(
     distilled: Distilled,
     *,
     kind: str = "float32",
-    grid: package.Grid | None = None,
+    grid: package.CodeGrid | None = None,
     seeded: bool = False,
 ) -> package.Package:
     """Makes the package of a job: its networks are trained and measured for that.

@@ -36,7 +36,7 @@ def _shared_apply(network: Network, fineness: int) -> Callable[..., jax.Array]:
 
     def apply(values: jax.Array, fixed: Fixed, images: jax.Array) -> jax.Array:
         start, factors, _ = fixed
-        moved = shared_values.moved(start, factors, shared_values.rounded(values), fineness)
+        moved = shared_values.moved(start, factors, shared_values.round_values(values), fineness)
         return network.apply(moved, images)
 
     return apply

@@ -174,7 +174,9 @@ def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
     params = jax.vmap(job.problem.network.init)(jax.random.split(jax.random.key(0), 2))
     decided, results = assessing.for_package(job, params)
     assert decided["networks"] == 2
-    probabilities = patches.predict(job.problem.network, params, job.cohorts.test, job.cohorts.grid)
+    probabilities = patches.predict(
+        job.problem.network, params, job.cohorts.test, job.cohorts.patch_grid
+    )
     assert probabilities.shape == (2, 4, 49, 2)
     shares = (probabilities.mean(0).argmax(-1) == 1).mean(-1)  # both networks together
     sen = (shares >= decided["tau"])[job.cohorts.test.labels == 1].mean()
@@ -231,7 +233,7 @@ def test_hard_labels_are_judged_on_the_start_of_the_package(run, evaluation, job
         job.problem.network,
         jax.tree.map(lambda leaf: leaf[None], params),
         job.cohorts.test,
-        job.cohorts.grid,
+        job.cohorts.patch_grid,
     )
     expected = assessing._patch_accuracy(job, probabilities)["balanced_patch_accuracy"]
     figures = evaluation["contenders"]["hard_labels"]["balanced_patch_accuracy"]

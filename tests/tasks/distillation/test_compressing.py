@@ -68,8 +68,8 @@ def test_fine_tuning_through_the_rounding_learns(workdir):
         return -float(jnp.mean(jnp.take_along_axis(logits, batch.targets[:, None], 1)))
 
     grid = package.precision.spanning(np.asarray(data.images), "uint4")
-    plain = package.precision.rounded(np.asarray(data.images), "uint4", grid)
-    tuned, _ = compressing.rounded(job, data, "uint4")
+    plain = package.precision.round_to(np.asarray(data.images), "uint4", grid)
+    tuned, _ = compressing.round_images(job, data, "uint4")
     assert loss(tuned) < loss(data.replace(images=jnp.asarray(plain)))
 
 

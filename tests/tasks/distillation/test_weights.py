@@ -101,7 +101,7 @@ def test_values_learn_half_from_classes_and_half_from_the_trained_network(tmp_pa
     fixed = start, shared_values.factors(start), whole
     found = weights.halfway_loss(job.problem.network, fineness)(values, (batch, fixed))
     own = shared_values.moved(
-        start, shared_values.factors(start), shared_values.rounded(values), fineness
+        start, shared_values.factors(start), shared_values.round_values(values), fineness
     )
     logs, thought = (
         scipy.special.log_softmax(
