@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from gxdistill.package.content import Package, arrays_of
+from gxdistill.package.fields import to_json
 from gxdistill.pytrees import Metadata
 
-_OWN = ("arrays", "results")  # Parts of the manifest that are told in another way.
+_APART = ("arrays", "results")  # Fields of the manifest that have a section to themselves.
 
 
 def _flat(tree: Metadata, at: str = "") -> Iterator[tuple[str, Any]]:
@@ -45,7 +46,7 @@ def _form(array: np.ndarray | None) -> str:
 
 
 def _distance(one: np.ndarray | None, two: np.ndarray | None) -> str:
-    """Words how far two arrays are from each other."""
+    """Describes how far two arrays are from each other."""
     if one is None or two is None or one.shape != two.shape:
         return f"{_form(one)} | {_form(two)}"
     if one.dtype == two.dtype and one.tobytes() == two.tobytes():
@@ -57,18 +58,18 @@ def _distance(one: np.ndarray | None, two: np.ndarray | None) -> str:
 
 
 def diff(first: Package, second: Package) -> str:
-    """Words what two packages differ in: settings where they do, all results, all arrays.
+    """Describes what two packages differ in: settings where they do, all results, all arrays.
 
     Args:
       first: from `load`.
       second: likewise.
     """
-    one, two = (
-        {name: part for name, part in package.manifest.items() if name not in _OWN}
+    tables = (
+        {name: value for name, value in to_json(package.manifest).items() if name not in _APART}
         for package in (first, second)
     )
-    settings = [*_beside(one, two, all_rows=False)] or ["  none"]
-    results = [*_beside(first.manifest["results"], second.manifest["results"], all_rows=True)]
+    settings = [*_beside(*tables, all_rows=False)] or ["  none"]
+    results = [*_beside(first.manifest.results, second.manifest.results, all_rows=True)]
     a, b = _leaves(first), _leaves(second)
     names = [*a, *(name for name in b if name not in a)]
     arrays = [f"  {name:<44} {_distance(a.get(name), b.get(name))}" for name in names]

@@ -8,7 +8,7 @@ import pytest
 from gxdistill import package
 from gxdistill.errors import UserError
 from gxdistill.package import precision
-from tests.packages import B, C, H, S, make, make_rounded, members, repack
+from tests.packages import B, C, H, S, change, make, make_rounded, members, repack
 
 
 def _by_the_page(files, kind):
@@ -91,7 +91,7 @@ def test_images_that_were_not_rounded_are_not_written(tmp_path):
         dataclasses.replace(made, distilled=make().distilled),
         dataclasses.replace(made, grid=None),
         dataclasses.replace(make(), grid=made.grid),
-        dataclasses.replace(make(), manifest={**make().manifest, "precision": "bfloat16"}),
+        change(make(), precision="bfloat16"),
     ):
         with pytest.raises(ValueError, match=r"do not fit each other|Round them first"):
             package.save(tmp_path / "p.gxd", wrong)

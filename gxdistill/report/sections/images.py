@@ -20,7 +20,7 @@ _PER_IMAGE = ("images", "probabilities", "labels", "names", "scores", "decisions
 class _Scale(NamedTuple):
     """What the bars of all labels have in common: class names, lowest and highest value."""
 
-    names: list[str]
+    names: tuple[str, ...]
     low: float
     high: float
 
@@ -29,16 +29,16 @@ def distilled(findings: Findings) -> Iterator[Markup]:
     """Shows the distilled images with their labels and learning rates."""
     data, manifest = findings.package.distilled, findings.manifest
     steps, per_step = data.images.shape[:2]
-    mean, std = (np.float32(manifest["normalisation"][name]) for name in ("mean", "std"))
+    mean, std = (np.array(values, np.float32) for values in manifest.normalisation)
     pixels = np.asarray(data.images) * std + mean
     low, high = pictures.grey_range(pixels)
-    rule = manifest["distillation"]["label_rule"]
+    rule = manifest.distillation.label_rule
     labels = np.asarray(init.targets(data.labels, rule))
     rates = np.exp(np.asarray(data.log_lr, np.float64)).reshape(-1, steps)
     yield tag("p", *_how_to_read(findings, labels, low, high))
     grey = np.rint(255 * np.clip((pixels - low) / (high - low), 0, 1)).astype(np.uint8)
     most = _MOST_IMAGES[pixels.shape[2] <= _SMALL]
-    bars = _Scale(manifest["class_names"], min(0, labels.min()), max(1, labels.max()))
+    bars = _Scale(manifest.class_names, min(0, labels.min()), max(1, labels.max()))
     groups = [
         _step(s, grey[s, :most], labels[s], rates[:, s], bars)
         for s in range(min(steps, max(1, most // per_step)))
@@ -54,11 +54,11 @@ def distilled(findings: Findings) -> Iterator[Markup]:
 
 
 def _how_to_read(findings: Findings, labels: np.ndarray, low: float, high: float) -> Iterator[str]:
-    epochs = findings.manifest["distillation"]["epochs"]
+    epochs = findings.manifest.distillation.epochs
     yield "A network is trained on these images alone, one step after another"
     yield f", {epochs} times over. " if epochs > 1 else ". "
     yield "Under each image is its soft label, what the network is to answer, "
-    if findings.manifest["distillation"]["label_rule"] == "raw":
+    if findings.manifest.distillation.label_rule == "raw":
         yield "learned without bounds: it may leave the range from 0 to 1. "
     else:
         yield "learned as probabilities. "
@@ -122,7 +122,7 @@ def heat_maps(findings: Findings) -> Iterator[Markup]:
             "The network has not been looked at on whole images yet. Run `gxdistill evaluate`, "
             "then `gxdistill report` again."
         )
-        if findings.manifest["decision"] is None:
+        if findings.manifest.decision is None:
             why = "There are none: whole images are not decided here, only patches."
         yield tag("p", why, class_="absent")
         return

@@ -1,6 +1,7 @@
 """How good a package is: patches, whole images, baselines, the ceiling, pictures for the report."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,6 @@ import jax
 import numpy as np
 
 from gxdistill import package, storage
-from gxdistill.data.batches.resident import Normalisation
 from gxdistill.distill import baselines, inner, replay, views
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, metrics, patches
@@ -101,7 +101,7 @@ def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
     return {"false_positive": grid.tolist(), "true_positive": np.mean(curves, axis=0).tolist()}
 
 
-def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
+def for_package(job: Job, params: Params) -> tuple[package.Decision | None, Metadata]:
     """Gives a new package its threshold and its figures: of all its networks together.
 
     Returns:
@@ -116,7 +116,7 @@ def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
     rule = job.config.decision.rule
     scores = patches.joint_scores(probabilities, rule)
     results["images"] = patches.whole_images(scores, job.cohorts.test, tau)
-    return {"rule": rule, "tau": tau, "networks": len(probabilities)}, results
+    return package.Decision(rule, tau, len(probabilities)), results
 
 
 def evaluate_package(
@@ -142,21 +142,19 @@ def evaluate_package(
     manifest = content.manifest
     _check_fits(job, manifest)
     job.log("evaluating the distilled set")
-    scale = Normalisation(**{name: tuple(of) for name, of in manifest["normalisation"].items()})
-    grid = job.cohorts.patch_grid._replace(
-        normalise=scale
-    )  # the package's: receivers have no other
+    # Receivers have no other normalisation than the package's.
+    grid = job.cohorts.patch_grid._replace(normalise=manifest.normalisation)
     figures, probabilities, taus = _judged(job, trained.network, trained.params, grid)
     if taus is not None and not np.isnan(taus[0]):
         _save_heatmaps(job, probabilities[0], taus[0])
-    if manifest["decision"] is not None:
+    if (how := manifest.decision) is not None:
         # What a receiver gets who has no labelled images to choose a threshold on.
-        scores = patches.joint_scores(probabilities, manifest["decision"]["rule"])
-        tau = manifest["decision"]["tau"]
-        figures["at_package_tau"] = patches.whole_images(scores, job.cohorts.test, tau)
+        scores = patches.joint_scores(probabilities, how.rule)
+        figures["at_package_tau"] = patches.whole_images(scores, job.cohorts.test, how.tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
-    own = trained.record["network"] == manifest["network"]
-    for name, (change, training) in (_otherwise(job, trained) if own else {}).items():
+    is_package_network = trained.record["network"] == package.to_json(manifest.network)
+    otherwise = _otherwise(job, trained) if is_package_network else {}
+    for name, (change, training) in otherwise.items():
         job.log(f"evaluating the distilled set: {name}")
         params = replay_package(content, trained.network, {**trained.record, **change}, **training)
         contenders[name] = _judged(job, trained.network, params, grid)[0]
@@ -182,7 +180,7 @@ def evaluate_package(
             0
         ]
     result = {
-        "name": manifest["name"],
+        "name": manifest.name,
         "package_bytes": package.size_bytes(path),
         "cohort_bytes": int(job.cohorts.source.cohort.images.nbytes),
         "contenders": contenders,
@@ -214,17 +212,19 @@ def _otherwise(job: Job, trained: Trained) -> dict[str, tuple[Metadata, dict[str
     return found
 
 
-def _check_fits(job: Job, manifest: Metadata) -> None:
-    for field, value in job.cohorts.geometry.items():
-        if manifest["patch"][field] != value:
+def _check_fits(job: Job, manifest: package.Manifest) -> None:
+    here = job.cohorts.geometry
+    for field in dataclasses.fields(here):
+        made_with, value = getattr(manifest.patch, field.name), getattr(here, field.name)
+        if made_with != value:
             raise UserError(
-                f"The package was made with patch.{field} = {manifest['patch'][field]!r}, and "
-                f"here it is {value!r}. Evaluate it with the config that it was made with."
+                f"The package was made with patch.{field.name} = {made_with!r}, and here it is "
+                f"{value!r}. Evaluate it with the config that it was made with."
             )
     names = job.cohorts.source.cohort.class_names
-    if tuple(manifest["class_names"]) != names:
+    if manifest.class_names != names:
         raise UserError(
-            f"The package knows the classes {', '.join(manifest['class_names'])}, the cohort "
+            f"The package knows the classes {', '.join(manifest.class_names)}, the cohort "
             f"{', '.join(names)}. Evaluate it on a cohort of its kind."
         )
 

@@ -58,11 +58,11 @@ def test_they_are_inspected_and_verified(written, tmp_path, capsys):
     said = capsys.readouterr().out
     found = package.load_weights(path)
     for words in (
-        f"{found.manifest['name']}: essential weights, one trained network",
+        f"{found.manifest.name}: essential weights, one trained network",
         "their start of seed 0, moved by coded values",
         f"{package.size_bytes(path)} bytes: codes {len(found.codes)}, all else ",
         found.sha256,
-        found.manifest["privacy"][:40],
+        found.manifest.privacy[:40],
     ):
         assert words in said
     main.main(["verify", str(path)])
