@@ -84,7 +84,7 @@ def _fits(rule: Mapping[str, Any], value: Any) -> bool:
 
 
 def _faults(rule: Mapping[str, Any], value: Any, at: str) -> Iterator[str]:
-    """Words what is wrong with a value; `at` is its dotted name."""
+    """Describes what is wrong with a value; `at` is its dotted name."""
     rule = _resolved(rule)
     if "properties" not in rule or "description" in rule or type(value) is not dict:
         if not _fits(rule, value):

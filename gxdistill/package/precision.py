@@ -59,7 +59,7 @@ def round_to(images: np.ndarray, precision: str, grid: CodeGrid | None) -> np.nd
 
 
 def forms(precision: str, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Tells shape and dtype of the arrays that hold images `[S, B, H, W, C]`."""
+    """Returns shape and dtype of the arrays that hold images `[S, B, H, W, C]`."""
     if precision not in LEVELS:
         return {"images": (shape, precision)}
     pixels = int(np.prod(shape[2:], dtype=np.int64))

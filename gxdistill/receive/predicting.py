@@ -31,18 +31,18 @@ from gxdistill.runtime.console import Log, Progress
 _CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
 
 
-def _found(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+def _list_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """Lists the files that paths name, folders with all that is in them, each with a short name."""
-    out: list[tuple[Path, str]] = []
+    files: list[tuple[Path, str]] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("[!.]*") if file.is_file())
-            out += [(file, file.relative_to(path).as_posix()) for file in inside]
+            files += [(file, file.relative_to(path).as_posix()) for file in inside]
         else:
-            out.append((path, path.name))
-    if not out:
+            files.append((path, path.name))
+    if not files:
         raise UserError(f"There is no file in {', '.join(map(str, paths))}. Name images.")
-    return out
+    return files
 
 
 def _recipe(about: package.About) -> Recipe:
@@ -77,8 +77,8 @@ def _largest_of(network: Network, shape: tuple[int, ...]) -> int:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0))
     traced = jax.make_jaxpr(network.apply)(params, image)
-    made = (var.aval for equation in traced.eqns for var in equation.outvars)
-    return max(aval.size * aval.dtype.itemsize for aval in made if aval.shape[:1] == (1,))
+    arrays = (var.aval for equation in traced.eqns for var in equation.outvars)
+    return max(array.size * array.dtype.itemsize for array in arrays if array.shape[:1] == (1,))
 
 
 def patch_grid(about: package.About) -> PatchGrid:
@@ -217,7 +217,7 @@ def predict(path: Path, paths: Sequence[Path], out: Path, log: Log) -> list[dict
         raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
-    files = _found(paths)
+    files = _list_files(paths)
     trained = _networks(path, about, how)
     with storage.fresh_folder(out) as folder:
         rows = list(_predictions(trained, about, how, files, folder, log))

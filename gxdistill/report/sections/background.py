@@ -80,11 +80,11 @@ def _reading(reading: Metadata, quarantine: Metadata) -> Iterator[Markup]:
     yield tag("p", f"Stored pixels: {bits}; brought to 8 bits: {windows}.")
     done = {"mask": "painted over", "keep": "kept", "refuse": "refused"}[reading["text"]]
     refused = sum(n for why, n in quarantine["reasons"].items() if why.startswith("burned-in text"))
-    found = count(reading["with_text"] + refused, "image")
+    with_text = count(reading["with_text"] + refused, "image")
     yield tag(
         "p",
-        f"{found} with burned-in text in the border: {done}. What is faint, or over the middle, "
-        f"is not found.",
+        f"{with_text} with burned-in text in the border: {done}. What is faint, or over the "
+        f"middle, is not found.",
     )
     if reading["segmented"]:
         yield tag("p", f"Masks made by a segmenter: {reading['segmented']:,}.")
@@ -96,7 +96,7 @@ def _quarantine(quarantine: Metadata) -> Iterator[Markup]:
         yield tag("p", "No entry was quarantined.")
         return
     head = tag("tr", tag("th", "Quarantined", scope="col"), tag("th", "Reason", scope="col"))
-    rows = (tag("tr", tag("td", one["name"]), tag("td", one["reason"])) for one in entries)
+    rows = (tag("tr", tag("td", bad["name"]), tag("td", bad["reason"])) for bad in entries)
     yield tag(
         "details",
         tag("summary", f"{count(len(entries), 'entry', 'entries')} quarantined and not used"),

@@ -85,7 +85,7 @@ def _step(
 
 
 def _rates(rates: np.ndarray) -> str:
-    """Words the rates of a step in all epochs; one that they share, once."""
+    """Describes the rates of a step in all epochs; a rate that they share, once."""
     written = [f"{rate:.3g}" for rate in rates]
     if len(set(written)) == 1:
         return f"learning rate {written[0]}"
@@ -138,19 +138,21 @@ def heat_maps(findings: Findings) -> Iterator[Markup]:
         yield _case({name: maps[name][i] for name in _PER_IMAGE}, maps, names)
 
 
-def _case(one: Mapping[str, Any], maps: Mapping[str, np.ndarray], names: tuple[str, ...]) -> Markup:
-    name, pixels = str(one["names"]), one["images"]
-    truth, decided = names[int(one["labels"])], _decided(int(one["decisions"]), names)
+def _case(
+    case: Mapping[str, Any], maps: Mapping[str, np.ndarray], names: tuple[str, ...]
+) -> Markup:
+    name, pixels = str(case["names"]), case["images"]
+    truth, decided = names[int(case["labels"])], _decided(int(case["decisions"]), names)
     photograph = pictures.source(pictures.whole(pixels))
     place = maps["corners"], int(maps["size"]), pixels.shape
-    heat = pictures.source(pictures.overlay(*pictures.heat_map(one["probabilities"], *place)))
+    heat = pictures.source(pictures.overlay(*pictures.heat_map(case["probabilities"], *place)))
     coloured = tag("img", alt=f"Heat map of {name}, decided: {decided}.", **heat)
     layers = tag("span", tag("img", alt="", **photograph), coloured, class_="layers")
     return tag(
         "article",
         _captioned(tag("img", alt=f"Test image {name}, {truth}.", **photograph), name),
         _captioned(layers, "with the heat map"),
-        tag("div", *_account(one, float(maps["tau"]), names)),
+        tag("div", *_account(case, float(maps["tau"]), names)),
         class_="case",
     )
 
@@ -159,9 +161,9 @@ def _decided(decision: int, names: tuple[str, ...]) -> str:
     return "undecidable" if decision < 0 else names[decision]
 
 
-def _account(one: Mapping[str, Any], tau: float, names: tuple[str, ...]) -> Iterator[Markup]:
-    """Words a decision."""
-    decision, label, score = int(one["decisions"]), int(one["labels"]), float(one["scores"])
+def _account(case: Mapping[str, Any], tau: float, names: tuple[str, ...]) -> Iterator[Markup]:
+    """Describes a decision."""
+    decision, label, score = int(case["decisions"]), int(case["labels"]), float(case["scores"])
     right = "" if decision < 0 else ", right" if decision == label else ", wrong"
     kind = "decision wrong" if decision == 1 - label else "decision"
     yield tag("p", f"Decided: {_decided(decision, names)}{right}", class_=kind)

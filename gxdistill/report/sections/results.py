@@ -59,7 +59,7 @@ def verdict(findings: Findings) -> Markup:
     """Says in one paragraph what was made and what it is worth."""
     data, train = findings.package.distilled, findings.cohort["splits"]["train"]
     steps, per_step, height, width, _ = data.images.shape
-    made = join(
+    summary = join(
         tag("strong", count(steps * per_step, "synthetic image")),
         f" of {by(height, width)} pixels, with soft labels and learning rates, stand in for ",
         f"{count(train['images'], 'image')} of {count(train['patients'], 'patient')}. ",
@@ -69,7 +69,7 @@ def verdict(findings: Findings) -> Markup:
     )
     worth = tuple(_worth(findings)) if findings.contenders["distilled"] else ()
     missing = () if findings.evaluation else (_missing(findings),)
-    return tag("p", made, *worth, *missing, class_="verdict")
+    return tag("p", summary, *worth, *missing, class_="verdict")
 
 
 def _worth(findings: Findings) -> Iterator[str]:

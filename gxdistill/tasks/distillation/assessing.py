@@ -51,9 +51,9 @@ def _training_scores(
 def _thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Chooses a tau for each row of scores; NaN where a class has no decidable image."""
     taus = np.full(len(scores), np.nan)
-    for i, one in enumerate(scores):
+    for i, row in enumerate(scores):
         with contextlib.suppress(metrics.UndefinedError):
-            taus[i] = decision.choose_threshold(one, labels)
+            taus[i] = decision.choose_threshold(row, labels)
     return taus
 
 
@@ -83,17 +83,17 @@ def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
-    """The ROC curve over the decided images, averaged over the networks at equal false positives.
+    """Averages the networks' ROC curves over the decided images, at equal false positives.
 
     Pooled scores would measure how alike the networks' scales are, too.
     """
     grid = np.linspace(0, 1, 201)
     curves = []
-    for one in scores:
-        decided = ~np.isnan(one)
+    for row in scores:
+        decided = ~np.isnan(row)
         try:
             false_positive, true_positive, _ = metrics.roc_curve(
-                one[decided], cohort.labels[decided]
+                row[decided], cohort.labels[decided]
             )
         except metrics.UndefinedError:
             return None
@@ -202,14 +202,14 @@ def _otherwise(job: Job, trained: Trained) -> dict[str, tuple[Metadata, dict[str
     Returns:
       By contender, what differs in the start, as `Trained.record` holds it, and in the training.
     """
-    found: dict[str, tuple[Metadata, dict[str, Any]]] = {}
+    variants: dict[str, tuple[Metadata, dict[str, Any]]] = {}
     if trained.record["init"] == "known":
         fresh = {"init": "fresh", "count": job.config.evaluate.networks, "seed": job.config.seed}
-        found["fresh_networks"] = fresh, {}
+        variants["fresh_networks"] = fresh, {}
     if job.config.evaluate.baselines:
-        found["hard_labels"] = {}, {"view": views.hard_labels, "rule": "raw"}
-        found["shuffled"] = {}, {"view": views.shuffled}
-    return found
+        variants["hard_labels"] = {}, {"view": views.hard_labels, "rule": "raw"}
+        variants["shuffled"] = {}, {"view": views.shuffled}
+    return variants
 
 
 def _check_fits(job: Job, manifest: package.Manifest) -> None:

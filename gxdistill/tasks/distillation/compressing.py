@@ -51,8 +51,8 @@ def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) ->
             break
     path = job.workdir / COMPRESSED
     known = method.starts_known(job.config.distill)
-    made = distilling.make_package(job, data, kind=kind, grid=grid, seeded=known)
-    package.save(path, made)
+    compressed = distilling.make_package(job, data, kind=kind, grid=grid, seeded=known)
+    package.save(path, compressed)
     job.log(f"package: {path}, {package.size_bytes(path)} bytes, images as {kind}")
     return path
 
@@ -70,8 +70,8 @@ def balanced(job: Job, params: Params, split: str) -> float:
     pool = job.cohorts.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
     apply = _applied(job.problem.network)
     parts = np.array_split(np.asarray(pool.images), -(-len(pool.targets) // _AT_ONCE))
-    found = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
-    return metrics.balanced_accuracy(found, np.asarray(pool.targets), job.problem.classes)
+    predicted = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
+    return metrics.balanced_accuracy(predicted, np.asarray(pool.targets), job.problem.classes)
 
 
 @cache  # Compiled programs belong to the object.

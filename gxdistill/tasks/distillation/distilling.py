@@ -188,7 +188,7 @@ def _replay_settings(job: Job) -> dict[str, Any]:
 
 
 def _counts(summary: Metadata) -> package.CohortCounts:
-    """Counts what of a cohort's summary may leave the hospital."""
+    """Counts what of a cohort may leave the hospital: no names of files or sites."""
     splits = {
         name: package.SplitCounts(split["images"], split["patients"], split["labels"])
         for name, split in summary["splits"].items()
@@ -214,15 +214,20 @@ def _reading(job: Job) -> package.Reading | None:
 
 
 def about(
-    job: Job, init: package.Init, networks: Params, proof: package.Proof | None, privacy: str
+    job: Job,
+    networks: Params,
+    *,
+    init: package.Init,
+    proof: package.Proof | None,
+    privacy: str,
 ) -> package.About:
-    """Tells what a manifest says of a job, whatever was learned in it.
+    """Fills in what a manifest says of a job, whatever was learned in it.
 
     Args:
       job: whose config and cohort.
-      init: the weights that its networks start from.
-      networks: trained weights, each leaf with a leading axis R; they are measured here.
-      proof: what a receiver's network must be.
+      networks: trained weights of R networks, each leaf with a leading axis R: what is measured.
+      init: the weights that they started from.
+      proof: what a receiver's network must be; None where nothing is promised.
       privacy: what is promised to the patients.
     """
     config, data = job.config, job.cohorts
@@ -284,9 +289,10 @@ def make_package(
     init = package.Init(
         "seeded" if seeded else config.distill.init, seed=config.seed if known else None
     )
-    promised = _proof(job, distilled) if known else None
+    promised = _prove(job, distilled) if known else None
+    common = about(job, networks, init=init, proof=promised, privacy=PRIVACY)
     manifest = package.Manifest(
-        **vars(about(job, init, networks, promised, PRIVACY)),
+        **vars(common),
         distillation=_distillation(job, distilled),
         precision=kind,
     )
@@ -296,7 +302,7 @@ def make_package(
     return package.Package(distilled, manifest, start, grid=grid)
 
 
-def _proof(job: Job, distilled: Distilled) -> package.Proof:
+def _prove(job: Job, distilled: Distilled) -> package.Proof:
     network, shape = job.problem.network, job.problem.shape
 
     def trained(start: Params) -> Params:

@@ -160,5 +160,5 @@ def _manifest(job: Job, start: Params, codes: shared_values.Codes) -> package.We
 
     networks = jax.tree.map(lambda leaf: leaf[None], restore(start))
     promised = proof.prove(problem.network, restore, start, problem.shape)
-    about = distilling.about(job, init, networks, promised, PRIVACY)
-    return package.WeightsManifest(**vars(about))
+    common = distilling.about(job, networks, init=init, proof=promised, privacy=PRIVACY)
+    return package.WeightsManifest(**vars(common))

@@ -173,13 +173,13 @@ def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
     assert job.cohorts.source.cohort.class_names == ("non-gastritis", "gastritis")
     params = jax.vmap(job.problem.network.init)(jax.random.split(jax.random.key(0), 2))
     decided, results = assessing.for_package(job, params)
-    assert decided["networks"] == 2
+    assert decided.networks == 2
     probabilities = patches.predict(
         job.problem.network, params, job.cohorts.test, job.cohorts.patch_grid
     )
     assert probabilities.shape == (2, 4, 49, 2)
     shares = (probabilities.mean(0).argmax(-1) == 1).mean(-1)  # both networks together
-    sen = (shares >= decided["tau"])[job.cohorts.test.labels == 1].mean()
+    sen = (shares >= decided.tau)[job.cohorts.test.labels == 1].mean()
     assert results["images"]["sen"]["mean"] == pytest.approx(sen)
     assert results["images"]["undecidable"] == 0
     assert results["balanced_patch_accuracy"]["n"] == 2
