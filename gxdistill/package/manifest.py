@@ -1,8 +1,8 @@
 """The manifest: what it may say, and how one of an earlier version becomes one of today.
 
-`manifest.schema.json` is the one table of its fields. The few keywords of JSON Schema that the
-table uses are understood here, so that reading a package needs no library for it; whole numbers
-must be written as such, 2 and not 2.0.
+`manifest.schema.json` is the one table of its fields; `fields` has them as types. The few keywords
+of JSON Schema that the table uses are understood here, so that reading a package needs no library
+for it; whole numbers must be written as such, 2 and not 2.0.
 """
 
 import functools

@@ -194,9 +194,7 @@ def from_weights(path: Path) -> Trained:
     """
     manifest, codes, digest = package.load_weights(path)
     network, chosen = network_of(manifest)
-    seed = manifest.init.seed
-    assert seed is not None  # As `load_weights` checks.
-    key = job_key(seed, Use.KNOWN)
+    key = _known_key(manifest.init)
     try:
         coded = shared_values.unpack(codes, jax.eval_shape(network.init, key))
     except ValueError as error:
@@ -204,7 +202,7 @@ def from_weights(path: Path) -> Trained:
     params = shared_values.restored(network.init(key), coded)
     replay.check_finite([params])
     record: dict[str, Any] = {"network": package.to_json(chosen), "package": digest}
-    record |= {"init": "weights", "count": 1, "seed": seed}
+    record |= {"init": "weights", "count": 1, "seed": manifest.init.seed}
     if manifest.proof is not None:
         record["proof"] = proof.check(manifest.proof, network, params, manifest.patch.shape)
     return Trained(network, jax.tree.map(lambda leaf: leaf[None], params), record)
@@ -218,10 +216,13 @@ def known_start(content: package.Package, network: Network) -> Params:
     """
     if content.start is not None:
         return content.start
-    seed = content.manifest.init.seed
-    if seed is None:
-        raise ValueError("A package of a random init has no known start.")
-    return network.init(job_key(seed, Use.KNOWN))
+    return network.init(_known_key(content.manifest.init))
+
+
+def _known_key(init: package.Init) -> jax.Array:
+    if init.seed is None:
+        raise ValueError("Random initial weights have no seed: draw fresh ones instead.")
+    return job_key(init.seed, Use.KNOWN)
 
 
 def train_each(
