@@ -162,23 +162,7 @@ def evaluate_package(
         f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
     }
     if job.config.evaluate.baselines:
-        pool = job.cohorts.sample("train", _POOL_PER_CLASS * job.problem.classes, job.key(Use.POOL))
-        for name, choose in _BASELINES.items():
-            job.log(f"evaluating the baseline {name}")
-            contenders[name] = _baseline(job, partial(choose, pool, content.distilled), pool)
-        job.log("training the ceiling on all real patches")
-        best = ceiling(job)
-        job.log("evaluating the baseline random_real_soft")
-        contenders["random_real_soft"] = _baseline(
-            job,
-            lambda key: baselines.with_teacher_labels(
-                baselines.random_real(pool, content.distilled, key), job.problem.network, best
-            ),
-            pool,
-        )
-        contenders["all_patches"] = _judged(job, job.problem.network, best, job.cohorts.patch_grid)[
-            0
-        ]
+        contenders |= _baselines(job, content.distilled)
     result = {
         "name": manifest.name,
         "package_bytes": package.size_bytes(path),
@@ -188,6 +172,26 @@ def evaluate_package(
     }
     storage.write_json(job.workdir / "evaluation.json", result)
     return result
+
+
+def _baselines(job: Job, distilled: Distilled) -> dict[str, dict[str, Any]]:
+    """Measures real patches, as many as there are distilled ones, and the ceiling: all of them."""
+    network, figures = job.problem.network, {}
+    pool = job.cohorts.sample("train", _POOL_PER_CLASS * job.problem.classes, job.key(Use.POOL))
+    for name, choose in _BASELINES.items():
+        job.log(f"evaluating the baseline {name}")
+        figures[name] = _baseline(job, partial(choose, pool, distilled), pool)
+    job.log("training the ceiling on all real patches")
+    best = ceiling(job)
+
+    def choose_soft(key: jax.Array) -> Distilled:
+        real = baselines.random_real(pool, distilled, key)
+        return baselines.with_teacher_labels(real, network, best)
+
+    job.log("evaluating the baseline random_real_soft")
+    figures["random_real_soft"] = _baseline(job, choose_soft, pool)
+    figures["all_patches"], _, _ = _judged(job, network, best, job.cohorts.patch_grid)
+    return figures
 
 
 def _on(job: Job, trained: Trained, grid: PatchGrid) -> dict[str, Any]:
