@@ -124,7 +124,7 @@ def accuracies(row: Row) -> list[Measured]:
         began = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
             path = distilling.distil(Job(config_for(row, dtype), Workdir(Path(folder)), log))
-            found = package.load(path).manifest["results"]["balanced_patch_accuracy"]
+            found = package.load(path).manifest.results["balanced_patch_accuracy"]
         figures.append(Measured(f"balanced_{dtype}", found["mean"], found["std"], found["n"]))
         figures.append(Measured(f"cpu_s_{dtype}", time.process_time() - began, unit="s"))
     return figures

@@ -19,6 +19,8 @@ import numpy as np
 
 from benchmarks.record import Measured, Recorder
 from gxdistill import models
+from gxdistill.data.batches.resident import Normalisation
+from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.patching import patch_corners
 from gxdistill.receive import predicting
 from gxdistill.receive.networks import Trained
@@ -27,10 +29,7 @@ from gxdistill.runtime.console import log
 
 _SIZE, _STRIDE, _WIDTH = 299, 50, 2048
 NETWORKS: dict[str, dict[str, Any]] = {"lenet": {}, "convnet": {"width": 32}, "resnet18": {}}
-_MANIFEST = {
-    "patch": {"size": _SIZE, "stride": _STRIDE, "border": False},
-    "normalisation": {"mean": [0.4], "std": [0.2]},
-}
+_GRID = PatchGrid(_SIZE, _STRIDE, False, Normalisation((0.4,), (0.2,)))
 
 
 def looped(trained: Trained, pixels: np.ndarray) -> np.ndarray:
@@ -47,7 +46,7 @@ def looped(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 
 def whole(trained: Trained, pixels: np.ndarray) -> np.ndarray:
     """Predicts as `gxdistill predict` does, `[n, K]`."""
-    return predicting.of_patches(trained, _MANIFEST, pixels)
+    return predicting.of_patches(trained, _GRID, pixels)
 
 
 def measure(name: str, rows: int, repeats: int) -> Iterator[tuple[str, float, str]]:

@@ -1,5 +1,7 @@
 """A small package; other processes make it too, by importing this file."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -13,7 +15,7 @@ S, E, B, H, C, K = 2, 3, 4, 8, 1, 3
 def make_manifest(name="tiny0"):
     figure = {"mean": 0.781, "std": 0.0123, "n": 5, "low": 0.7, "high": 0.85}
     split = {"images": 70, "patients": 35, "labels": {"negative": 40, "positive": 30}}
-    return {
+    table = {
         "name": name,
         "purpose": "To test <packages>.",
         "licence": "CC BY 4.0",
@@ -58,6 +60,7 @@ def make_manifest(name="tiny0"):
         "results": {"images": {"auc": None, "hm": figure, "undecidable": 1.0}},
         "privacy": "No guarantee is given by this test. " * 5,
     }
+    return package.from_json(package.Manifest, table)
 
 
 def make(seed=0):
@@ -76,9 +79,16 @@ def make_rounded(kind, seed=0):
     made = make(seed)
     images = made.distilled.images
     grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
-    data = made.distilled.replace(images=precision.rounded(images, kind, grid))
-    manifest = {**made.manifest, "precision": kind}
-    return package.Package(data, manifest, made.start, grid=grid)
+    data = made.distilled.replace(images=precision.round_to(images, kind, grid))
+    return change(dataclasses.replace(made, distilled=data, grid=grid), precision=kind)
+
+
+def change(content, part=None, **changes):
+    """The package with other fields of its manifest, or of a part of that."""
+    if part is not None:
+        changes = {part: dataclasses.replace(getattr(content.manifest, part), **changes)}
+    manifest = dataclasses.replace(content.manifest, **changes)
+    return dataclasses.replace(content, manifest=manifest)
 
 
 def bits(tree):

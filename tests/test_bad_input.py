@@ -340,7 +340,8 @@ def sent(tmp_path):
         np.zeros((2, 3, 3), np.float32),
         np.zeros(4, np.float32),
     )
-    package.save(tmp_path / "package.gxd", package.Package(distilled, MANIFEST, None))
+    manifest = package.from_json(package.Manifest, MANIFEST)
+    package.save(tmp_path / "package.gxd", package.Package(distilled, manifest))
     return tmp_path / "package.gxd"
 
 

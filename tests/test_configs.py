@@ -64,7 +64,7 @@ def test_the_smoke_variant_runs_from_end_to_end(name, tmp_path, request, capsys)
         main.main([command, *flags])
     evaluation = json.loads((tmp_path / "evaluation.json").read_text())
     manifest = package.load(tmp_path / "package.gxd").manifest
-    known, decided = manifest["init"]["rule"] == "known", manifest["decision"]
+    known, decided = manifest.init.is_packaged, manifest.decision
     assert len(evaluation["contenders"]) == 8 + known  # and such a package on other weights
     if name == "mnist":
         assert decided is None  # Ten digits are neither negative nor positive.

@@ -20,7 +20,7 @@ _BLOCK_BYTES = 1 << 28  # Of images on the device at once.
 _OVER = 64  # Most patches at once of a network that shares what they have in common.
 
 
-class Grid(NamedTuple):
+class PatchGrid(NamedTuple):
     """Where the patches of every image of a cohort lie, and what they look like to a network.
 
     Attributes:
@@ -84,7 +84,7 @@ def _forward_over(
 
 
 def predict(
-    network: Network, params: Params, cohort: Cohort, grid: Grid, *, chunk: int = _CHUNK
+    network: Network, params: Params, cohort: Cohort, grid: PatchGrid, *, chunk: int = _CHUNK
 ) -> np.ndarray:
     """Predicts the class of every patch of every image; needs no mask.
 
@@ -116,7 +116,7 @@ def _predict_block(
     block: np.ndarray,
     corners: np.ndarray,
     *,
-    grid: Grid,
+    grid: PatchGrid,
     chunk: int,
 ) -> np.ndarray:
     # Where four patches or more lie over a pixel; a pair of pixels that is pooled must lie in both.
@@ -144,7 +144,7 @@ def _predict_over(
     block: np.ndarray,
     corners: np.ndarray,
     *,
-    grid: Grid,
+    grid: PatchGrid,
 ) -> np.ndarray:
     count = len(corners)
     parts = math.ceil(count / _OVER)

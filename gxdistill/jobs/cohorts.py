@@ -18,7 +18,8 @@ from gxdistill.errors import UserError
 from gxdistill.evaluation import patches
 from gxdistill.jobs import devices, kinds
 from gxdistill.jobs.problem import BatchSource
-from gxdistill.pytrees import Batch, Cohort, Metadata, PatchTable
+from gxdistill.package.fields import PatchGeometry
+from gxdistill.pytrees import Batch, Cohort, PatchTable
 from gxdistill.runtime.console import Log
 
 
@@ -162,10 +163,10 @@ class Cohorts:
         return resident.normalisation(self.train)
 
     @cached_property
-    def grid(self) -> patches.Grid:
+    def patch_grid(self) -> patches.PatchGrid:
         """Where whole images are looked at."""
         patch = self.config.patch
-        return patches.Grid(patch.size, patch.stride, patch.border, self.normalisation)
+        return patches.PatchGrid(patch.size, patch.stride, patch.border, self.normalisation)
 
     @property
     def classes(self) -> int:
@@ -178,16 +179,16 @@ class Cohorts:
         return (*(self.config.patch.size,) * 2, self.source.cohort.images.shape[-1])
 
     @property
-    def geometry(self) -> Metadata:
-        """Of images and patches: the manifest's `patch`."""
+    def geometry(self) -> PatchGeometry:
+        """Which squares of the images are patches: the manifest's `patch`."""
         height, width, channels = self.source.cohort.images.shape[1:]
-        return {
+        return PatchGeometry(
             **dict(self.config.patch),
-            "image_height": height,
-            "image_width": width,
-            "channels": channels,
-            "downscale": self.source.recipe.downscale,
-        }
+            image_height=height,
+            image_width=width,
+            channels=channels,
+            downscale=self.source.recipe.downscale,
+        )
 
     @cached_property
     def digest(self) -> str:

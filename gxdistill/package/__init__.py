@@ -4,8 +4,25 @@ from gxdistill.package.content import Package, digest, load, size_bytes
 from gxdistill.package.describe import WARNING, card, decision, describe, describe_weights, origin
 from gxdistill.package.diff import diff
 from gxdistill.package.exporting import FORMATS, export
+from gxdistill.package.fields import (
+    About,
+    CohortCounts,
+    Decision,
+    Distillation,
+    Init,
+    Manifest,
+    NetworkChoice,
+    PatchGeometry,
+    Proof,
+    Reading,
+    SplitCounts,
+    Splits,
+    WeightsManifest,
+    from_json,
+    to_json,
+)
 from gxdistill.package.manifest import SCHEMA_VERSION, schema
-from gxdistill.package.precision import PRECISIONS, Grid
+from gxdistill.package.precision import PRECISIONS, CodeGrid
 from gxdistill.package.saving import convert, save
 from gxdistill.package.signing import sign, verify
 from gxdistill.package.weights_file import EssentialWeights, is_weights, load_weights, save_weights
@@ -15,9 +32,22 @@ __all__ = [
     "PRECISIONS",
     "SCHEMA_VERSION",
     "WARNING",
+    "About",
+    "CodeGrid",
+    "CohortCounts",
+    "Decision",
+    "Distillation",
     "EssentialWeights",
-    "Grid",
+    "Init",
+    "Manifest",
+    "NetworkChoice",
     "Package",
+    "PatchGeometry",
+    "Proof",
+    "Reading",
+    "SplitCounts",
+    "Splits",
+    "WeightsManifest",
     "card",
     "convert",
     "decision",
@@ -26,6 +56,7 @@ __all__ = [
     "diff",
     "digest",
     "export",
+    "from_json",
     "is_weights",
     "load",
     "load_weights",
@@ -35,5 +66,6 @@ __all__ = [
     "schema",
     "sign",
     "size_bytes",
+    "to_json",
     "verify",
 ]

@@ -21,9 +21,10 @@ import numpy as np
 from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package import precision
+from gxdistill.package.fields import Manifest, from_json
 from gxdistill.package.manifest import WAY_OUT, check, migrate
 from gxdistill.package.start_weights import check_start
-from gxdistill.pytrees import Distilled, Metadata, Params
+from gxdistill.pytrees import Distilled, Params
 
 SUMS, SIGNATURE = "SHA256SUMS", "signature.ed25519"
 ARRAYS, PREVIEWS = "arrays/", "previews/"
@@ -40,8 +41,7 @@ class Package:
 
     Attributes:
       distilled: images, labels and learning rates.
-      manifest: the fields of `manifest.schema.json`; `save` writes `schema_version` and `arrays`
-        itself. Of `patch`, all lengths are in pixels of the shrunken images.
+      manifest: what it says of itself; `save` writes `schema_version` and `arrays` itself.
       start: initial weights of a known init, a nested dict of arrays; None for a random init, and
         for a seeded one, where the seed gives them.
       sha256: of the whole, as `digest` returns it; None for what was not read from a file.
@@ -49,61 +49,54 @@ class Package:
     """
 
     distilled: Distilled
-    manifest: Metadata
+    manifest: Manifest
     start: Params | None = None
     sha256: str | None = None
-    grid: precision.Grid | None = None
+    grid: precision.CodeGrid | None = None
 
 
-def _shape(manifest: Metadata) -> tuple[int, ...]:
-    """Of the images: `[S, B, H, W, C]`."""
-    loop, patch = manifest["distillation"], manifest["patch"]
-    sides = patch["size"], patch["size"], patch["channels"]
-    return (loop["steps"], loop["images_per_step"], *sides)
-
-
-def _check_forms(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> None:
+def _check_forms(manifest: Manifest, arrays: Mapping[str, Any], where: Path) -> None:
     """Refuses arrays of other names, dtypes and shapes than the manifest asks for."""
-    loop, init, shape = manifest["distillation"], manifest["init"], _shape(manifest)
+    loop, shape = manifest.distillation, manifest.images_shape
     expected = {
-        **precision.forms(manifest["precision"], shape),
-        "labels": ((*shape[:2], len(manifest["class_names"])), "float32"),
-        "log_lr": ((loop["steps"] * loop["epochs"],), "float32"),
+        **precision.forms(manifest.precision, shape),
+        "labels": ((*shape[:2], len(manifest.class_names)), "float32"),
+        "log_lr": ((loop.steps * loop.epochs,), "float32"),
     }
     if 4 * math.prod(shape) > _MAX_IMAGES_BYTES:
         raise UserError(f"{where}: its images would take over {_MAX_IMAGES_BYTES} bytes. {WAY_OUT}")
-    if init["rule"] == "seeded" and init["seed"] is None:
+    if manifest.init.rule == "seeded" and manifest.init.seed is None:
         raise UserError(f"{where}: a seeded init without a seed. {WAY_OUT}")
-    start = {"start"} if init["rule"] == "known" else set()
+    start = {"start"} if manifest.init.is_packaged else set()
     for name in sorted((expected.keys() | start) ^ arrays.keys()):
         what = "must not hold" if name in arrays else "lacks"
         raise UserError(f"{where} {what} the arrays {storage.shown(name)[1:-1]}. {WAY_OUT}")
-    for name, wanted in expected.items():
-        found = np.shape(arrays[name]), str(getattr(arrays[name], "dtype", None))
-        if found != wanted:
+    for name, (shape_asked, dtype_asked) in expected.items():
+        shape, dtype = np.shape(arrays[name]), str(getattr(arrays[name], "dtype", None))
+        if (shape, dtype) != (shape_asked, dtype_asked):
             raise UserError(
-                f"{where}: {name} are {found[1]} {list(found[0])} where the manifest's fields ask "
-                f"for {wanted[1]} {list(wanted[0])}. {WAY_OUT}"
+                f"{where}: {name} are {dtype} {list(shape)} where the manifest's fields ask for "
+                f"{dtype_asked} {list(shape_asked)}. {WAY_OUT}"
             )
     if start:
         check_start(manifest, arrays["start"], where)
 
 
-def check_arrays(manifest: Metadata, arrays: Mapping[str, Any], where: Path) -> None:
+def check_arrays(manifest: Manifest, arrays: Mapping[str, Any], where: Path) -> None:
     """Refuses arrays that disagree with the manifest or hold NaN or infinity.
 
     Raises:
       UserError: naming the array or the field.
     """
     _check_forms(manifest, arrays, where)
-    shape = _shape(manifest)
-    for name, values in manifest["normalisation"].items():
+    shape = manifest.images_shape
+    for name, values in manifest.normalisation._asdict().items():
         if len(values) != shape[-1]:
             raise UserError(
-                f"{where}: the manifest's field normalisation.{name} is {reprlib.repr(values)}, "
+                f"{where}: the manifest's field normalisation.{name} is {reprlib.repr([*values])}, "
                 f"which does not fit {shape[-1]} channels. {WAY_OUT}"
             )
-    images, grid = precision.decode(arrays, manifest["precision"], shape)
+    images, grid = precision.decode(arrays, manifest.precision, shape)
     if grid is not None and not (grid.scale > 0).all():
         raise UserError(f"{where}: a scale of the images is not above 0. {WAY_OUT}")
     for keys, array in jax.tree_util.tree_leaves_with_path({**arrays, "images": images}):
@@ -121,7 +114,7 @@ def arrays_of(package: Package) -> dict[str, Any]:
     Raises:
       ValueError: the images are not of the package's precision.
     """
-    data, kind = package.distilled, package.manifest["precision"]
+    data, kind = package.distilled, package.manifest.precision
     arrays: dict[str, Any] = dict(precision.encode(np.asarray(data.images), kind, package.grid))
     arrays |= {"labels": data.labels, "log_lr": data.log_lr}
     if package.start is not None:
@@ -129,9 +122,9 @@ def arrays_of(package: Package) -> dict[str, Any]:
     return jax.tree.map(np.asarray, arrays)
 
 
-def packed(manifest: Metadata, arrays: Mapping[str, Any], sha256: str | None = None) -> Package:
+def to_package(manifest: Manifest, arrays: Mapping[str, Any], sha256: str | None = None) -> Package:
     """Makes a package of the arrays of a file, checked before."""
-    images, grid = precision.decode(arrays, manifest["precision"], _shape(manifest))
+    images, grid = precision.decode(arrays, manifest.precision, manifest.images_shape)
     distilled = Distilled(*map(jnp.asarray, (images, arrays["labels"], arrays["log_lr"])))
     return Package(distilled, manifest, arrays.get("start"), sha256, grid)
 
@@ -168,7 +161,7 @@ def _check_members(members: Mapping[str, bytes], where: Path) -> None:
         )
 
 
-def opened(path: Path) -> dict[str, bytes]:
+def open_members(path: Path) -> dict[str, bytes]:
     """Reads the files in a package, checked as far as `SHA256SUMS` goes.
 
     Raises:
@@ -193,20 +186,20 @@ def load(path: Path) -> Package:
       path: its file.
 
     Returns:
-      The package; its manifest has `schema_version` and `arrays` too.
+      The package; its manifest names the arrays too.
 
     Raises:
       UserError: it is no package, of an unknown schema version, damaged or changed, or its arrays
         disagree with its manifest or hold NaN or infinity.
     """
-    members = opened(path)
-    manifest = storage.parse_json(members[MANIFEST], f"{path}: {MANIFEST}")
-    manifest = dict(migrate(manifest, path))
-    check(manifest, path)
+    members = open_members(path)
+    table = migrate(storage.parse_json(members[MANIFEST], f"{path}: {MANIFEST}"), path)
+    check(table, path)
+    manifest = from_json(Manifest, table)
     files = {n.removeprefix(ARRAYS): c for n, c in members.items() if n.startswith(ARRAYS)}
-    arrays = storage.read_arrays(files, manifest["arrays"], path)
+    arrays = storage.read_arrays(files, manifest.arrays, path)
     check_arrays(manifest, arrays, path)
-    return packed(manifest, arrays, hashlib.sha256(members[SUMS]).hexdigest())
+    return to_package(manifest, arrays, hashlib.sha256(members[SUMS]).hexdigest())
 
 
 def digest(path: Path) -> str:
@@ -215,7 +208,7 @@ def digest(path: Path) -> str:
     Raises:
       UserError: it is no package, or was damaged.
     """
-    return hashlib.sha256(opened(path)[SUMS]).hexdigest()
+    return hashlib.sha256(open_members(path)[SUMS]).hexdigest()
 
 
 def size_bytes(path: Path) -> int:

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gxdistill import storage
-from gxdistill.data.prepared.builder import tfds as import_tfds
 from gxdistill.distill.init import targets
 from gxdistill.errors import UserError
 from gxdistill.package.content import CARD, MANIFEST, Package
 from gxdistill.package.describe import card
+from gxdistill.package.fields import to_json
 from gxdistill.package.start_weights import leaves
 
 _DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -35,29 +35,29 @@ class _Content(NamedTuple):
 
 
 def _content(package: Package) -> _Content:
-    data, rule = package.distilled, package.manifest["distillation"]["label_rule"]
+    data, rule = package.distilled, package.manifest.distillation.label_rule
     arrays = {
         "images": np.asarray(data.images),
         "labels": np.asarray(targets(data.labels, rule)),
         "learning_rates": np.exp(np.asarray(data.log_lr)),
     }
-    found = {} if package.start is None else leaves(package.start)
-    start = {name: np.asarray(leaf) for name, leaf in found.items()}
+    named = {} if package.start is None else leaves(package.start)
+    start = {name: np.asarray(leaf) for name, leaf in named.items()}
     return _Content(arrays, start, package)
 
 
 def _npz(content: _Content, path: Path) -> None:
     manifest, arrays = content.package.manifest, content.arrays
     start = {f"start.{name}": leaf.astype(np.float32) for name, leaf in content.start.items()}
-    about = {name: np.array(values) for name, values in manifest["normalisation"].items()}
-    about["class_names"] = np.array(manifest["class_names"])
+    about = {name: np.array(of) for name, of in manifest.normalisation._asdict().items()}
+    about["class_names"] = np.array(manifest.class_names)
     storage.write_arrays(path, **arrays, **start, **about)
 
 
 def _safetensors(content: _Content, path: Path) -> None:
     # https://github.com/huggingface/safetensors: length, JSON, then the arrays without gaps.
     named = content.arrays | {f"start.{name}": leaf for name, leaf in content.start.items()}
-    about = {"format": "pt", "manifest": storage.json_text(content.package.manifest)}
+    about = {"format": "pt", "manifest": storage.json_text(to_json(content.package.manifest))}
     header: dict[str, object] = {"__metadata__": about}
     end, parts = 0, []
     # The widest first, so that each array lies at a multiple of its width.
@@ -75,8 +75,8 @@ def _safetensors(content: _Content, path: Path) -> None:
 
 def _pixels(content: _Content) -> np.ndarray:
     """Returns the images as 8-bit pixels; what lies beyond black and white is clipped."""
-    scale = content.package.manifest["normalisation"]
-    pixels = content.arrays["images"] * np.array(scale["std"]) + np.array(scale["mean"])
+    scale = content.package.manifest.normalisation
+    pixels = content.arrays["images"] * np.array(scale.std) + np.array(scale.mean)
     return np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
 
 
@@ -84,7 +84,7 @@ def _png(content: _Content, path: Path) -> None:
     from PIL import Image
 
     pixels, labels = _pixels(content), content.arrays["labels"]
-    names = content.package.manifest["class_names"]
+    names = content.package.manifest.class_names
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(["file", "step", "image", *names])
@@ -121,7 +121,7 @@ def _pytorch_folder(content: _Content, path: Path) -> None:
                 # PyTorch knows NumPy's float32; bfloat16 is not of NumPy.
                 whole = np.ascontiguousarray(array, np.float32)
                 np.save(storage.child(place, f"{name}.npy"), whole)
-        (folder / MANIFEST).write_text(storage.json_text(content.package.manifest))
+        (folder / MANIFEST).write_text(storage.json_text(to_json(content.package.manifest)))
         (folder / CARD).write_text(card(content.package))
 
 
@@ -136,7 +136,8 @@ def _tfds_builder(tfds: Any, content: _Content) -> type:
         "step": np.int64,
     }
 
-    class Distilled(tfds.core.GeneratorBasedBuilder):
+    # Not registered: a process that exports a second package would be refused the name.
+    class Distilled(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         VERSION = tfds.core.Version("1.0.0")
         code_path = None  # where tfds would look for checksums of downloads
 
@@ -161,7 +162,10 @@ def _tfds_builder(tfds: Any, content: _Content) -> type:
 
 
 def _tfds(content: _Content, path: Path) -> None:
-    tfds = import_tfds()
+    # Whoever trains on packages reads no prepared cohorts: their reader is not loaded with this.
+    from gxdistill.data.prepared import builder as prepared
+
+    tfds = prepared.tfds()
     one_file = tfds.download.DownloadConfig(num_shards=1)
     with storage.fresh_folder(path) as folder, contextlib.redirect_stdout(io.StringIO()):
         tfds.disable_progress_bar()

@@ -1,8 +1,8 @@
 """The manifest: what it may say, and how one of an earlier version becomes one of today.
 
-`manifest.schema.json` is the one table of its fields. The few keywords of JSON Schema that the
-table uses are understood here, so that reading a package needs no library for it; whole numbers
-must be written as such, 2 and not 2.0.
+`manifest.schema.json` is the one table of its fields; `fields` has them as types. The few keywords
+of JSON Schema that the table uses are understood here, so that reading a package needs no library
+for it; whole numbers must be written as such, 2 and not 2.0.
 """
 
 import functools
@@ -84,7 +84,7 @@ def _fits(rule: Mapping[str, Any], value: Any) -> bool:
 
 
 def _faults(rule: Mapping[str, Any], value: Any, at: str) -> Iterator[str]:
-    """Words what is wrong with a value; `at` is its dotted name."""
+    """Describes what is wrong with a value; `at` is its dotted name."""
     rule = _resolved(rule)
     if "properties" not in rule or "description" in rule or type(value) is not dict:
         if not _fits(rule, value):

@@ -13,7 +13,7 @@ LEVELS = {"uint8": 256, "uint4": 16}
 PRECISIONS = ("float32", "bfloat16", *LEVELS)
 
 
-class Grid(NamedTuple):
+class CodeGrid(NamedTuple):
     """The values that the pixels of each image may have: offset + scale * code.
 
     Attributes:
@@ -25,7 +25,7 @@ class Grid(NamedTuple):
     offset: np.ndarray
 
 
-def spanning(images: np.ndarray, precision: str) -> Grid:
+def spanning(images: np.ndarray, precision: str) -> CodeGrid:
     """Makes the grid that reaches from each image's lowest value to its highest.
 
     Args:
@@ -34,24 +34,24 @@ def spanning(images: np.ndarray, precision: str) -> Grid:
     """
     low, high = images.min((2, 3, 4)), images.max((2, 3, 4))
     scale = (high - low) / np.float32(LEVELS[precision] - 1)
-    return Grid(np.where(scale > 0, scale, np.float32(1)), low)
+    return CodeGrid(np.where(scale > 0, scale, np.float32(1)), low)
 
 
 def _wide(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float32)[..., None, None, None]
 
 
-def _decoded(codes: np.ndarray, grid: Grid) -> np.ndarray:
+def _decoded(codes: np.ndarray, grid: CodeGrid) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):  # a stranger's may have any scale
         return _wide(grid.offset) + _wide(grid.scale) * codes.astype(np.float32)
 
 
-def _codes(images: np.ndarray, precision: str, grid: Grid) -> np.ndarray:
+def _codes(images: np.ndarray, precision: str, grid: CodeGrid) -> np.ndarray:
     codes = np.rint((images - _wide(grid.offset)) / _wide(grid.scale))
     return np.clip(codes, 0, LEVELS[precision] - 1).astype(np.uint8)
 
 
-def rounded(images: np.ndarray, precision: str, grid: Grid | None) -> np.ndarray:
+def round_to(images: np.ndarray, precision: str, grid: CodeGrid | None) -> np.ndarray:
     """Rounds images to what `precision` can hold, of codes to the nearest on the grid."""
     if grid is not None:
         return _decoded(_codes(images, precision, grid), grid)
@@ -59,7 +59,7 @@ def rounded(images: np.ndarray, precision: str, grid: Grid | None) -> np.ndarray
 
 
 def forms(precision: str, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Tells shape and dtype of the arrays that hold images `[S, B, H, W, C]`."""
+    """Returns shape and dtype of the arrays that hold images `[S, B, H, W, C]`."""
     if precision not in LEVELS:
         return {"images": (shape, precision)}
     pixels = int(np.prod(shape[2:], dtype=np.int64))
@@ -71,20 +71,20 @@ def forms(precision: str, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, 
     }
 
 
-def encode(images: np.ndarray, precision: str, grid: Grid | None) -> dict[str, np.ndarray]:
+def encode(images: np.ndarray, precision: str, grid: CodeGrid | None) -> dict[str, np.ndarray]:
     """Returns the arrays that hold images in a file.
 
     Args:
-      images: `[S, B, H, W, C]` float32, from `rounded`.
+      images: `[S, B, H, W, C]` float32, from `round_to`.
       precision: one of `PRECISIONS`.
       grid: of codes, None without.
 
     Raises:
-      ValueError: a grid is missing or one too many, or an image is not as `rounded` makes it.
+      ValueError: a grid is missing or one too many, or an image is not as `round_to` makes it.
     """
     if (grid is not None) != (precision in LEVELS):
         raise ValueError(f"Images in {precision} and the grid {grid} do not fit each other.")
-    if not np.array_equal(rounded(images, precision, grid), images, equal_nan=True):
+    if not np.array_equal(round_to(images, precision, grid), images, equal_nan=True):
         raise ValueError(f"The images are not such as {precision} can hold. Round them first.")
     if grid is None:
         return {"images": images.astype(jnp.dtype(precision))}
@@ -98,7 +98,7 @@ def encode(images: np.ndarray, precision: str, grid: Grid | None) -> dict[str, n
 
 def decode(
     arrays: Mapping[str, Any], precision: str, shape: tuple[int, ...]
-) -> tuple[np.ndarray, Grid | None]:
+) -> tuple[np.ndarray, CodeGrid | None]:
     """Returns images and grid as `encode` was given them.
 
     Args:
@@ -109,7 +109,7 @@ def decode(
     images = np.asarray(arrays["images"])
     if precision not in LEVELS:
         return images.astype(np.float32), None
-    grid = Grid(arrays["scale"], arrays["offset"])
+    grid = CodeGrid(arrays["scale"], arrays["offset"])
     if precision == "uint4":
         pairs = np.stack([images & 15, images >> 4], axis=-1).reshape(*shape[:2], -1)
         images = pairs[..., : int(np.prod(shape[2:], dtype=np.int64))].reshape(shape)

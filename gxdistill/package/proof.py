@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill.package import shared_values
+from gxdistill.package.fields import Proof
 from gxdistill.pytrees import Metadata, Network, Params
 
 _MARGIN = 10  # Times what the last bit of the start makes of the logits.
@@ -14,8 +15,8 @@ _MARGIN = 10  # Times what the last bit of the start makes of the logits.
 
 def prove(
     network: Network, replay: Callable[[Params], Params], start: Params, shape: tuple[int, ...]
-) -> Metadata:
-    """Tells what a replay gives: the manifest's `proof`.
+) -> Proof:
+    """Measures what a replay gives: the manifest's `proof`.
 
     Other machines round elsewhere, and training makes more of it. How much more is measured: by a
     second replay, from a start whose last bits are another.
@@ -38,14 +39,11 @@ def prove(
         for trained in (params, replay(jax.tree.unflatten(tree, nudged)))
     )
     gap = float(np.abs(logits - others).max())
-    return {
-        "weights": shared_values.digest(params),
-        "logits": logits.tolist(),
-        "tolerance": max(_MARGIN * gap, 1e-5),
-    }
+    rows = tuple(map(tuple, logits.tolist()))
+    return Proof(shared_values.digest(params), rows, max(_MARGIN * gap, 1e-5))
 
 
-def check(proof: Metadata, network: Network, params: Params, shape: tuple[int, ...]) -> Metadata:
+def check(proof: Proof, network: Network, params: Params, shape: tuple[int, ...]) -> Metadata:
     """Compares a network with the sender's.
 
     Args:
@@ -58,14 +56,14 @@ def check(proof: Metadata, network: Network, params: Params, shape: tuple[int, .
       `equal`: whether all bits are; `gap`: of the logits on the probe images at most; `tolerance`:
       the sender's; `proven`: whether the gap is within it.
     """
-    found = shared_values.probe_logits(network, params, shape)
-    told = np.array(proof["logits"])
-    gap = float(np.abs(found - told).max()) if found.shape == told.shape else np.inf
+    logits, promised = shared_values.probe_logits(network, params, shape), np.array(proof.logits)
+    fits = logits.shape == promised.shape
+    gap = float(np.abs(logits - promised).max()) if fits else np.inf
     return {
-        "equal": shared_values.digest(params) == proof["weights"],
+        "equal": shared_values.digest(params) == proof.weights,
         "gap": gap if np.isfinite(gap) else None,
-        "tolerance": proof["tolerance"],
-        "proven": bool(gap <= proof["tolerance"]),
+        "tolerance": proof.tolerance,
+        "proven": bool(gap <= proof.tolerance),
     }
 
 
@@ -76,5 +74,5 @@ def describe(verdict: Metadata) -> str:
     gap, most = verdict["gap"], f"{verdict['tolerance']:.3g} are promised"
     if verdict["proven"]:
         return f"the sender's network: logits on the probe images differ by {gap:.3g}, {most}"
-    found = "are not comparable" if gap is None else f"differ by {gap:.3g}"
-    return f"NOT the sender's network: logits on the probe images {found}, {most}"
+    logits = "are not comparable" if gap is None else f"differ by {gap:.3g}"
+    return f"NOT the sender's network: logits on the probe images {logits}, {most}"

@@ -2,7 +2,6 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +16,23 @@ from gxdistill.package.content import (
     Package,
     arrays_of,
     check_arrays,
-    packed,
     sums,
+    to_package,
 )
 from gxdistill.package.describe import card
+from gxdistill.package.fields import Manifest, from_json, to_json
 from gxdistill.package.manifest import SCHEMA_VERSION, check, migrate
 from gxdistill.package.previews import previews
+from gxdistill.pytrees import Metadata
+
+
+def _text(manifest: Manifest) -> bytes:
+    return storage.json_text(to_json(manifest)).encode()
+
+
+def _checked(table: Metadata, where: Path) -> Manifest:
+    check(table, where)
+    return from_json(Manifest, table)
 
 
 def save(path: Path, package: Package) -> None:
@@ -37,16 +47,17 @@ def save(path: Path, package: Package) -> None:
         with the manifest. A former package is then unchanged.
       ValueError: the images are not of the package's precision.
     """
-    manifest = {**package.manifest, "schema_version": SCHEMA_VERSION, "arrays": {}}
-    manifest = storage.parse_json(storage.json_text(manifest).encode(), path)
-    check(manifest, path)
+    manifest = dataclasses.replace(package.manifest, schema_version=SCHEMA_VERSION, arrays={})
+    # As a reader will have it: what the data card says does not depend on the order of tables.
+    manifest = _checked(storage.parse_json(_text(manifest), path), path)
     arrays = arrays_of(package)
     check_arrays(manifest, arrays, path)
     with storage.scratch_folder(path) as folder:
-        manifest["arrays"] = storage.save_arrays(folder / ARRAYS, arrays)
+        digests = storage.save_arrays(folder / ARRAYS, arrays)
         members = storage.read_files(folder)
-    check(manifest, path)
-    members[MANIFEST] = storage.json_text(manifest).encode()
+    manifest = dataclasses.replace(manifest, arrays=digests)
+    check(to_json(manifest), path)
+    members[MANIFEST] = _text(manifest)
     members[CARD] = card(dataclasses.replace(package, manifest=manifest)).encode()
     for name, picture in previews(np.asarray(package.distilled.images)).items():
         members[PREVIEWS + name] = picture
@@ -73,10 +84,9 @@ def convert(folder: Path, path: Path) -> None:
             f"{folder} is no package of schema version 1: there is no {MANIFEST} in it. Name the "
             f"folder that an earlier release made."
         )
-    manifest: dict[str, Any] = storage.read_json(folder / MANIFEST)
-    storage.check_seal(manifest, folder / MANIFEST)
-    manifest = dict(migrate(manifest, folder))
-    check(manifest, folder)
-    arrays = storage.load_arrays(folder / "arrays", manifest["arrays"])
+    sealed = storage.read_json(folder / MANIFEST)
+    storage.check_seal(sealed, folder / MANIFEST)
+    manifest = _checked(migrate(sealed, folder), folder)
+    arrays = storage.load_arrays(folder / "arrays", manifest.arrays)
     check_arrays(manifest, arrays, folder)
-    save(path, packed(manifest, arrays))
+    save(path, to_package(manifest, arrays))

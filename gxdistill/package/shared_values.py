@@ -42,7 +42,7 @@ class Codes(NamedTuple):
 
 
 def counts(like: Params, fineness: int) -> list[int]:
-    """Tells how many values each leaf has: the root of fineness * n for n weights, n at most.
+    """Counts the values of each leaf: the root of fineness * n for n weights, n at most.
 
     Small leaves, which many paths go through, thus have more values for their size.
     """
@@ -92,16 +92,16 @@ def moved(start: Params, factors: Params, values: jax.Array, fineness: int) -> P
     parts = jnp.split(values, np.cumsum(numbers)[:-1])
     leaves, tree = jax.tree.flatten(start)
 
-    def one(leaf: jax.Array, factor: jax.Array, part: jax.Array) -> jax.Array:
+    def move(leaf: jax.Array, factor: jax.Array, part: jax.Array) -> jax.Array:
         if not len(part):
             return leaf
         shared = jnp.tile(part, -(-leaf.size // len(part)))[: leaf.size]
         return leaf + factor * shared.reshape(leaf.shape)
 
-    return jax.tree.unflatten(tree, map(one, leaves, jax.tree.leaves(factors), parts))
+    return jax.tree.unflatten(tree, map(move, leaves, jax.tree.leaves(factors), parts))
 
 
-def rounded(values: jax.Array) -> jax.Array:
+def round_values(values: jax.Array) -> jax.Array:
     """Rounds to multiples of `STEP` that can be coded; the gradient passes as if nothing was.
 
     The straight-through estimator, Bengio et al. 2013, https://arxiv.org/abs/1308.3432.
@@ -112,8 +112,8 @@ def rounded(values: jax.Array) -> jax.Array:
 
 
 def codes(values: jax.Array, fineness: int) -> Codes:
-    """Codes values, with the multiples that `rounded` finds."""
-    return Codes(fineness, np.rint(np.asarray(rounded(values)) / STEP).astype(np.int32))
+    """Codes values, with the multiples that `round_values` finds."""
+    return Codes(fineness, np.rint(np.asarray(round_values(values)) / STEP).astype(np.int32))
 
 
 def restored(start: Params, coded: Codes) -> Params:
@@ -124,11 +124,11 @@ def restored(start: Params, coded: Codes) -> Params:
     leaves, tree = jax.tree.flatten(start)
     factor = jax.tree.leaves(factors(start))
 
-    def one(leaf: jax.Array, factor: np.ndarray, part: np.ndarray) -> jax.Array:
+    def restore(leaf: jax.Array, factor: np.ndarray, part: np.ndarray) -> jax.Array:
         shared = np.resize(part, leaf.shape)  # Repeated; zeros where there is none.
         return jnp.asarray(np.asarray(leaf, np.float32) + factor * shared)
 
-    return jax.tree.unflatten(tree, map(one, leaves, factor, parts))
+    return jax.tree.unflatten(tree, map(restore, leaves, factor, parts))
 
 
 def pack(coded: Codes) -> bytes:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from gxdistill import storage
 from gxdistill.errors import UserError
-from gxdistill.package.content import SIGNATURE, SUMS, load, opened
+from gxdistill.package.content import SIGNATURE, SUMS, load, open_members
 from gxdistill.package.weights_file import check_codes, is_weights, load_weights
 
 _MAX_KEY_BYTES = 1 << 16
@@ -59,7 +59,7 @@ def sign(path: Path, key: Path) -> str:
     """
     serialization, ed25519 = _library()
     load(path)
-    members = opened(path)
+    members = open_members(path)
     content = storage.read_bytes(key, _MAX_KEY_BYTES)
     way_out = f"{_MAKE}, and keep it to yourself."
     with _reading_key(key, way_out):
@@ -97,7 +97,7 @@ def verify(path: Path, key: Path | None = None) -> str | None:
     serialization, ed25519 = _library()
     from cryptography.exceptions import InvalidSignature
 
-    members, content = opened(path), storage.read_bytes(key, _MAX_KEY_BYTES)
+    members, content = open_members(path), storage.read_bytes(key, _MAX_KEY_BYTES)
     way_out = "Ask the sender for the public key, which `openssl pkey -pubout` writes."
     with _reading_key(key, way_out):
         public = serialization.load_pem_public_key(content)

@@ -13,8 +13,9 @@ import numpy as np
 from gxdistill import models, storage
 from gxdistill.errors import UserError
 from gxdistill.models.cached import create_network
+from gxdistill.package.fields import About
 from gxdistill.package.manifest import WAY_OUT
-from gxdistill.pytrees import Metadata, Params
+from gxdistill.pytrees import Params
 
 
 class _Form(NamedTuple):
@@ -43,14 +44,14 @@ def leaves(start: Params) -> dict[str, Any]:
     return named
 
 
-def check_start(manifest: Metadata, start: Params, where: Path) -> None:
+def check_start(about: About, start: Params, where: Path) -> None:
     """Refuses initial weights with unsound names, or that are not those of the network.
 
     A network that is not of the zoo has its own structure: then any names are taken that can be
     files'.
 
     Args:
-      manifest: of the package, checked.
+      about: the package's manifest.
       start: the weights, arrays of any kind.
       where: they come from; for messages.
 
@@ -60,27 +61,27 @@ def check_start(manifest: Metadata, start: Params, where: Path) -> None:
     if hasattr(start, "shape"):
         raise UserError(f"{where}: start is one array, and not a table of them. {WAY_OUT}")
     try:
-        found = {name: _form(leaf) for name, leaf in leaves(start).items()}
+        forms = {name: _form(leaf) for name, leaf in leaves(start).items()}
     except storage.BadNameError as error:
         raise UserError(f"{where}: of the arrays start, {error}") from error
-    weights = structure(manifest, where)
+    weights = structure(about, where)
     if weights is None:
         return
     wanted = {name: _form(leaf) for name, leaf in leaves(weights).items()}
-    for name in sorted(found.keys() | wanted.keys()):
-        if found.get(name) != wanted.get(name):
+    for name in sorted(forms.keys() | wanted.keys()):
+        if forms.get(name) != wanted.get(name):
             raise UserError(
-                f"{where}: the array start.{name} is {found.get(name, 'missing')} where the "
-                f"network {manifest['network']['name']} asks for {wanted.get(name, 'none')}. "
+                f"{where}: the array start.{name} is {forms.get(name, 'missing')} where the "
+                f"network {about.network.name} asks for {wanted.get(name, 'none')}. "
                 f"{WAY_OUT}"
             )
 
 
-def structure(manifest: Metadata, where: Path) -> Params | None:
+def structure(about: About, where: Path) -> Params | None:
     """Returns shapes and dtypes of the weights that a manifest's network has, without allocating.
 
     Args:
-      manifest: of a package or of essential weights, checked.
+      about: the manifest of a package or of essential weights.
       where: it comes from; for messages.
 
     Returns:
@@ -89,17 +90,15 @@ def structure(manifest: Metadata, where: Path) -> Params | None:
     Raises:
       UserError: the zoo has no such network: its options or its size are out of bounds.
     """
-    network, patch = manifest["network"], manifest["patch"]
-    if network["name"] not in models.NAMES:
+    if about.network.name not in models.NAMES:
         return None
-    shape = (patch["size"], patch["size"], patch["channels"])
-    classes = len(manifest["class_names"])
+    name, options, classes = about.network.name, about.network.options, len(about.class_names)
     try:
-        made = create_network(network["name"], network["options"], shape, classes)
+        network = create_network(name, options, about.patch.shape, classes)
     except UserError as error:
         reason = " ".join(str(error).split())[:200]  # Of Flax, it may be lines.
         raise UserError(f"{where}: {reason} {WAY_OUT}") from error
-    return jax.eval_shape(made.init, jax.random.key(0))
+    return jax.eval_shape(network.init, jax.random.key(0))
 
 
 def _form(leaf: Any) -> _Form:

@@ -4,6 +4,7 @@ Twenty bytes of magic, the SHA-256 of all that follows, the length of the header
 object by zlib, and the codes of `package.shared_values`. As a package, it is data, never code.
 """
 
+import dataclasses
 import hashlib
 import struct
 import zlib
@@ -13,15 +14,13 @@ from typing import NamedTuple
 from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package import shared_values
+from gxdistill.package.fields import WeightsManifest, from_json, to_json
 from gxdistill.package.manifest import WAY_OUT, check_part
 from gxdistill.package.start_weights import structure
 from gxdistill.pytrees import Metadata
 
 MAGIC = b"gxdistill weights 2\n"
-FIELDS = (
-    *("name", "purpose", "licence", "privacy", "cohort", "network", "init", "patch"),
-    *("reading", "normalisation", "class_names", "decision", "results", "proof"),
-)
+FIELDS = tuple(field.name for field in dataclasses.fields(WeightsManifest))
 _MAX_HEADER_BYTES = 1 << 20
 
 
@@ -29,29 +28,29 @@ class EssentialWeights(NamedTuple):
     """What a file of essential weights holds.
 
     Attributes:
-      manifest: the fields `FIELDS` of a package's manifest, with a seeded init.
+      manifest: what it says of itself, with a seeded init.
       codes: to be read by `shared_values.unpack`.
       sha256: of the file's content.
     """
 
-    manifest: Metadata
+    manifest: WeightsManifest
     codes: bytes
     sha256: str
 
 
-def save_weights(path: Path, manifest: Metadata, codes: bytes) -> None:
+def save_weights(path: Path, manifest: WeightsManifest, codes: bytes) -> None:
     """Writes essential weights at one stroke; the same give the same bytes.
 
     Args:
       path: the file, by custom `NAME.gxw`.
       manifest: see `EssentialWeights`.
-      codes: from `weights.pack`.
+      codes: from `shared_values.pack`.
 
     Raises:
       UserError: the manifest is not sound, or the file cannot be written.
     """
-    text = storage.json_text({name: manifest[name] for name in FIELDS})
-    _check(storage.parse_json(text.encode(), path), path)
+    text = storage.json_text(to_json(manifest))
+    _checked(storage.parse_json(text.encode(), path), path)
     header = zlib.compress(text.encode(), 9)
     rest = struct.pack("<L", len(header)) + header + codes
     storage.write_bytes(path, MAGIC + hashlib.sha256(rest).digest() + rest)
@@ -84,28 +83,28 @@ def load_weights(path: Path) -> EssentialWeights:
         raise UserError(f"{path}: its header cannot be read: {error}. {WAY_OUT}") from error
     if not unpacker.eof or unpacker.unused_data:
         raise UserError(f"{path}: its header is cut short, or of over 1 MiB. {WAY_OUT}")
-    manifest = storage.parse_json(text, f"{path}: its header")
-    _check(manifest, path)
+    manifest = _checked(storage.parse_json(text, f"{path}: its header"), path)
     return EssentialWeights(manifest, rest[4 + size :], digest.hexdigest())
 
 
-def check_codes(found: EssentialWeights, where: Path) -> None:
+def check_codes(weights: EssentialWeights, where: Path) -> None:
     """Refuses codes that are not of the network that the file names; takes seconds at most.
 
     Raises:
       UserError: they are not, or there is no such network.
     """
-    like = structure(found.manifest, where)
+    like = structure(weights.manifest, where)
     if like is None:
         return  # Whoever knows the network can tell.
     try:
-        shared_values.unpack(found.codes, like)
+        shared_values.unpack(weights.codes, like)
     except ValueError as error:
         raise UserError(f"{where}: {error}. {WAY_OUT}") from error
 
 
-def _check(manifest: Metadata, where: Path) -> None:
-    check_part(manifest, FIELDS, where)
-    init = manifest["init"]
-    if init["rule"] != "seeded" or init["seed"] is None:
+def _checked(table: Metadata, where: Path) -> WeightsManifest:
+    check_part(table, FIELDS, where)
+    manifest = from_json(WeightsManifest, table)
+    if manifest.init.rule != "seeded" or manifest.init.seed is None:
         raise UserError(f"{where}: essential weights without the seed of their start. {WAY_OUT}")
+    return manifest

@@ -35,7 +35,9 @@ class Trained(NamedTuple):
     record: Metadata
 
 
-def network_of(manifest: Metadata, name: str | None = None) -> tuple[Network, Metadata]:
+def network_of(
+    about: package.About, name: str | None = None
+) -> tuple[Network, package.NetworkChoice]:
     """Creates the network that a manifest names, or another one of the zoo for its patches.
 
     Returns:
@@ -44,12 +46,11 @@ def network_of(manifest: Metadata, name: str | None = None) -> tuple[Network, Me
     Raises:
       UserError: the name is unknown or the network does not fit the patches.
     """
-    patch = manifest["patch"]
-    shape = (patch["size"], patch["size"], patch["channels"])
-    own = name is None or name == manifest["network"]["name"]
-    chosen = manifest["network"] if own else {"name": name, "options": {}}
-    classes = len(manifest["class_names"])
-    return create_network(chosen["name"], chosen["options"], shape, classes), chosen
+    chosen = about.network
+    if name is not None and name != chosen.name:
+        chosen = package.NetworkChoice(name, {})
+    classes = len(about.class_names)
+    return create_network(chosen.name, chosen.options, about.patch.shape, classes), chosen
 
 
 def train_networks(
@@ -82,36 +83,42 @@ def train_networks(
       UserError: the package cannot be read, or a network diverged.
     """
     content = package.load(path)
-    start = _chosen_start(content, count, fresh, seed, own=name is None)
+    start = _chosen_start(content, count, fresh, seed, others=name is not None)
     return _trained(content, name, start, may_diverge=may_diverge)
 
 
 def _trained(
     content: package.Package, name: str | None, start: Metadata, *, may_diverge: bool
 ) -> Trained:
-    network, chosen = network_of(content.manifest, name)
-    record: dict[str, Any] = {"network": chosen, "package": content.sha256, **start}
-    own = chosen["name"] == content.manifest["network"]["name"]
-    trained = replayed if own else _as_any_data
-    params = trained(content, network, record, may_diverge=may_diverge)
-    if record["init"] == "known" and content.manifest["proof"] is not None:
-        one, shape = jax.tree.map(lambda leaf: leaf[0], params), content.distilled.images.shape[2:]
-        record["proof"] = proof.check(content.manifest["proof"], network, one, shape)
+    manifest = content.manifest
+    network, chosen = network_of(manifest, name)
+    record: dict[str, Any] = {"network": package.to_json(chosen), "package": content.sha256}
+    record |= start
+    train = replay_package if chosen.name == manifest.network.name else _as_any_data
+    params = train(content, network, record, may_diverge=may_diverge)
+    if record["init"] == "known" and manifest.proof is not None:
+        known = jax.tree.map(lambda leaf: leaf[0], params)
+        record["proof"] = proof.check(manifest.proof, network, known, manifest.patch.shape)
     return Trained(network, params, record)
 
 
 def _chosen_start(
-    content: package.Package, count: int | None, fresh: int | None, seed: int | None, *, own: bool
+    content: package.Package,
+    count: int | None,
+    fresh: int | None,
+    seed: int | None,
+    *,
+    others: bool,
 ) -> Metadata:
+    """Chooses initial weights, as `Trained.record` tells them; `others`: networks are named."""
     if count is not None and count < 1:
         raise UserError(f"{count} networks cannot be trained; ask for 1 or more.")
-    known = content.manifest["init"]["rule"] != "random"
-    if known and count is None and seed is None and own:
+    if content.manifest.init.is_known and count is None and seed is None and not others:
         return {"init": "known", "count": 1, "seed": None}
     return {"init": "fresh", "count": count or fresh or _FRESH, "seed": seed or 0}
 
 
-def replayed(
+def replay_package(
     content: package.Package,
     network: Network,
     record: Metadata,
@@ -141,8 +148,8 @@ def replayed(
         starts = [known_start(content, network)]
     else:
         starts = [network.init(key) for key in keys]
-    loop = content.manifest["distillation"]
-    method = {"rule": rule or loop["label_rule"], "inner": inner.create(**loop["inner"])}
+    loop = content.manifest.distillation
+    method = {"rule": rule or loop.label_rule, "inner": inner.create(**loop.inner)}
     distilled = jax.tree.map(jnp.asarray, content.distilled)
     trained = [
         replay.replay(network, start, view(distilled, key), **method)
@@ -161,9 +168,9 @@ def _keys(record: Metadata) -> jax.Array:
 def _as_any_data(
     content: package.Package, network: Network, record: Metadata, *, may_diverge: bool
 ) -> Params:
-    """Trains networks that a package was not made for; arguments as of `replayed`."""
+    """Trains networks that a package was not made for; arguments as of `replay_package`."""
     distilled = jax.tree.map(jnp.asarray, content.distilled)
-    rule = content.manifest["distillation"]["label_rule"]
+    rule = content.manifest.distillation.label_rule
     trained = [
         replay.ordinary(
             network, network.init(key), distilled, jax.random.fold_in(key, 1), rule=rule
@@ -187,27 +194,35 @@ def from_weights(path: Path) -> Trained:
     """
     manifest, codes, digest = package.load_weights(path)
     network, chosen = network_of(manifest)
-    key = job_key(manifest["init"]["seed"], Use.KNOWN)
+    key = _known_key(manifest.init)
     try:
         coded = shared_values.unpack(codes, jax.eval_shape(network.init, key))
     except ValueError as error:
         raise UserError(f"{path}: {error}. Get a fresh copy.") from error
     params = shared_values.restored(network.init(key), coded)
     replay.check_finite([params])
-    patch = manifest["patch"]
-    shape = (patch["size"], patch["size"], patch["channels"])
-    record: dict[str, Any] = {"network": chosen, "package": digest, "init": "weights", "count": 1}
-    record["seed"] = manifest["init"]["seed"]
-    if manifest["proof"] is not None:
-        record["proof"] = proof.check(manifest["proof"], network, params, shape)
+    record: dict[str, Any] = {"network": package.to_json(chosen), "package": digest}
+    record |= {"init": "weights", "count": 1, "seed": manifest.init.seed}
+    if manifest.proof is not None:
+        record["proof"] = proof.check(manifest.proof, network, params, manifest.patch.shape)
     return Trained(network, jax.tree.map(lambda leaf: leaf[None], params), record)
 
 
 def known_start(content: package.Package, network: Network) -> Params:
-    """Returns the initial weights of a known or seeded init: out of the package, or drawn anew."""
+    """Returns the initial weights of a known or seeded init: out of the package, or drawn anew.
+
+    Raises:
+      ValueError: the init is random.
+    """
     if content.start is not None:
         return content.start
-    return network.init(job_key(content.manifest["init"]["seed"], Use.KNOWN))
+    return network.init(_known_key(content.manifest.init))
+
+
+def _known_key(init: package.Init) -> jax.Array:
+    if init.seed is None:
+        raise ValueError("Random initial weights have no seed: draw fresh ones instead.")
+    return job_key(init.seed, Use.KNOWN)
 
 
 def train_each(
@@ -236,9 +251,9 @@ def train_each(
       UserError: the package cannot be read, or a network does not fit it.
     """
     content = package.load(path)
-    own = content.manifest["network"]["name"]
-    order = sorted(dict.fromkeys(names or [own]), key=lambda name: name != own)
-    start = _chosen_start(content, count, fresh, seed, own=False)
+    first = content.manifest.network.name
+    order = sorted(dict.fromkeys(names or [first]), key=lambda name: name != first)
+    start = _chosen_start(content, count, fresh, seed, others=True)
     return [_trained(content, name, start, may_diverge=True) for name in order]
 
 

@@ -18,40 +18,47 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import package, storage
-from gxdistill.data.batches.resident import Normalisation
 from gxdistill.data.files import grey, images, reading
 from gxdistill.data.files.manifest import Entry
 from gxdistill.data.files.reading import Recipe
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, patches
-from gxdistill.pytrees import Cohort, Metadata, Network
+from gxdistill.evaluation.patches import PatchGrid
+from gxdistill.pytrees import Cohort, Network
 from gxdistill.receive.networks import Trained, from_weights, train_networks
 from gxdistill.runtime.console import Log, Progress
 
 _CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
 
 
-def _found(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+def _list_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """Lists the files that paths name, folders with all that is in them, each with a short name."""
-    out: list[tuple[Path, str]] = []
+    files: list[tuple[Path, str]] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("[!.]*") if file.is_file())
-            out += [(file, file.relative_to(path).as_posix()) for file in inside]
+            files += [(file, file.relative_to(path).as_posix()) for file in inside]
         else:
-            out.append((path, path.name))
-    if not out:
+            files.append((path, path.name))
+    if not files:
         raise UserError(f"There is no file in {', '.join(map(str, paths))}. Name images.")
-    return out
+    return files
 
 
-def _recipe(manifest: Metadata) -> Recipe:
-    """How the package's images were read."""
-    patch, settings = manifest["patch"], dict(manifest["reading"] or {"text": "keep"})
-    settings.pop("bits", None)
-    factor = patch["downscale"]
-    size = (patch["image_height"] * factor, patch["image_width"] * factor)
-    return Recipe(size, downscale=factor, **settings)
+def _recipe(about: package.About) -> Recipe:
+    """Reads images as the sender's were read."""
+    patch, way = about.patch, about.reading
+    size = (patch.image_height * patch.downscale, patch.image_width * patch.downscale)
+    if way is None:
+        return Recipe(size, downscale=patch.downscale, text="keep")
+    return Recipe(
+        size,
+        downscale=patch.downscale,
+        spacing=way.spacing,
+        fit=way.fit,
+        window=way.window,
+        text=way.text,
+    )
 
 
 def _read(path: Path, recipe: Recipe) -> np.ndarray:
@@ -70,19 +77,31 @@ def _largest_of(network: Network, shape: tuple[int, ...]) -> int:
     image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     params = jax.eval_shape(network.init, jax.random.key(0))
     traced = jax.make_jaxpr(network.apply)(params, image)
-    made = (var.aval for equation in traced.eqns for var in equation.outvars)
-    return max(aval.size * aval.dtype.itemsize for aval in made if aval.shape[:1] == (1,))
+    arrays = (var.aval for equation in traced.eqns for var in equation.outvars)
+    return max(array.size * array.dtype.itemsize for array in arrays if array.shape[:1] == (1,))
 
 
-def of_patches(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.ndarray:
-    """Predicts the patches of one image, `[n, K]`: the mean over the networks."""
-    patch, scale = manifest["patch"], manifest["normalisation"]
-    normalise = Normalisation(tuple(scale["mean"]), tuple(scale["std"]))
-    grid = patches.Grid(patch["size"], patch["stride"], patch["border"], normalise)
+def patch_grid(about: package.About) -> PatchGrid:
+    """Tells where the patches of an image lie, and what they look like to a network."""
+    patch = about.patch
+    return PatchGrid(patch.size, patch.stride, patch.border, about.normalisation)
+
+
+def of_patches(trained: Trained, grid: PatchGrid, pixels: np.ndarray) -> np.ndarray:
+    """Predicts the patches of one image.
+
+    Args:
+      trained: R networks.
+      grid: from `patch_grid`.
+      pixels: of the image, `[H, W, C]` uint8.
+
+    Returns:
+      Probabilities, the mean over the networks, `[n_patches, K]` float32.
+    """
     alone = np.zeros(1, np.int32)
     text = np.array([""])
     cohort = Cohort(pixels[None], None, alone, text, text, text, text, ())
-    shape = (patch["size"], patch["size"], pixels.shape[-1])
+    shape = (grid.size, grid.size, pixels.shape[-1])
     most = max(1, _CACHED // _largest_of(trained.network, shape))
     count = len(grid.corners(cohort))
     # As few passes as the memory allows, all of one size.
@@ -90,31 +109,31 @@ def of_patches(trained: Trained, manifest: Metadata, pixels: np.ndarray) -> np.n
     return patches.predict(trained.network, trained.params, cohort, grid, chunk=chunk).mean(0)[0]
 
 
-def _row(manifest: Metadata, probabilities: np.ndarray) -> dict[str, Any]:
+def _row(about: package.About, how: package.Decision, probabilities: np.ndarray) -> dict[str, Any]:
     """Decides an image; the counts are of patches by their most probable class."""
-    decided, names = manifest["decision"], manifest["class_names"]
-    scores = decision.score(decided["rule"], probabilities[None])
-    outcome = int(decision.decide(scores, decided["tau"])[0])
+    names = about.class_names
+    scores = decision.score(how.rule, probabilities[None])
+    outcome = int(decision.decide(scores, how.tau)[0])
     counts = np.bincount(probabilities.argmax(-1), minlength=len(names))
     return {
         "decision": "undecidable" if outcome < 0 else names[-2 + outcome],
         "undecidable": outcome < 0,
         "score": None if outcome < 0 else float(scores[0]),
-        "tau": decided["tau"],
+        "tau": how.tau,
         **{f"patches {name}": int(count) for name, count in zip(names, counts, strict=True)},
     }
 
 
-def _picture(manifest: Metadata, probabilities: np.ndarray, pixels: np.ndarray) -> bytes:
+def _picture(patch: package.PatchGeometry, probabilities: np.ndarray, pixels: np.ndarray) -> bytes:
     """Draws an image with its heat map, and what it is not; PNG."""
     from PIL import Image, ImageDraw, PngImagePlugin
 
     from gxdistill.patching import patch_corners
     from gxdistill.report import pictures
 
-    patch, shape = manifest["patch"], pixels.shape[:2]
-    corners = patch_corners(shape, patch["size"], patch["stride"], border=patch["border"])
-    heat = pictures.heat_map(probabilities, corners, patch["size"], shape)
+    shape = pixels.shape[:2]
+    corners = patch_corners(shape, patch.size, patch.stride, border=patch.border)
+    heat = pictures.heat_map(probabilities, corners, patch.size, shape)
     photograph = pictures.whole(pixels[..., 0]).convert("RGBA")
     photograph.alpha_composite(pictures.overlay(*heat))
     page = Image.new("RGB", (max(photograph.width, 290), photograph.height + 14))
@@ -127,19 +146,24 @@ def _picture(manifest: Metadata, probabilities: np.ndarray, pixels: np.ndarray) 
 
 
 def _predictions(
-    trained: Trained, manifest: Metadata, files: Sequence[tuple[Path, str]], folder: Path, log: Log
+    trained: Trained,
+    about: package.About,
+    how: package.Decision,
+    files: Sequence[tuple[Path, str]],
+    folder: Path,
+    log: Log,
 ) -> Iterator[dict[str, Any]]:
-    clock, recipe = Progress(log, "predicting"), _recipe(manifest)
+    clock, recipe, grid = Progress(log, "predicting"), _recipe(about), patch_grid(about)
     for i, (path, name) in enumerate(files):
         try:
             pixels = _read(path, recipe)
         except grey.BadEntryError as error:
             yield {"image": name, "refused": str(error)}
         else:
-            probabilities = of_patches(trained, manifest, pixels)
+            probabilities = of_patches(trained, grid, pixels)
             picture = f"{i:04d}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[-100:]}.png"
-            storage.child(folder, picture).write_bytes(_picture(manifest, probabilities, pixels))
-            yield {"image": name, "heat_map": picture, **_row(manifest, probabilities)}
+            storage.child(folder, picture).write_bytes(_picture(about.patch, probabilities, pixels))
+            yield {"image": name, "heat_map": picture, **_row(about, how, probabilities)}
         clock(i + 1, len(files))
 
 
@@ -157,16 +181,15 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _manifest(path: Path) -> Metadata:
+def _about(path: Path) -> package.About:
     weights = package.is_weights(path)
     return package.load_weights(path).manifest if weights else package.load(path).manifest
 
 
-def _network(path: Path, manifest: Metadata) -> Trained:
+def _networks(path: Path, about: package.About, how: package.Decision) -> Trained:
     if package.is_weights(path):
         return from_weights(path)
-    known = manifest["init"]["rule"] != "random"
-    return train_networks(path, count=None if known else manifest["decision"]["networks"])
+    return train_networks(path, count=None if about.init.is_known else how.networks)
 
 
 def predict(path: Path, paths: Sequence[Path], out: Path, log: Log) -> list[dict[str, Any]]:
@@ -188,16 +211,16 @@ def predict(path: Path, paths: Sequence[Path], out: Path, log: Log) -> list[dict
       UserError: the package cannot be read or decides no images, `out` exists, or there is no image
         that fits the package.
     """
-    manifest = _manifest(path)
-    decided = manifest["decision"]
-    if decided is None or manifest["patch"]["channels"] != 1 or len(manifest["class_names"]) > 3:
+    about = _about(path)
+    how = about.decision
+    if how is None or about.patch.channels != 1 or len(about.class_names) > 3:
         raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
-    files = _found(paths)
-    trained = _network(path, manifest)
+    files = _list_files(paths)
+    trained = _networks(path, about, how)
     with storage.fresh_folder(out) as folder:
-        rows = list(_predictions(trained, manifest, files, folder, log))
+        rows = list(_predictions(trained, about, how, files, folder, log))
         if all("refused" in row for row in rows):
             raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
         whole = {"note": package.WARNING, "package": trained.record["package"], "images": rows}

@@ -10,7 +10,7 @@ import numpy as np
 
 from gxdistill import package, storage
 from gxdistill.errors import UserError
-from gxdistill.package import Package
+from gxdistill.package import Manifest, Package
 from gxdistill.pytrees import Metadata
 
 
@@ -37,7 +37,7 @@ class Findings:
     outdated: bool
 
     @property
-    def manifest(self) -> Metadata:
+    def manifest(self) -> Manifest:
         """The package's."""
         return self.package.manifest
 
@@ -45,7 +45,7 @@ class Findings:
     def contenders(self) -> Metadata:
         """Figures by contender; without an evaluation those that the package was given."""
         if self.evaluation is None:
-            return {"distilled": self.manifest["results"]}
+            return {"distilled": self.manifest.results}
         return self.evaluation["contenders"]
 
     @property
@@ -56,12 +56,12 @@ class Findings:
     @property
     def image_classes(self) -> tuple[str, ...]:
         """Names of the image classes: those of patches, without the irrelevant one."""
-        return tuple(self.manifest["class_names"][self.cohort["masks"] :])
+        return self.manifest.class_names[self.cohort["masks"] :]
 
     def image_bytes(self, images: int) -> int:
         """Computes the size of a number of images as 8-bit pixels."""
         height, width = self.cohort["image_size"]
-        return images * height * width * self.manifest["patch"]["channels"]
+        return images * height * width * self.manifest.patch.channels
 
 
 def gather(workdir: Path, path: Path) -> Findings:
@@ -79,7 +79,7 @@ def gather(workdir: Path, path: Path) -> Findings:
     if not (workdir / "cohort.json").exists():
         raise UserError(f"{workdir} holds no cohort.json. Run `gxdistill prepare` first.")
     content, cohort = package.load(path), storage.read_json(workdir / "cohort.json")
-    if set(content.manifest["class_names"]) != set(cohort["patches"]["train"]):
+    if set(content.manifest.class_names) != set(cohort["patches"]["train"]):
         raise UserError(
             f"The package in {path} and the cohort in {workdir} have different classes. Name the "
             f"package that was made of this cohort."

@@ -44,7 +44,7 @@ def _page(findings: Findings) -> str:
     steps, per_step = findings.package.distilled.images.shape[:2]
     real = count(findings.cohort["splits"]["train"]["images"], "image")
     title = f"{real} distilled into {steps * per_step:,}"
-    name = findings.manifest["name"]
+    name = findings.manifest.name
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -12,7 +12,7 @@ from tests import toy
 
 R = 3  # networks
 NETWORK = toy.network(shape=(4, 4, 2))
-GRID = patches.Grid(4, 1, False, Normalisation((0.4, 0.5), (0.2, 0.25)))
+GRID = patches.PatchGrid(4, 1, False, Normalisation((0.4, 0.5), (0.2, 0.25)))
 
 
 def _cohort(images, labels):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gxdistill import package
-from tests.packages import make, members
+from tests.packages import change, make, members
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +48,7 @@ def test_a_description_says_what_people_ask(saved):
 
 
 def test_real_images_are_called_by_name(tmp_path):
-    made = make()
-    made.manifest["distillation"]["started_from"] = "real"
+    made = change(make(), "distillation", started_from="real")
     package.save(tmp_path / "p", made)
     text = package.describe(package.load(tmp_path / "p"), tmp_path / "p")
     assert "REAL IMAGES OF PATIENTS" in text
@@ -57,8 +56,7 @@ def test_real_images_are_called_by_name(tmp_path):
 
 
 def test_a_start_that_is_packaged_as_it_is_was_not_learned(tmp_path):
-    made = make()
-    made.manifest["distillation"].update(started_from="mixture", outer_steps=0)
+    made = change(make(), "distillation", started_from="mixture", outer_steps=0)
     package.save(tmp_path / "p", made)
     text = " ".join(package.describe(package.load(tmp_path / "p"), tmp_path / "p").split())
     assert "a mixture of Gaussians fitted to real images, as drawn" in text
@@ -101,9 +99,8 @@ def test_equal_packages_do_not_differ():
 
 def test_differences_are_told_side_by_side():
     one, two = make(), make()
-    two.manifest["distillation"]["epochs"] = 9
-    two.manifest["network"]["options"] = {"width": 64}
-    two.manifest["results"]["images"]["hm"]["mean"] = 0.9
+    two = change(change(two, "distillation", epochs=9), "network", options={"width": 64})
+    two.manifest.results["images"]["hm"]["mean"] = 0.9
     two.distilled.images[:] += 0.25
     two.start["params"]["Dense_0"]["bias"] = np.zeros(7, np.float32)
     two.start["more"] = np.zeros(2)

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import importlib.util
 import json
 import re
@@ -14,10 +15,11 @@ import safetensors.numpy
 from PIL import Image
 
 from gxdistill import models, package
+from gxdistill.data.batches.resident import Normalisation
 from gxdistill.distill import inner, replay
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Distilled
-from tests.packages import make
+from tests.packages import change, make
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +42,7 @@ def test_numpy_reads_an_npz(tmp_path):
         np.testing.assert_array_equal(
             found["start.params.Dense_0.kernel"], make().start["params"]["Dense_0"]["kernel"]
         )
-        assert found["class_names"].tolist() == make().manifest["class_names"]
+        assert found["class_names"].tolist() == [*make().manifest.class_names]
         assert (found["mean"], found["std"]) == (0.5, 0.25)
 
 
@@ -54,7 +56,7 @@ def test_the_library_safetensors_reads_its_form(tmp_path):
     assert found["start.params.Dense_0.bias"].shape == (3,)
     with safetensors.safe_open(tmp_path / "p.safetensors", "np") as file:
         manifest = json.loads(file.metadata()["manifest"])
-    assert manifest == make().manifest
+    assert package.from_json(package.Manifest, manifest) == make().manifest
 
 
 def test_an_array_that_safetensors_is_not_given_is_named(tmp_path):
@@ -67,11 +69,10 @@ def test_an_array_that_safetensors_is_not_given_is_named(tmp_path):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_show_the_pixels(tmp_path, channels):
-    made, scale = make(), {"mean": [0.4, 0.5, 0.6][:channels], "std": [0.2, 0.1, 0.3][:channels]}
+    made, scale = make(), Normalisation((0.4, 0.5, 0.6)[:channels], (0.2, 0.1, 0.3)[:channels])
     images = np.repeat(made.distilled.images, channels, -1)
-    changed = package.Package(
-        made.distilled.replace(images=images), {**made.manifest, "normalisation": scale}
-    )
+    changed = change(made, normalisation=scale)
+    changed = dataclasses.replace(changed, distilled=made.distilled.replace(images=images))
     package.export(changed, tmp_path / "p", "png")
     with (tmp_path / "p/labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -81,9 +82,9 @@ def test_pictures_show_the_pixels(tmp_path, channels):
         step, place = int(row["step"]), int(row["image"])
         with Image.open(tmp_path / "p" / row["file"]) as picture:
             pixels = np.asarray(picture).reshape(8, 8, channels)
-        expected = 255 * (images[step, place] * scale["std"] + scale["mean"])
+        expected = 255 * (images[step, place] * np.array(scale.std) + np.array(scale.mean))
         np.testing.assert_allclose(pixels, np.clip(expected, 0, 255), atol=0.51)
-        told = [float(row[name]) for name in made.manifest["class_names"]]
+        told = [float(row[name]) for name in made.manifest.class_names]
         np.testing.assert_allclose(told, labels[step, place], rtol=1e-6)
     assert "## Privacy" in (tmp_path / "p/README.md").read_text()
 
@@ -95,7 +96,8 @@ def test_tensorflow_datasets_reads_its_folder_in_order(tmp_path, capfd):
     import tensorflow_datasets as tfds
 
     made = make()
-    package.export(made, tmp_path / "p", "tfds")
+    for name in ("another", "p"):  # A process may export more than one package.
+        package.export(made, tmp_path / name, "tfds")
     assert capfd.readouterr().out == ""
     examples = list(tfds.builder_from_directory(tmp_path / "p").as_data_source("train"))
     assert len(examples) == 8
@@ -187,7 +189,7 @@ def test_pytorch_alone_trains_to_the_same_weights(tmp_path, optimiser):
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs PyTorch: pip install 'gxdistill[torch]'")
     network, made = _trainable()
-    made.manifest["distillation"]["inner"] = optimiser
+    made = change(made, "distillation", inner=optimiser)
     package.export(made, tmp_path / "p", "pytorch-folder")
     command = [sys.executable, "-W", "ignore", ROOT / "docs/train_in_pytorch.py"]
     subprocess.run([*command, tmp_path / "p", tmp_path / "weights.npz"], check=True)

@@ -37,7 +37,7 @@ def test_the_reader_of_the_page_finds_the_values(copy, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["reader", str(copy)])
     scope = {}
     exec(READER, scope)
-    assert scope["manifest"] == package.load(copy).manifest
+    assert scope["manifest"] == package.to_json(package.load(copy).manifest)
     np.testing.assert_array_equal(scope["arrays"]["images"], make().distilled.images.ravel())
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import io
 import os
@@ -18,7 +19,7 @@ from gxdistill import package
 from gxdistill.errors import UserError
 from gxdistill.package import content
 from tests import killing
-from tests.packages import B, C, H, S, bits, content_bits, make, members, repack
+from tests.packages import B, C, H, S, bits, change, content_bits, make, members, repack
 from tests.stderr import without_jax_start
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +35,9 @@ def test_a_package_comes_back_as_it_was(saved):
     assert bits(loaded.distilled) == bits(expected.distilled)
     assert bits(loaded.start) == bits(expected.start)
     assert isinstance(loaded.distilled.images, jax.Array)
-    added = {"schema_version", "arrays"}
-    assert {k: v for k, v in loaded.manifest.items() if k not in added} == expected.manifest
-    assert loaded.manifest["schema_version"] == package.SCHEMA_VERSION
-    assert sorted(loaded.manifest["arrays"]) == [
+    assert dataclasses.replace(loaded.manifest, arrays={}) == expected.manifest
+    assert loaded.manifest.schema_version == package.SCHEMA_VERSION
+    assert sorted(loaded.manifest.arrays) == [
         *("images", "labels", "log_lr"),
         *("start.params.Dense_0.bias", "start.params.Dense_0.kernel"),
     ]
@@ -46,8 +46,8 @@ def test_a_package_comes_back_as_it_was(saved):
 
 def test_a_random_init_has_no_start(tmp_path):
     made = make()
-    manifest = {**made.manifest, "init": {"rule": "random", "seed": None}}
-    package.save(tmp_path / "p", package.Package(made.distilled, manifest))
+    random = change(made, init=package.Init("random", None))
+    package.save(tmp_path / "p", dataclasses.replace(random, start=None))
     loaded = package.load(tmp_path / "p")
     assert loaded.start is None
     assert "random ones, of any seed" in package.describe(loaded, tmp_path / "p")
@@ -143,19 +143,18 @@ def test_previews_show_the_images(saved):
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("fields", "reason"),
     [
         ({"privacy": 4}, "field privacy is 4; it must be a text"),
-        ({"more": 4}, "unknown field more"),
-        ({"class_names": ["a", "b"]}, r"labels are float32 \[2, 4, 3\]"),
-        ({"init": {"rule": "random", "seed": None}}, "must not hold the arrays start"),
+        ({"patch": 4}, "field patch is 4; it must be a table"),
+        ({"class_names": ("a", "b")}, r"labels are float32 \[2, 4, 3\]"),
+        ({"init": package.Init("random", None)}, "must not hold the arrays start"),
     ],
 )
-def test_a_package_that_could_not_be_read_is_not_written(tmp_path, change, reason):
+def test_a_package_that_could_not_be_read_is_not_written(tmp_path, fields, reason):
     made = make()
-    changed = package.Package(made.distilled, {**made.manifest, **change}, made.start)
     with pytest.raises(UserError, match=reason):
-        package.save(tmp_path / "p", changed)
+        package.save(tmp_path / "p", change(made, **fields))
     made.distilled.images[0, 0, 0, 0, 0] = np.nan
     with pytest.raises(UserError, match="images hold NaN or infinity"):
         package.save(tmp_path / "p", made)
@@ -226,8 +225,8 @@ def work():
             assert killing.is_alive(pid)
             killing.kill(pid)
             loaded = package.load(path)
-            found.add(loaded.manifest["name"])
-            assert content_bits(loaded) == expected[loaded.manifest["name"]]
+            found.add(loaded.manifest.name)
+            assert content_bits(loaded) == expected[loaded.manifest.name]
     assert found == {"tiny1", "tiny2"}
     package.save(path, make(1))
     assert sorted(os.listdir(tmp_path)) == ["p.gxd", "whole.gxd"]

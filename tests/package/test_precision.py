@@ -8,7 +8,7 @@ import pytest
 from gxdistill import package
 from gxdistill.errors import UserError
 from gxdistill.package import precision
-from tests.packages import B, C, H, S, make, make_rounded, members, repack
+from tests.packages import B, C, H, S, change, make, make_rounded, members, repack
 
 
 def _by_the_page(files, kind):
@@ -63,7 +63,7 @@ def test_rounding_moves_a_value_by_half_a_level_at_most(kind):
     images = np.random.default_rng(0).normal(size=(2, 3, 5, 5, 3)).astype(np.float32)
     images[0, 0] = 0.25  # one value: a grid of no height
     grid = precision.spanning(images, kind)
-    rounded = precision.rounded(images, kind, grid)
+    rounded = precision.round_to(images, kind, grid)
     gap = np.abs(rounded - images).max((2, 3, 4))
     assert (gap <= 0.5001 * grid.scale).all()
     assert (rounded[0, 0] == 0.25).all()
@@ -76,7 +76,7 @@ def test_rounding_moves_a_value_by_half_a_level_at_most(kind):
 def test_an_odd_number_of_values_fills_up_the_last_byte():
     images = np.random.default_rng(0).normal(size=(2, 1, 3, 3, 1)).astype(np.float32)
     grid = precision.spanning(images, "uint4")
-    images = precision.rounded(images, "uint4", grid)
+    images = precision.round_to(images, "uint4", grid)
     arrays = precision.encode(images, "uint4", grid)
     shape, dtype = precision.forms("uint4", images.shape)["images"]
     assert (arrays["images"].shape, arrays["images"].dtype) == (shape, dtype)
@@ -91,7 +91,7 @@ def test_images_that_were_not_rounded_are_not_written(tmp_path):
         dataclasses.replace(made, distilled=make().distilled),
         dataclasses.replace(made, grid=None),
         dataclasses.replace(make(), grid=made.grid),
-        dataclasses.replace(make(), manifest={**make().manifest, "precision": "bfloat16"}),
+        change(make(), precision="bfloat16"),
     ):
         with pytest.raises(ValueError, match=r"do not fit each other|Round them first"):
             package.save(tmp_path / "p.gxd", wrong)

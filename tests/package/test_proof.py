@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -15,7 +17,7 @@ def test_a_proof_tells_equal_close_and_other_networks_apart():
     told = proof.prove(network, replay, start, shape)
     same = proof.check(told, network, replay(start), shape)
     assert (same["equal"], same["gap"], same["proven"]) == (True, 0.0, True)
-    assert 1e-5 <= told["tolerance"] < 1e-3
+    assert 1e-5 <= told.tolerance < 1e-3
     near = jax.tree.map(lambda leaf: leaf * (1 + 2.0**-23), replay(start))
     verdict = proof.check(told, network, near, shape)
     assert (verdict["equal"], verdict["proven"]) == (False, True)
@@ -23,5 +25,5 @@ def test_a_proof_tells_equal_close_and_other_networks_apart():
     other = proof.check(told, network, start, shape)
     assert (other["equal"], other["proven"]) == (False, False)
     assert proof.describe(other).startswith("NOT the sender's network")
-    short = {**told, "logits": [row[:2] for row in told["logits"]]}
+    short = dataclasses.replace(told, logits=tuple(row[:2] for row in told.logits))
     assert "are not comparable" in proof.describe(proof.check(short, network, start, shape))

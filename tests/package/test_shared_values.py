@@ -53,7 +53,7 @@ def test_weights_come_back_from_their_codes(fineness):
 def test_training_sees_the_weights_that_are_restored(fineness):
     values = _values(fineness)
     seen = shared_values.moved(
-        START, shared_values.factors(START), shared_values.rounded(values), fineness
+        START, shared_values.factors(START), shared_values.round_values(values), fineness
     )
     found = shared_values.restored(START, shared_values.codes(values, fineness))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), seen, found)
@@ -80,9 +80,9 @@ def test_signs_are_fair_and_factors_as_large_as_a_start():
 
 def test_rounding_has_the_gradient_of_no_rounding():
     values, slope = jnp.array([0.3, -1.2, 0.9, 99.0]), jnp.array([1.0, 2.0, 3.0, 4.0])
-    found = jax.grad(lambda v: jnp.sum(slope * shared_values.rounded(v)))(values)
+    found = jax.grad(lambda v: jnp.sum(slope * shared_values.round_values(v)))(values)
     np.testing.assert_array_equal(found, slope)
-    np.testing.assert_allclose(shared_values.rounded(values), [0.5, -1.0, 1.0, 15.5])
+    np.testing.assert_allclose(shared_values.round_values(values), [0.5, -1.0, 1.0, 15.5])
 
 
 def test_harmed_codes_are_refused_or_are_codes_of_the_network():

@@ -1,5 +1,6 @@
 """Initial weights that are not the network's: refused by whatever reads the package."""
 
+import dataclasses
 import json
 
 import jax
@@ -12,7 +13,7 @@ from gxdistill.cli import main
 from gxdistill.errors import UserError
 from gxdistill.package.start_weights import check_start
 from tests.package.mutating import ABSURD
-from tests.packages import H, K, bits, make, repack
+from tests.packages import H, K, bits, change, make, repack
 
 NETWORK = {"name": "convnet", "options": {"width": 4, "depth": 1}}
 
@@ -22,8 +23,8 @@ def _made(start=None, network=NETWORK):
     sound = models.create("convnet", shape=(H, H, 1), classes=K, width=4, depth=1)
     weights = jax.tree.map(np.asarray, sound.init(jax.random.key(0)))
     content = make()
-    manifest = {**content.manifest, "network": network, "proof": None}
-    return package.Package(content.distilled, manifest, weights if start is None else start)
+    content = dataclasses.replace(content, start=weights if start is None else start)
+    return change(content, network=package.NetworkChoice(**network), proof=None)
 
 
 def _harmed(harm):
@@ -168,9 +169,9 @@ def test_absurd_options_are_refused(tmp_path):
     for name in ("convnet", "resnet18"):
         for option in ("width", "depth", "norm", "stages"):
             for value in ABSURD:
-                network = {"name": name, "options": {option: value}}
+                network = package.NetworkChoice(name, {option: value})
                 with pytest.raises(UserError) as caught:
-                    check_start({**made.manifest, "network": network}, made.start, tmp_path)
+                    check_start(change(made, network=network).manifest, made.start, tmp_path)
                 assert str(caught.value).isprintable()
                 assert len(str(caught.value)) < 1000
 

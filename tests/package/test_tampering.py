@@ -36,7 +36,7 @@ def _edit(path, change):
 def _write_anew(path, harm):
     """Writes a package whose digests agree, but not with what a package must be."""
     arrays = {**vars(make().distilled), "start": make().start}
-    manifest = {**make().manifest, "schema_version": package.SCHEMA_VERSION}
+    manifest = package.to_json(make().manifest)
     harm(arrays, manifest)
     with storage.scratch_folder(path) as folder:
         manifest["arrays"] = storage.save_arrays(folder / "arrays", arrays)

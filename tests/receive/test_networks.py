@@ -16,6 +16,7 @@ from gxdistill.errors import UserError
 from gxdistill.package.seeds import Use
 from gxdistill.receive import networks
 from tests import small_jobs
+from tests.packages import change
 
 
 @pytest.fixture
@@ -63,9 +64,8 @@ def test_a_known_start_gives_its_one_network(sent):
 
 def test_a_package_is_replayed_with_the_optimiser_that_it_names(sent):
     content = package.load(sent)
-    loop = {**content.manifest["distillation"], "inner": {"name": "momentum", "decay": 0.5}}
-    manifest = {**content.manifest, "distillation": loop}
-    package.save(sent, dataclasses.replace(content, manifest=manifest))
+    momentum = {"name": "momentum", "decay": 0.5}
+    package.save(sent, change(content, "distillation", inner=momentum))
     trained = networks.train_networks(sent)
     expected = _sgd(trained.network, content.start, content, decay=0.5)
     for mine, theirs in zip(_leaves(trained.params), _leaves(expected), strict=True):
@@ -111,9 +111,8 @@ def test_any_network_of_the_zoo_that_fits_is_trained(sent):
 
 
 def test_a_package_without_a_start_gives_fresh_networks(sent, tmp_path):
-    content = package.load(sent)
-    manifest = {**content.manifest, "init": {"rule": "random", "seed": None}}
-    package.save(tmp_path / "random", package.Package(content.distilled, manifest))
+    random = change(package.load(sent), init=package.Init("random", None))
+    package.save(tmp_path / "random", dataclasses.replace(random, start=None))
     trained = networks.train_networks(tmp_path / "random", count=2)
     assert trained.record | {"package": ""} == {
         "network": {"name": "convnet", "options": {"width": 4, "depth": 1}},
@@ -158,9 +157,7 @@ def test_networks_come_back_bit_for_bit(sent, tmp_path):
 
 
 def test_networks_of_another_package_are_refused(run, sent, tmp_path):
-    content = package.load(sent)
-    manifest = {**content.manifest, "name": "another"}
-    package.save(tmp_path / "other", dataclasses.replace(content, manifest=manifest))
+    package.save(tmp_path / "other", change(package.load(sent), name="another"))
     with pytest.raises(UserError, match=r"were not trained on .*other.*gxdistill train"):
         networks.load_networks(run / "networks", tmp_path / "other")
 

@@ -15,15 +15,16 @@ from gxdistill.evaluation import decision
 from gxdistill.receive import networks, predicting
 from gxdistill.tasks.distillation import distilling
 from tests import small_jobs
+from tests.packages import change
 
 
 @pytest.fixture(scope="module")
 def cohort(run, tmp_path_factory):
     """Images of the size that the run's package knows, as files, and as the package reads them."""
-    patch = package.load(run / "package.gxd").manifest["patch"]
+    patch = package.load(run / "package.gxd").manifest.patch
     folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    factor = patch["downscale"]
-    side = (patch["image_height"] * factor, patch["image_width"] * factor)
+    factor = patch.downscale
+    side = (patch.image_height * factor, patch.image_width * factor)
     pixels = {}
     for name, grain in (("a.png", 8), ("deep/b.tif", 1), ("deep/=c.png", 3)):
         coarse = rng.integers(0, 256, [-(-length // grain) for length in side], np.uint8)
@@ -38,18 +39,19 @@ def _expected(run, pixels):
     """Patch after patch in a loop: cut, normalised, predicted, decided."""
     trained = networks.train_networks(run / "package.gxd")
     manifest = package.load(run / "package.gxd").manifest
-    patch, scale = manifest["patch"], manifest["normalisation"]
+    patch = manifest.patch
+    mean, std = (np.array(values, np.float32) for values in manifest.normalisation)
     params = jax.tree.map(lambda leaf: leaf[0], trained.params)
-    apply, size = jax.jit(trained.network.apply), patch["size"]
-    starts = [list(range(0, side - size + 1, patch["stride"])) for side in pixels.shape]
+    apply, size = jax.jit(trained.network.apply), patch.size
+    starts = [list(range(0, side - size + 1, patch.stride)) for side in pixels.shape]
     for places, side in zip(starts, pixels.shape, strict=True):
-        if patch["border"] and places[-1] != side - size:
+        if patch.border and places[-1] != side - size:
             places.append(side - size)
     rows = []
     for row in starts[0]:
         for col in starts[1]:
             one = pixels[None, row : row + size, col : col + size, None] / np.float32(255)
-            logits = apply(params, (one - np.float32(scale["mean"])) / np.float32(scale["std"]))
+            logits = apply(params, (one - mean) / std)
             rows.append(np.asarray(jax.nn.softmax(logits))[0])
     return np.stack(rows)
 
@@ -58,7 +60,7 @@ def test_each_image_is_decided_as_a_loop_over_its_patches_decides(run, cohort, t
     folder, pixels = cohort
     rows = predicting.predict(run / "package.gxd", [folder], tmp_path / "out", print)
     manifest = package.load(run / "package.gxd").manifest
-    rule, tau = manifest["decision"]["rule"], manifest["decision"]["tau"]
+    rule, tau = manifest.decision.rule, manifest.decision.tau
     assert [row["image"] for row in rows] == sorted(pixels)
     for row in rows:
         probabilities = _expected(run, pixels[row["image"]])
@@ -66,9 +68,9 @@ def test_each_image_is_decided_as_a_loop_over_its_patches_decides(run, cohort, t
         assert row["undecidable"] == np.isnan(score)
         if not np.isnan(score):
             assert row["score"] == pytest.approx(score, abs=1e-5)
-            assert row["decision"] == manifest["class_names"][-1 if score >= tau else -2]
+            assert row["decision"] == manifest.class_names[-1 if score >= tau else -2]
         counts = np.bincount(probabilities.argmax(-1), minlength=3)
-        told = [row[f"patches {name}"] for name in manifest["class_names"]]
+        told = [row[f"patches {name}"] for name in manifest.class_names]
         assert told == counts.tolist()
         with Image.open(tmp_path / "out" / row["heat_map"]) as picture:
             assert picture.text["Comment"] == package.WARNING
@@ -112,8 +114,8 @@ def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsy
     with pytest.raises(SystemExit, match="some images were refused"):
         main.main(["predict", str(run / "package.gxd"), *images, f"--out={tmp_path / 'out'}"])
     said = capsys.readouterr().out.splitlines()
-    patch = package.load(run / "package.gxd").manifest["patch"]
-    side = patch["image_height"] * patch["downscale"]
+    patch = package.load(run / "package.gxd").manifest.patch
+    side = patch.image_height * patch.downscale
     assert said[1] == f"small.png: refused: image is 20x30 px, the cohort {side}x{side} px"
     assert said[2].startswith("text.png: refused: not a readable")
     assert said[-1] == package.WARNING
@@ -132,10 +134,7 @@ def test_what_cannot_be_done_is_told(run, cohort, tmp_path):
     ):
         with pytest.raises(UserError, match=reason):
             predicting.predict(run / "package.gxd", paths, tmp_path / out, print)
-    content = package.load(run / "package.gxd")
-    undecided = package.Package(
-        content.distilled, {**content.manifest, "decision": None}, content.start
-    )
+    undecided = change(package.load(run / "package.gxd"), decision=None)
     package.save(tmp_path / "p.gxd", undecided)
     with pytest.raises(UserError, match="decides no whole images, only patches"):
         predicting.predict(tmp_path / "p.gxd", [cohort[0]], tmp_path / "out", print)
@@ -146,16 +145,16 @@ def test_a_package_for_fresh_networks_decides_by_as_many_as_it_says(tmp_path, co
     job = small_jobs.make(tmp_path / "run", distill__init="random", evaluate__networks=2)
     path = distilling.distil(job)
     manifest = package.load(path).manifest
-    assert manifest["decision"]["networks"] == 2
+    assert manifest.decision.networks == 2
     rows = predicting.predict(path, [cohort[0] / "a.png"], tmp_path / "out", print)
     pair = networks.train_networks(path, count=2)
     both = [
         predicting.of_patches(
             pair._replace(params=jax.tree.map(lambda leaf, i=i: leaf[i : i + 1], pair.params)),
-            manifest,
+            predicting.patch_grid(manifest),
             cohort[1]["a.png"][..., None],
         )
         for i in range(2)
     ]
-    expected = decision.score(manifest["decision"]["rule"], np.mean(both, axis=0)[None])[0]
+    expected = decision.score(manifest.decision.rule, np.mean(both, axis=0)[None])[0]
     assert rows[0]["score"] == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-5))

@@ -50,7 +50,7 @@ def write_cohort(workdir, cohort, bad):
 
 
 def make_manifest(class_names, results, **changes):
-    manifest = {
+    table = {
         "name": "trial <1>",
         "purpose": "Tests.",
         "licence": "CC0 & <none>.",
@@ -88,7 +88,7 @@ def make_manifest(class_names, results, **changes):
         "results": results,
         "privacy": "No guarantee & no promise.",
     }
-    return {**manifest, **changes}
+    return package.from_json(package.Manifest, {**table, **changes})
 
 
 def make_distilled(classes, *, side=PATCH, channels=1, steps=2):

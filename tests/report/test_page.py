@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import re
 import sys
@@ -13,14 +12,14 @@ from gxdistill.data.files.reading import Facts, Recipe
 from gxdistill.errors import UserError
 from gxdistill.report import markup
 from gxdistill.report.sections import background, images
+from tests.packages import change
 from tests.report import stages
 from tests.report.stages import Page
 
 
 def _repackage(workdir, **changes):
     content = package.load(workdir / "package.gxd")
-    changed = dataclasses.replace(content, manifest={**content.manifest, **changes})
-    package.save(workdir / "package.gxd", changed)
+    package.save(workdir / "package.gxd", change(content, **changes))
 
 
 def _evaluated(workdir):
@@ -174,8 +173,7 @@ def test_a_cohort_without_whole_image_decisions(workdir):
 
 
 def test_real_images_at_the_start_are_told_in_red(whole, workdir):
-    content = package.load(workdir / "package.gxd").manifest["distillation"]
-    _repackage(workdir, distillation={**content, "started_from": "real"})
+    _repackage(workdir, part="distillation", started_from="real")
     page = _written(workdir)
     assert "Warning: these distilled images started from real images of patients" in page.text
     assert page.every("aside")[0]["class"] == "alarm"
@@ -187,11 +185,10 @@ def test_real_images_at_the_start_are_told_in_red(whole, workdir):
     [(299, 14, "6 further images in the package."), (16, 20, "The next 8 steps")],
 )
 def test_many_or_large_images_make_no_large_page(workdir, side, steps, left):
-    made = stages.make_manifest(stages.CLASSES, {})
-    made["distillation"]["steps"] = steps
-    made["patch"]["size"] = side
     data = stages.make_distilled(3, side=side, steps=steps)
-    package.save(workdir / "package.gxd", package.Package(data, made))
+    content = package.Package(data, stages.make_manifest(stages.CLASSES, {}))
+    content = change(change(content, "distillation", steps=steps), "patch", size=side)
+    package.save(workdir / "package.gxd", content)
     _evaluated(workdir)
     stages.write_heatmaps(workdir, side=700)
     path = report.write(workdir, workdir / "package.gxd")
@@ -200,12 +197,10 @@ def test_many_or_large_images_make_no_large_page(workdir, side, steps, left):
 
 
 def test_colour_images_are_shown_in_colour(workdir):
-    made = stages.make_manifest(stages.CLASSES, {})
-    made["patch"]["channels"] = 3
-    made["normalisation"] = {"mean": [0.2, 0.4, 0.6], "std": [0.2] * 3}
-    package.save(
-        workdir / "package.gxd", package.Package(stages.make_distilled(3, channels=3), made)
-    )
+    scale = {"mean": [0.2, 0.4, 0.6], "std": [0.2] * 3}
+    manifest = stages.make_manifest(stages.CLASSES, {}, normalisation=scale)
+    content = package.Package(stages.make_distilled(3, channels=3), manifest)
+    package.save(workdir / "package.gxd", change(content, "patch", channels=3))
     shown = stages.decoded(_written(workdir).every("img")[0]).astype(float).mean(axis=(0, 1))
     assert shown[0] + 30 < shown[1] < shown[2] - 30
 

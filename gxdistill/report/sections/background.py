@@ -18,7 +18,7 @@ _REFERENCES = (
 
 def privacy(findings: Findings) -> Markup:
     """Says in plain words what is promised to the patients: nothing yet."""
-    real = findings.manifest["distillation"]["started_from"] == "real"
+    real = findings.manifest.distillation.started_from == "real"
     warning = tag(
         "p",
         "Warning: these distilled images started from real images of patients, and may still "
@@ -29,7 +29,7 @@ def privacy(findings: Findings) -> Markup:
         "aside",
         tag("h2", "Privacy", id="privacy"),
         *([warning] if real else []),
-        tag("p", findings.manifest["privacy"]),
+        tag("p", findings.manifest.privacy),
         tag(
             "p",
             "That the images look like noise, or are few, proves nothing. Treat the package as "
@@ -57,7 +57,7 @@ def cohort(findings: Findings) -> Iterator[Markup]:
         ("Images", [part["images"] for part in splits], None),
         *((n, [p["labels"][n] for p in splits], "sub") for n in findings.image_classes),
         ("Patches", [sum(part.values()) for part in patches], None),
-        *((n, [part[n] for part in patches], "sub") for n in findings.manifest["class_names"]),
+        *((n, [part[n] for part in patches], "sub") for n in findings.manifest.class_names),
     ]
     head = tag("tr", *(tag("th", t, scope="col") for t in ("", "Training", "Test")))
     lines = (
@@ -80,11 +80,11 @@ def _reading(reading: Metadata, quarantine: Metadata) -> Iterator[Markup]:
     yield tag("p", f"Stored pixels: {bits}; brought to 8 bits: {windows}.")
     done = {"mask": "painted over", "keep": "kept", "refuse": "refused"}[reading["text"]]
     refused = sum(n for why, n in quarantine["reasons"].items() if why.startswith("burned-in text"))
-    found = count(reading["with_text"] + refused, "image")
+    with_text = count(reading["with_text"] + refused, "image")
     yield tag(
         "p",
-        f"{found} with burned-in text in the border: {done}. What is faint, or over the middle, "
-        f"is not found.",
+        f"{with_text} with burned-in text in the border: {done}. What is faint, or over the "
+        f"middle, is not found.",
     )
     if reading["segmented"]:
         yield tag("p", f"Masks made by a segmenter: {reading['segmented']:,}.")
@@ -96,7 +96,7 @@ def _quarantine(quarantine: Metadata) -> Iterator[Markup]:
         yield tag("p", "No entry was quarantined.")
         return
     head = tag("tr", tag("th", "Quarantined", scope="col"), tag("th", "Reason", scope="col"))
-    rows = (tag("tr", tag("td", one["name"]), tag("td", one["reason"])) for one in entries)
+    rows = (tag("tr", tag("td", bad["name"]), tag("td", bad["reason"])) for bad in entries)
     yield tag(
         "details",
         tag("summary", f"{count(len(entries), 'entry', 'entries')} quarantined and not used"),
@@ -110,7 +110,7 @@ def making(findings: Findings) -> Iterator[Markup]:
     facts = [*_facts(findings.manifest), ("SHA-256 of the package", findings.package.sha256 or "")]
     rows = [(tag("dt", name), tag("dd", text)) for name, text in facts]
     yield tag("dl", *(part for row in rows for part in row))
-    settings = sorted(_flat(findings.manifest["distillation"]["settings"]))
+    settings = sorted(_flat(findings.manifest.distillation.settings))
     pairs = [(tag("dt", name), tag("dd", value)) for name, value in settings]
     yield tag(
         "details",
@@ -120,32 +120,32 @@ def making(findings: Findings) -> Iterator[Markup]:
     yield tag("ul", *(tag("li", text) for text in _REFERENCES), class_="references")
 
 
-def _facts(manifest: Metadata) -> Iterator[tuple[str, str]]:
-    made, patch, start = manifest["distillation"], manifest["patch"], manifest["init"]
-    options = "".join(f", {name} {value}" for name, value in manifest["network"]["options"].items())
-    yield "Network", manifest["network"]["name"] + options
-    held = "which the package holds" if start["rule"] == "known" else "drawn anew from it"
-    known = f"known: those of seed {start['seed']}, {held}"
-    yield "Initial weights", "random, of any seed" if start["rule"] == "random" else known
-    images, epochs = count(made["images_per_step"], "image"), count(made["epochs"], "time")
+def _facts(manifest: package.Manifest) -> Iterator[tuple[str, str]]:
+    loop, patch, init = manifest.distillation, manifest.patch, manifest.init
+    options = "".join(f", {name} {value}" for name, value in manifest.network.options.items())
+    yield "Network", manifest.network.name + options
+    held = "which the package holds" if init.is_packaged else "drawn anew from it"
+    known = f"known: those of seed {init.seed}, {held}"
+    yield "Initial weights", known if init.is_known else "random, of any seed"
+    images, epochs = count(loop.images_per_step, "image"), count(loop.epochs, "time")
     yield (
         "Training on it",
-        f"{count(made['steps'], 'step')} of {images}, {epochs} over, {made['inner']['name']}",
+        f"{count(loop.steps, 'step')} of {images}, {epochs} over, {loop.inner['name']}",
     )
-    yield "Loss", made["loss"].replace("_", " ")
-    origin = package.origin(made["started_from"])
-    learned = count(made["outer_steps"], "outer step") if made["outer_steps"] else "none"
+    yield "Loss", loop.loss.replace("_", " ")
+    origin = package.origin(loop.started_from)
+    learned = count(loop.outer_steps, "outer step") if loop.outer_steps else "none"
     yield "Distilling", f"{learned}, from {origin}"
     labels = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
-    yield "Labels", labels[made["label_rule"]]
-    border = ", and flush with the far edges" if patch["border"] else ""
-    yield "Patches", f"{patch['size']} pixels wide, every {patch['stride']} pixels{border}"
-    outside, inside = patch["irrelevant_below"], patch["inside_above"]
+    yield "Labels", labels[loop.label_rule]
+    border = ", and flush with the far edges" if patch.border else ""
+    yield "Patches", f"{patch.size} pixels wide, every {patch.stride} pixels{border}"
+    outside, inside = patch.irrelevant_below, patch.inside_above
     rule = f"irrelevant up to an organ share of {outside:g}, the image's label from {inside:g}"
     yield "Area rule", f"{rule}, dropped in between"
-    pairs = zip(manifest["normalisation"]["mean"], manifest["normalisation"]["std"], strict=True)
+    pairs = zip(*manifest.normalisation, strict=True)
     yield "Normalisation", "; ".join(f"mean {mean:.4f}, std {std:.4f}" for mean, std in pairs)
-    yield "Decision", package.decision(manifest["decision"])
+    yield "Decision", package.decision(manifest.decision)
 
 
 def _flat(tree: Metadata, at: str = "") -> Iterator[tuple[str, str]]:

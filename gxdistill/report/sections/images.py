@@ -20,7 +20,7 @@ _PER_IMAGE = ("images", "probabilities", "labels", "names", "scores", "decisions
 class _Scale(NamedTuple):
     """What the bars of all labels have in common: class names, lowest and highest value."""
 
-    names: list[str]
+    names: tuple[str, ...]
     low: float
     high: float
 
@@ -29,16 +29,16 @@ def distilled(findings: Findings) -> Iterator[Markup]:
     """Shows the distilled images with their labels and learning rates."""
     data, manifest = findings.package.distilled, findings.manifest
     steps, per_step = data.images.shape[:2]
-    mean, std = (np.float32(manifest["normalisation"][name]) for name in ("mean", "std"))
+    mean, std = (np.array(values, np.float32) for values in manifest.normalisation)
     pixels = np.asarray(data.images) * std + mean
     low, high = pictures.grey_range(pixels)
-    rule = manifest["distillation"]["label_rule"]
+    rule = manifest.distillation.label_rule
     labels = np.asarray(init.targets(data.labels, rule))
     rates = np.exp(np.asarray(data.log_lr, np.float64)).reshape(-1, steps)
     yield tag("p", *_how_to_read(findings, labels, low, high))
     grey = np.rint(255 * np.clip((pixels - low) / (high - low), 0, 1)).astype(np.uint8)
     most = _MOST_IMAGES[pixels.shape[2] <= _SMALL]
-    bars = _Scale(manifest["class_names"], min(0, labels.min()), max(1, labels.max()))
+    bars = _Scale(manifest.class_names, min(0, labels.min()), max(1, labels.max()))
     groups = [
         _step(s, grey[s, :most], labels[s], rates[:, s], bars)
         for s in range(min(steps, max(1, most // per_step)))
@@ -54,11 +54,11 @@ def distilled(findings: Findings) -> Iterator[Markup]:
 
 
 def _how_to_read(findings: Findings, labels: np.ndarray, low: float, high: float) -> Iterator[str]:
-    epochs = findings.manifest["distillation"]["epochs"]
+    epochs = findings.manifest.distillation.epochs
     yield "A network is trained on these images alone, one step after another"
     yield f", {epochs} times over. " if epochs > 1 else ". "
     yield "Under each image is its soft label, what the network is to answer, "
-    if findings.manifest["distillation"]["label_rule"] == "raw":
+    if findings.manifest.distillation.label_rule == "raw":
         yield "learned without bounds: it may leave the range from 0 to 1. "
     else:
         yield "learned as probabilities. "
@@ -85,7 +85,7 @@ def _step(
 
 
 def _rates(rates: np.ndarray) -> str:
-    """Words the rates of a step in all epochs; one that they share, once."""
+    """Describes the rates of a step in all epochs; a rate that they share, once."""
     written = [f"{rate:.3g}" for rate in rates]
     if len(set(written)) == 1:
         return f"learning rate {written[0]}"
@@ -122,7 +122,7 @@ def heat_maps(findings: Findings) -> Iterator[Markup]:
             "The network has not been looked at on whole images yet. Run `gxdistill evaluate`, "
             "then `gxdistill report` again."
         )
-        if findings.manifest["decision"] is None:
+        if findings.manifest.decision is None:
             why = "There are none: whole images are not decided here, only patches."
         yield tag("p", why, class_="absent")
         return
@@ -138,19 +138,21 @@ def heat_maps(findings: Findings) -> Iterator[Markup]:
         yield _case({name: maps[name][i] for name in _PER_IMAGE}, maps, names)
 
 
-def _case(one: Mapping[str, Any], maps: Mapping[str, np.ndarray], names: tuple[str, ...]) -> Markup:
-    name, pixels = str(one["names"]), one["images"]
-    truth, decided = names[int(one["labels"])], _decided(int(one["decisions"]), names)
+def _case(
+    case: Mapping[str, Any], maps: Mapping[str, np.ndarray], names: tuple[str, ...]
+) -> Markup:
+    name, pixels = str(case["names"]), case["images"]
+    truth, decided = names[int(case["labels"])], _decided(int(case["decisions"]), names)
     photograph = pictures.source(pictures.whole(pixels))
     place = maps["corners"], int(maps["size"]), pixels.shape
-    heat = pictures.source(pictures.overlay(*pictures.heat_map(one["probabilities"], *place)))
+    heat = pictures.source(pictures.overlay(*pictures.heat_map(case["probabilities"], *place)))
     coloured = tag("img", alt=f"Heat map of {name}, decided: {decided}.", **heat)
     layers = tag("span", tag("img", alt="", **photograph), coloured, class_="layers")
     return tag(
         "article",
         _captioned(tag("img", alt=f"Test image {name}, {truth}.", **photograph), name),
         _captioned(layers, "with the heat map"),
-        tag("div", *_account(one, float(maps["tau"]), names)),
+        tag("div", *_account(case, float(maps["tau"]), names)),
         class_="case",
     )
 
@@ -159,9 +161,9 @@ def _decided(decision: int, names: tuple[str, ...]) -> str:
     return "undecidable" if decision < 0 else names[decision]
 
 
-def _account(one: Mapping[str, Any], tau: float, names: tuple[str, ...]) -> Iterator[Markup]:
-    """Words a decision."""
-    decision, label, score = int(one["decisions"]), int(one["labels"]), float(one["scores"])
+def _account(case: Mapping[str, Any], tau: float, names: tuple[str, ...]) -> Iterator[Markup]:
+    """Describes a decision."""
+    decision, label, score = int(case["decisions"]), int(case["labels"]), float(case["scores"])
     right = "" if decision < 0 else ", right" if decision == label else ", wrong"
     kind = "decision wrong" if decision == 1 - label else "decision"
     yield tag("p", f"Decided: {_decided(decision, names)}{right}", class_=kind)

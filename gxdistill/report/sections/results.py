@@ -59,7 +59,7 @@ def verdict(findings: Findings) -> Markup:
     """Says in one paragraph what was made and what it is worth."""
     data, train = findings.package.distilled, findings.cohort["splits"]["train"]
     steps, per_step, height, width, _ = data.images.shape
-    made = join(
+    summary = join(
         tag("strong", count(steps * per_step, "synthetic image")),
         f" of {by(height, width)} pixels, with soft labels and learning rates, stand in for ",
         f"{count(train['images'], 'image')} of {count(train['patients'], 'patient')}. ",
@@ -69,7 +69,7 @@ def verdict(findings: Findings) -> Markup:
     )
     worth = tuple(_worth(findings)) if findings.contenders["distilled"] else ()
     missing = () if findings.evaluation else (_missing(findings),)
-    return tag("p", made, *worth, *missing, class_="verdict")
+    return tag("p", summary, *worth, *missing, class_="verdict")
 
 
 def _worth(findings: Findings) -> Iterator[str]:
@@ -85,8 +85,8 @@ def _worth(findings: Findings) -> Iterator[str]:
     if all(shares.get(name) for name, _ in parts):
         reached = _listed([tag("strong", share(shares[name])) for name, _ in parts])
         patches = sum(findings.cohort["patches"]["train"].values())
-        own, trained = findings.manifest["network"]["name"], _network(ours, findings)
-        network = "the same network" if trained == own else f"a network ({own})"
+        named, trained = findings.manifest.network.name, _network(ours, findings)
+        network = "the same network" if trained == named else f"a network ({named})"
         yield join(": ", reached, f" of the ceiling, {network} trained on all ")
         yield count(patches, "real patch", "real patches")
     yield ". "
@@ -94,13 +94,14 @@ def _worth(findings: Findings) -> Iterator[str]:
 
 def _network(ours: Metadata, findings: Findings) -> str:
     """Names what was evaluated: the package's own network, or another one of the zoo."""
-    return ours.get("networks", findings.manifest)["network"]["name"]
+    evaluated = ours.get("networks")
+    return evaluated["network"]["name"] if evaluated else findings.manifest.network.name
 
 
 def _trained(ours: Metadata, findings: Findings) -> str:
     name, number = _network(ours, findings), ours["balanced_patch_accuracy"]["n"]
     if number == 1:
-        start = ours.get("networks", {}).get("init", findings.manifest["init"]["rule"])
+        start = ours.get("networks", {}).get("init", findings.manifest.init.rule)
         known = start == "known"
         return f"The network ({name}){' with the known initial weights' * known}"
     return f"{number} networks ({name}) with fresh initial weights"

@@ -1,6 +1,7 @@
 """How good a package is: patches, whole images, baselines, the ceiling, pictures for the report."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,15 +11,14 @@ import jax
 import numpy as np
 
 from gxdistill import package, storage
-from gxdistill.data.batches.resident import Normalisation
 from gxdistill.distill import baselines, inner, replay, views
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, metrics, patches
-from gxdistill.evaluation.patches import Grid
+from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.jobs.job import Job
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
-from gxdistill.receive.networks import Trained, replayed
+from gxdistill.receive.networks import Trained, replay_package
 from gxdistill.tasks.distillation import method
 from gxdistill.tasks.distillation.real_training import ceiling, initial_weights
 
@@ -39,7 +39,7 @@ def decides_images(cohort: Cohort) -> bool:
 
 
 def _training_scores(
-    job: Job, network: Network, params: Params, grid: Grid, score: Score
+    job: Job, network: Network, params: Params, grid: PatchGrid, score: Score
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores a sample of the training images, and gives their labels `[n]`."""
     order = np.random.default_rng(job.config.seed).permutation(len(job.cohorts.train.labels))
@@ -51,13 +51,13 @@ def _training_scores(
 def _thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Chooses a tau for each row of scores; NaN where a class has no decidable image."""
     taus = np.full(len(scores), np.nan)
-    for i, one in enumerate(scores):
+    for i, row in enumerate(scores):
         with contextlib.suppress(metrics.UndefinedError):
-            taus[i] = decision.choose_threshold(one, labels)
+            taus[i] = decision.choose_threshold(row, labels)
     return taus
 
 
-def own_thresholds(job: Job, network: Network, params: Params, grid: Grid) -> np.ndarray:
+def own_thresholds(job: Job, network: Network, params: Params, grid: PatchGrid) -> np.ndarray:
     """Chooses a tau for each network by itself, on training patients only.
 
     Returns:
@@ -72,28 +72,28 @@ def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
     Returns:
       The threshold; None where a class has no decidable image, so that there is none.
     """
-    scored = _training_scores(job, network, params, job.cohorts.grid, patches.joint_scores)
+    scored = _training_scores(job, network, params, job.cohorts.patch_grid, patches.joint_scores)
     (tau,) = _thresholds(*scored)
     return None if np.isnan(tau) else float(tau)
 
 
 def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
-    corners = job.cohorts.grid.corners(job.cohorts.test)
+    corners = job.cohorts.patch_grid.corners(job.cohorts.test)
     return dict(patches.patch_accuracy(probabilities, job.cohorts.tables["test"], corners))
 
 
 def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
-    """The ROC curve over the decided images, averaged over the networks at equal false positives.
+    """Averages the networks' ROC curves over the decided images, at equal false positives.
 
     Pooled scores would measure how alike the networks' scales are, too.
     """
     grid = np.linspace(0, 1, 201)
     curves = []
-    for one in scores:
-        decided = ~np.isnan(one)
+    for row in scores:
+        decided = ~np.isnan(row)
         try:
             false_positive, true_positive, _ = metrics.roc_curve(
-                one[decided], cohort.labels[decided]
+                row[decided], cohort.labels[decided]
             )
         except metrics.UndefinedError:
             return None
@@ -101,14 +101,14 @@ def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
     return {"false_positive": grid.tolist(), "true_positive": np.mean(curves, axis=0).tolist()}
 
 
-def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
+def for_package(job: Job, params: Params) -> tuple[package.Decision | None, Metadata]:
     """Gives a new package its threshold and its figures: of all its networks together.
 
     Returns:
       The manifest's `decision` and `results`.
     """
     network, test = job.problem.network, job.cohorts.test
-    probabilities = patches.predict(network, params, test, job.cohorts.grid)
+    probabilities = patches.predict(network, params, test, job.cohorts.patch_grid)
     results = _patch_accuracy(job, probabilities)
     tau = joint_threshold(job, network, params) if decides_images(test) else None
     if tau is None:
@@ -116,7 +116,7 @@ def for_package(job: Job, params: Params) -> tuple[Metadata | None, Metadata]:
     rule = job.config.decision.rule
     scores = patches.joint_scores(probabilities, rule)
     results["images"] = patches.whole_images(scores, job.cohorts.test, tau)
-    return {"rule": rule, "tau": tau, "networks": len(probabilities)}, results
+    return package.Decision(rule, tau, len(probabilities)), results
 
 
 def evaluate_package(
@@ -142,43 +142,29 @@ def evaluate_package(
     manifest = content.manifest
     _check_fits(job, manifest)
     job.log("evaluating the distilled set")
-    scale = Normalisation(**{name: tuple(of) for name, of in manifest["normalisation"].items()})
-    grid = job.cohorts.grid._replace(normalise=scale)  # the package's: receivers have no other
+    # Receivers have no other normalisation than the package's.
+    grid = job.cohorts.patch_grid._replace(normalise=manifest.normalisation)
     figures, probabilities, taus = _judged(job, trained.network, trained.params, grid)
     if taus is not None and not np.isnan(taus[0]):
         _save_heatmaps(job, probabilities[0], taus[0])
-    if manifest["decision"] is not None:
+    if (how := manifest.decision) is not None:
         # What a receiver gets who has no labelled images to choose a threshold on.
-        scores = patches.joint_scores(probabilities, manifest["decision"]["rule"])
-        tau = manifest["decision"]["tau"]
-        figures["at_package_tau"] = patches.whole_images(scores, job.cohorts.test, tau)
+        scores = patches.joint_scores(probabilities, how.rule)
+        figures["at_package_tau"] = patches.whole_images(scores, job.cohorts.test, how.tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
-    own = trained.record["network"] == manifest["network"]
-    for name, (change, training) in (_otherwise(job, trained) if own else {}).items():
+    is_package_network = trained.record["network"] == package.to_json(manifest.network)
+    otherwise = _otherwise(job, trained) if is_package_network else {}
+    for name, (change, training) in otherwise.items():
         job.log(f"evaluating the distilled set: {name}")
-        params = replayed(content, trained.network, {**trained.record, **change}, **training)
+        params = replay_package(content, trained.network, {**trained.record, **change}, **training)
         contenders[name] = _judged(job, trained.network, params, grid)[0]
     contenders |= {
         f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
     }
     if job.config.evaluate.baselines:
-        pool = job.cohorts.sample("train", _POOL_PER_CLASS * job.problem.classes, job.key(Use.POOL))
-        for name, choose in _BASELINES.items():
-            job.log(f"evaluating the baseline {name}")
-            contenders[name] = _baseline(job, partial(choose, pool, content.distilled), pool)
-        job.log("training the ceiling on all real patches")
-        best = ceiling(job)
-        job.log("evaluating the baseline random_real_soft")
-        contenders["random_real_soft"] = _baseline(
-            job,
-            lambda key: baselines.with_teacher_labels(
-                baselines.random_real(pool, content.distilled, key), job.problem.network, best
-            ),
-            pool,
-        )
-        contenders["all_patches"] = _judged(job, job.problem.network, best, job.cohorts.grid)[0]
+        contenders |= _baselines(job, content.distilled)
     result = {
-        "name": manifest["name"],
+        "name": manifest.name,
         "package_bytes": package.size_bytes(path),
         "cohort_bytes": int(job.cohorts.source.cohort.images.nbytes),
         "contenders": contenders,
@@ -188,7 +174,27 @@ def evaluate_package(
     return result
 
 
-def _on(job: Job, trained: Trained, grid: Grid) -> dict[str, Any]:
+def _baselines(job: Job, distilled: Distilled) -> dict[str, dict[str, Any]]:
+    """Measures real patches, as many as there are distilled ones, and the ceiling: all of them."""
+    network, figures = job.problem.network, {}
+    pool = job.cohorts.sample("train", _POOL_PER_CLASS * job.problem.classes, job.key(Use.POOL))
+    for name, choose in _BASELINES.items():
+        job.log(f"evaluating the baseline {name}")
+        figures[name] = _baseline(job, partial(choose, pool, distilled), pool)
+    job.log("training the ceiling on all real patches")
+    best = ceiling(job)
+
+    def choose_soft(key: jax.Array) -> Distilled:
+        real = baselines.random_real(pool, distilled, key)
+        return baselines.with_teacher_labels(real, network, best)
+
+    job.log("evaluating the baseline random_real_soft")
+    figures["random_real_soft"] = _baseline(job, choose_soft, pool)
+    figures["all_patches"], _, _ = _judged(job, network, best, job.cohorts.patch_grid)
+    return figures
+
+
+def _on(job: Job, trained: Trained, grid: PatchGrid) -> dict[str, Any]:
     job.log(f"evaluating the distilled set on {trained.record['network']['name']}")
     figures, _, _ = _judged(job, trained.network, trained.params, grid)
     return {**figures, "networks": dict(trained.record)}
@@ -200,33 +206,35 @@ def _otherwise(job: Job, trained: Trained) -> dict[str, tuple[Metadata, dict[str
     Returns:
       By contender, what differs in the start, as `Trained.record` holds it, and in the training.
     """
-    found: dict[str, tuple[Metadata, dict[str, Any]]] = {}
+    variants: dict[str, tuple[Metadata, dict[str, Any]]] = {}
     if trained.record["init"] == "known":
         fresh = {"init": "fresh", "count": job.config.evaluate.networks, "seed": job.config.seed}
-        found["fresh_networks"] = fresh, {}
+        variants["fresh_networks"] = fresh, {}
     if job.config.evaluate.baselines:
-        found["hard_labels"] = {}, {"view": views.hard_labels, "rule": "raw"}
-        found["shuffled"] = {}, {"view": views.shuffled}
-    return found
+        variants["hard_labels"] = {}, {"view": views.hard_labels, "rule": "raw"}
+        variants["shuffled"] = {}, {"view": views.shuffled}
+    return variants
 
 
-def _check_fits(job: Job, manifest: Metadata) -> None:
-    for field, value in job.cohorts.geometry.items():
-        if manifest["patch"][field] != value:
+def _check_fits(job: Job, manifest: package.Manifest) -> None:
+    here = job.cohorts.geometry
+    for field in dataclasses.fields(here):
+        made_with, value = getattr(manifest.patch, field.name), getattr(here, field.name)
+        if made_with != value:
             raise UserError(
-                f"The package was made with patch.{field} = {manifest['patch'][field]!r}, and "
-                f"here it is {value!r}. Evaluate it with the config that it was made with."
+                f"The package was made with patch.{field.name} = {made_with!r}, and here it is "
+                f"{value!r}. Evaluate it with the config that it was made with."
             )
     names = job.cohorts.source.cohort.class_names
-    if tuple(manifest["class_names"]) != names:
+    if manifest.class_names != names:
         raise UserError(
-            f"The package knows the classes {', '.join(manifest['class_names'])}, the cohort "
+            f"The package knows the classes {', '.join(manifest.class_names)}, the cohort "
             f"{', '.join(names)}. Evaluate it on a cohort of its kind."
         )
 
 
 def _judged(
-    job: Job, network: Network, params: Params, grid: Grid
+    job: Job, network: Network, params: Params, grid: PatchGrid
 ) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
     """Measures networks on the test patients; the same way for all contenders.
 
@@ -258,7 +266,7 @@ def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -
         start = initial_weights(job, key)
         data = baselines.with_best_rate(network, choose(key), pool, start, inner=optimizer)
         params.append(replay.replay(network, start, data, rule="raw", inner=optimizer))
-    return _judged(job, network, replay.stacked(params), job.cohorts.grid)[0]
+    return _judged(job, network, replay.stacked(params), job.cohorts.patch_grid)[0]
 
 
 def _shares(contenders: Metadata) -> Metadata:
@@ -287,8 +295,8 @@ def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
         job.workdir / "heatmaps.npz",
         images=np.asarray(part.images)[..., 0],
         probabilities=probabilities[chosen],
-        corners=job.cohorts.grid.corners(job.cohorts.test),
-        size=np.array(job.cohorts.grid.size),
+        corners=job.cohorts.patch_grid.corners(job.cohorts.test),
+        size=np.array(job.cohorts.patch_grid.size),
         labels=part.labels,
         names=part.names,
         scores=scores,

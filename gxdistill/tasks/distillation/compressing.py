@@ -44,15 +44,15 @@ def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) ->
     content = package.load(job.workdir / "package.gxd")
     whole = accuracy(job, content.distilled)
     for kind in kinds:
-        data, grid = rounded(job, content.distilled, kind)
+        data, grid = round_images(job, content.distilled, kind)
         loss = 100 * (whole - accuracy(job, data))
         job.log(f"images as {kind}: {loss:.2f} points of balanced accuracy lost")
         if loss <= max_loss:
             break
     path = job.workdir / COMPRESSED
     known = method.starts_known(job.config.distill)
-    made = distilling.make_package(job, data, kind=kind, grid=grid, seeded=known)
-    package.save(path, made)
+    compressed = distilling.make_package(job, data, kind=kind, grid=grid, seeded=known)
+    package.save(path, compressed)
     job.log(f"package: {path}, {package.size_bytes(path)} bytes, images as {kind}")
     return path
 
@@ -70,8 +70,8 @@ def balanced(job: Job, params: Params, split: str) -> float:
     pool = job.cohorts.sample(split, job.config.compress.patches, job.key(Use.COMPRESS))
     apply = _applied(job.problem.network)
     parts = np.array_split(np.asarray(pool.images), -(-len(pool.targets) // _AT_ONCE))
-    found = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
-    return metrics.balanced_accuracy(found, np.asarray(pool.targets), job.problem.classes)
+    predicted = np.concatenate([np.asarray(apply(params, part)).argmax(-1) for part in parts])
+    return metrics.balanced_accuracy(predicted, np.asarray(pool.targets), job.problem.classes)
 
 
 @cache  # Compiled programs belong to the object.
@@ -79,17 +79,19 @@ def _applied(network: Network) -> jax.stages.Wrapped:
     return jax.jit(network.apply)
 
 
-def rounded(job: Job, data: Distilled, kind: str) -> tuple[Distilled, precision.Grid | None]:
+def round_images(
+    job: Job, data: Distilled, kind: str
+) -> tuple[Distilled, precision.CodeGrid | None]:
     """Rounds distilled data to a precision; codes are fine-tuned through the rounding."""
     if kind not in precision.LEVELS:
-        images = precision.rounded(np.asarray(data.images), kind, None)
+        images = precision.round_to(np.asarray(data.images), kind, None)
         return dataclasses.replace(data, images=jnp.asarray(images)), None
     levels = precision.LEVELS[kind]
     learned = _fine_tuned(job, data, synthesis.levels(levels))
     low, high = np.asarray(learned.images["low"]), np.asarray(learned.images["high"])
     scale = np.maximum(high - low, np.float32(1e-6)) / np.float32(levels - 1)
-    grid = precision.Grid(scale, low)
-    images = precision.rounded(np.asarray(learned.images["values"]), kind, grid)
+    grid = precision.CodeGrid(scale, low)
+    images = precision.round_to(np.asarray(learned.images["values"]), kind, grid)
     return Distilled(jnp.asarray(images), learned.labels, learned.log_lr), grid
 
 

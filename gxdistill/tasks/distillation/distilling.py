@@ -187,36 +187,83 @@ def _replay_settings(job: Job) -> dict[str, Any]:
     return {"rule": job.config.distill.label_rule, "inner": optimizer}
 
 
-def _counts(summary: Metadata) -> Metadata:
-    """What of a cohort's summary leaves the hospital: numbers, and no names of files or sites."""
-    counts = {name: summary[name] for name in ("images", "patients", "splits")}
-    quarantined = summary["quarantine"]["count"]
-    return {**counts, "sites": len(summary["sites"]), "quarantined": quarantined}
+def _counts(summary: Metadata) -> package.CohortCounts:
+    """Counts what of a cohort may leave the hospital: no names of files or sites."""
+    splits = {
+        name: package.SplitCounts(split["images"], split["patients"], split["labels"])
+        for name, split in summary["splits"].items()
+    }
+    return package.CohortCounts(
+        images=summary["images"],
+        patients=summary["patients"],
+        sites=len(summary["sites"]),
+        quarantined=summary["quarantine"]["count"],
+        splits=package.Splits(**splits),
+    )
 
 
-def _reading(job: Job) -> Metadata | None:
-    """What a receiver must know to read images as these were; None where no files were read."""
+def _reading(job: Job) -> package.Reading | None:
+    """Tells how a receiver must read images; None where no files were read."""
     known = job.cohorts.source.reading
     if not known:
         return None
-    settings = {name: known[name] for name in ("window", "spacing", "fit", "text")}
-    return settings | {"bits": sorted(map(int, known["bits"]))}
+    return package.Reading(
+        **{name: known[name] for name in ("window", "spacing", "fit", "text")},
+        bits=tuple(sorted(map(int, known["bits"]))),
+    )
 
 
-def about(job: Job) -> dict[str, Any]:
-    """The fields of a manifest that tell of the cohort and the network, whatever was learned."""
-    config = job.config
-    return {
-        "name": config.name,
-        "purpose": config.about.purpose,
-        "licence": config.about.licence,
-        "cohort": _counts(source.summary(job.cohorts.source)),
-        "network": {"name": config.network.name, "options": dict(config.network.options)},
-        "patch": job.cohorts.geometry,
-        "reading": _reading(job),
-        "normalisation": {k: list(v) for k, v in job.cohorts.normalisation._asdict().items()},
-        "class_names": list(job.cohorts.source.cohort.class_names),
-    }
+def about(
+    job: Job,
+    networks: Params,
+    *,
+    init: package.Init,
+    proof: package.Proof | None,
+    privacy: str,
+) -> package.About:
+    """Fills in what a manifest says of a job, whatever was learned in it.
+
+    Args:
+      job: whose config and cohort.
+      networks: trained weights of R networks, each leaf with a leading axis R: what is measured.
+      init: the weights that they started from.
+      proof: what a receiver's network must be; None where nothing is promised.
+      privacy: what is promised to the patients.
+    """
+    config, data = job.config, job.cohorts
+    decided, results = for_package(job, networks)
+    return package.About(
+        name=config.name,
+        purpose=config.about.purpose,
+        licence=config.about.licence,
+        privacy=privacy,
+        cohort=_counts(source.summary(data.source)),
+        network=package.NetworkChoice(config.network.name, dict(config.network.options)),
+        init=init,
+        patch=data.geometry,
+        reading=_reading(job),
+        normalisation=data.normalisation,
+        class_names=data.source.cohort.class_names,
+        decision=decided,
+        results=results,
+        proof=proof,
+    )
+
+
+def _distillation(job: Job, distilled: Distilled) -> package.Distillation:
+    settings = job.config.distill
+    return package.Distillation(
+        steps=settings.steps,
+        epochs=len(distilled.log_lr) // settings.steps,
+        images_per_step=settings.images_per_step,
+        # Clipped labels are read as they are.
+        label_rule="raw" if settings.label_rule == "clipped" else settings.label_rule,
+        loss="cross_entropy",
+        inner=method.inner_optimizer(settings),
+        started_from=settings.started_from,
+        outer_steps=settings.outer_steps,
+        settings=identity(job)["distill"],
+    )
 
 
 def make_package(
@@ -224,7 +271,7 @@ def make_package(
     distilled: Distilled,
     *,
     kind: str = "float32",
-    grid: package.Grid | None = None,
+    grid: package.CodeGrid | None = None,
     seeded: bool = False,
 ) -> package.Package:
     """Makes the package of a job: its networks are trained and measured for that.
@@ -238,39 +285,24 @@ def make_package(
     """
     config = job.config
     networks = replay_networks(job, distilled, config.evaluate.networks, job.key(Use.FRESH))
-    decided, results = for_package(job, networks)
-    settings = config.distill
-    known = method.starts_known(settings)
-    manifest = {
-        **about(job),
-        "init": {
-            "rule": "seeded" if seeded else settings.init,
-            "seed": config.seed if known else None,
-        },
-        "distillation": {
-            "steps": settings.steps,
-            "epochs": len(distilled.log_lr) // settings.steps,
-            "images_per_step": settings.images_per_step,
-            # Clipped labels are read as they are.
-            "label_rule": "raw" if settings.label_rule == "clipped" else settings.label_rule,
-            "loss": "cross_entropy",
-            "inner": method.inner_optimizer(settings),
-            "started_from": settings.started_from,
-            "outer_steps": settings.outer_steps,
-            "settings": identity(job)["distill"],
-        },
-        "precision": kind,
-        "decision": decided,
-        "proof": _proof(job, distilled) if known else None,
-        "results": results,
-        "privacy": PRIVACY,
-    }
-    kept = known and not seeded
-    start = jax.tree.map(np.asarray, job.problem.network.init(job.key(Use.KNOWN))) if kept else None
+    known = method.starts_known(config.distill)
+    init = package.Init(
+        "seeded" if seeded else config.distill.init, seed=config.seed if known else None
+    )
+    promised = _prove(job, distilled) if known else None
+    common = about(job, networks, init=init, proof=promised, privacy=PRIVACY)
+    manifest = package.Manifest(
+        **vars(common),
+        distillation=_distillation(job, distilled),
+        precision=kind,
+    )
+    start = None
+    if init.is_packaged:
+        start = jax.tree.map(np.asarray, job.problem.network.init(job.key(Use.KNOWN)))
     return package.Package(distilled, manifest, start, grid=grid)
 
 
-def _proof(job: Job, distilled: Distilled) -> Metadata:
+def _prove(job: Job, distilled: Distilled) -> package.Proof:
     network, shape = job.problem.network, job.problem.shape
 
     def trained(start: Params) -> Params:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from gxdistill.package import proof, shared_values
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Network, Params
 from gxdistill.tasks.distillation import distilling
-from gxdistill.tasks.distillation.assessing import for_package
 from gxdistill.tasks.distillation.compressing import balanced
 from gxdistill.tasks.distillation.real_training import make_stepper, train
 from gxdistill.training.losses import cross_entropy
@@ -36,7 +34,7 @@ def _shared_apply(network: Network, fineness: int) -> Callable[..., jax.Array]:
 
     def apply(values: jax.Array, fixed: Fixed, images: jax.Array) -> jax.Array:
         start, factors, _ = fixed
-        moved = shared_values.moved(start, factors, shared_values.rounded(values), fineness)
+        moved = shared_values.moved(start, factors, shared_values.round_values(values), fineness)
         return network.apply(moved, images)
 
     return apply
@@ -154,19 +152,13 @@ def compress(job: Job, max_loss: float) -> Path:
     return path
 
 
-def _manifest(job: Job, start: Params, codes: shared_values.Codes) -> dict[str, Any]:
-    problem = job.problem
+def _manifest(job: Job, start: Params, codes: shared_values.Codes) -> package.WeightsManifest:
+    problem, init = job.problem, package.Init("seeded", job.config.seed)
 
     def restore(start: Params) -> Params:
         return shared_values.restored(start, codes)
 
-    params = restore(start)
-    decided, results = for_package(job, jax.tree.map(lambda leaf: leaf[None], params))
-    return {
-        **distilling.about(job),
-        "init": {"rule": "seeded", "seed": job.config.seed},
-        "decision": decided,
-        "results": results,
-        "privacy": PRIVACY,
-        "proof": proof.prove(problem.network, restore, start, problem.shape),
-    }
+    networks = jax.tree.map(lambda leaf: leaf[None], restore(start))
+    promised = proof.prove(problem.network, restore, start, problem.shape)
+    common = distilling.about(job, networks, init=init, proof=promised, privacy=PRIVACY)
+    return package.WeightsManifest(**vars(common))

@@ -32,7 +32,7 @@ def _classes(run, cohort):
     content = package.load(run / "package.gxd")
     trained = networks.load_networks(run / "networks", run / "package.gxd")
     params = jax.tree.map(lambda leaf: leaf[0], trained.params)
-    mean, std = (content.manifest["normalisation"][name][0] for name in ("mean", "std"))
+    mean, std = (values[0] for values in content.manifest.normalisation)
     windows = np.lib.stride_tricks.sliding_window_view(cohort.images[..., 0], (16, 16), (1, 2))
     patches = windows[:, ::8, ::8]
     pixels = (patches.reshape(-1, 16, 16, 1) / 255 - mean) / std
@@ -78,13 +78,13 @@ def test_the_threshold_is_the_best_of_the_training_patients(run, evaluation, job
 
     best = max(map(harmonic_mean, np.linspace(0, 1, 2001)))
     taus = evaluation["contenders"]["distilled"]["images"]["tau"]
-    of_package = package.load(run / "package.gxd").manifest["decision"]["tau"]
+    of_package = package.load(run / "package.gxd").manifest.decision.tau
     assert harmonic_mean(taus) == pytest.approx(best)
     assert harmonic_mean(of_package) == pytest.approx(best)
 
 
 def test_the_package_carries_the_figures_of_its_one_network(run, evaluation):
-    results = package.load(run / "package.gxd").manifest["results"]
+    results = package.load(run / "package.gxd").manifest.results
     ours = evaluation["contenders"]["distilled"]
     assert results["balanced_patch_accuracy"] == ours["balanced_patch_accuracy"]
     assert results["images"] == ours["at_package_tau"]
@@ -173,11 +173,13 @@ def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
     assert job.cohorts.source.cohort.class_names == ("non-gastritis", "gastritis")
     params = jax.vmap(job.problem.network.init)(jax.random.split(jax.random.key(0), 2))
     decided, results = assessing.for_package(job, params)
-    assert decided["networks"] == 2
-    probabilities = patches.predict(job.problem.network, params, job.cohorts.test, job.cohorts.grid)
+    assert decided.networks == 2
+    probabilities = patches.predict(
+        job.problem.network, params, job.cohorts.test, job.cohorts.patch_grid
+    )
     assert probabilities.shape == (2, 4, 49, 2)
     shares = (probabilities.mean(0).argmax(-1) == 1).mean(-1)  # both networks together
-    sen = (shares >= decided["tau"])[job.cohorts.test.labels == 1].mean()
+    sen = (shares >= decided.tau)[job.cohorts.test.labels == 1].mean()
     assert results["images"]["sen"]["mean"] == pytest.approx(sen)
     assert results["images"]["undecidable"] == 0
     assert results["balanced_patch_accuracy"]["n"] == 2
@@ -188,12 +190,12 @@ def test_pixels_are_normalised_as_the_package_says(run, tmp_path):
         tmp_path, seed=1, evaluate__baselines=False
     )  # other patients, as at a partner
     manifest = package.load(run / "package.gxd").manifest
-    assert manifest["normalisation"]["mean"] != list(job.cohorts.normalisation.mean)
+    assert manifest.normalisation.mean != job.cohorts.normalisation.mean
     trained = networks.load_networks(run / "networks", run / "package.gxd")
     result = assessing.evaluate_package(job, run / "package.gxd", trained)
     images = result["contenders"]["distilled"]["at_package_tau"]
     scores = _shares_of_positive(_classes(run, job.cohorts.test))
-    sen, spe = _sen_spe(scores, job.cohorts.test.labels, manifest["decision"]["tau"])
+    sen, spe = _sen_spe(scores, job.cohorts.test.labels, manifest.decision.tau)
     assert images["sen"]["mean"] == pytest.approx(sen)
     assert images["spe"]["mean"] == pytest.approx(spe)
 
@@ -231,7 +233,7 @@ def test_hard_labels_are_judged_on_the_start_of_the_package(run, evaluation, job
         job.problem.network,
         jax.tree.map(lambda leaf: leaf[None], params),
         job.cohorts.test,
-        job.cohorts.grid,
+        job.cohorts.patch_grid,
     )
     expected = assessing._patch_accuracy(job, probabilities)["balanced_patch_accuracy"]
     figures = evaluation["contenders"]["hard_labels"]["balanced_patch_accuracy"]

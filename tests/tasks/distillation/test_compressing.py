@@ -31,12 +31,12 @@ def test_a_package_is_written_in_the_fewest_bits_that_lose_no_more(workdir, max_
     losses = {
         line.split()[2].rstrip(":"): float(line.split()[3]) for line in said if "points" in line
     }
-    kind = content.manifest["precision"]
+    kind = content.manifest.precision
     assert list(losses) == ["uint4", "uint8", "bfloat16", "float32"][: len(losses)]
     assert [name for name, loss in losses.items() if loss <= max_loss][:1] in ([kind], [])
     assert kind == "uint4" if max_loss else losses[kind] <= 0
     assert content.start is None
-    assert content.manifest["init"] == {"rule": "seeded", "seed": 0}
+    assert content.manifest.init == package.Init("seeded", 0)
     assert (workdir / "package.gxd").read_bytes() == before
     if max_loss:
         assert package.size_bytes(path) < 0.8 * len(before)
@@ -68,8 +68,8 @@ def test_fine_tuning_through_the_rounding_learns(workdir):
         return -float(jnp.mean(jnp.take_along_axis(logits, batch.targets[:, None], 1)))
 
     grid = package.precision.spanning(np.asarray(data.images), "uint4")
-    plain = package.precision.rounded(np.asarray(data.images), "uint4", grid)
-    tuned, _ = compressing.rounded(job, data, "uint4")
+    plain = package.precision.round_to(np.asarray(data.images), "uint4", grid)
+    tuned, _ = compressing.round_images(job, data, "uint4")
     assert loss(tuned) < loss(data.replace(images=jnp.asarray(plain)))
 
 

@@ -89,14 +89,14 @@ def test_the_summary_counts_the_patches_of_each_split(run):
 def test_the_manifest_tells_what_the_config_asked_for(run):
     content = package.load(run / "package.gxd")
     manifest, job = content.manifest, small_jobs.make(run)
-    assert manifest["network"] == {"name": "convnet", "options": {"width": 4, "depth": 1}}
-    assert manifest["init"] == {"rule": "known", "seed": 0}
-    assert manifest["patch"] == job.cohorts.geometry
-    assert manifest["distillation"]["settings"]["optimizer"]["clip"] == 1.0
-    assert manifest["normalisation"]["mean"] == list(job.cohorts.normalisation.mean)
-    assert manifest["class_names"] == ["irrelevant", "non-gastritis", "gastritis"]
-    assert 0 <= manifest["decision"]["tau"] <= 1
-    assert "No guarantee" in manifest["privacy"]
+    assert manifest.network == package.NetworkChoice("convnet", {"width": 4, "depth": 1})
+    assert manifest.init == package.Init("known", 0)
+    assert manifest.patch == job.cohorts.geometry
+    assert manifest.distillation.settings["optimizer"]["clip"] == 1.0
+    assert manifest.normalisation == job.cohorts.normalisation
+    assert manifest.class_names == ("irrelevant", "non-gastritis", "gastritis")
+    assert 0 <= manifest.decision.tau <= 1
+    assert "No guarantee" in manifest.privacy
     start = job.problem.network.init(job.key(distilling.Use.KNOWN))
     np.testing.assert_array_equal(content.start["Dense_0"]["kernel"], start["Dense_0"]["kernel"])
 
@@ -193,8 +193,8 @@ def test_a_start_may_be_packaged_with_the_labels_of_networks_trained_on_real_pat
     changes |= {"data__patients": 80, "evaluate__ceiling__networks": 2, "distill__label_rule": rule}
     job = small_jobs.make(tmp_path, **changes)
     content = package.load(distilling.distil(job))
-    assert content.manifest["distillation"]["started_from"] == "mixture"
-    assert content.manifest["distillation"]["outer_steps"] == 0
+    assert content.manifest.distillation.started_from == "mixture"
+    assert content.manifest.distillation.outer_steps == 0
     data, teachers = content.distilled, real_training.ceiling(job)
     images = data.images.reshape(-1, *job.problem.shape)
     each = [
@@ -271,7 +271,7 @@ def test_every_way_to_distil_makes_a_package(changes, tmp_path):
     folder = distilling.distil(small_jobs.make(tmp_path, **changes))
     content = package.load(folder)
     assert (content.start is None) == ("distill__init" in changes)
-    accuracy = content.manifest["results"]["balanced_patch_accuracy"]
+    accuracy = content.manifest.results["balanced_patch_accuracy"]
     assert accuracy["n"] == (2 if content.start is None else 1)
 
 

@@ -34,7 +34,7 @@ def test_a_job_with_momentum_is_packaged_with_it_and_replays_as_it_was_learned(t
     job = small_jobs.make(tmp_path, distill__inner="momentum", distill__momentum=0.5)
     path = distilling.distil(job)
     content = package.load(path)
-    assert content.manifest["distillation"]["inner"] == {"name": "momentum", "decay": 0.5}
+    assert content.manifest.distillation.inner == {"name": "momentum", "decay": 0.5}
     loss, data, params = inner_loss(job.problem.network, "raw"), content.distilled, content.start
     trace = jax.tree.map(jnp.zeros_like, params)
     for t, log_lr in enumerate(data.log_lr):
@@ -66,7 +66,7 @@ def test_a_package_is_replayed_for_more_epochs_than_were_learned_through(tmp_pat
     steps = job.config.distill.steps
     start = method.initial_distilled(job.problem, job.config.distill)
     assert start.log_lr.shape == (2 * steps,)
-    assert content.manifest["distillation"]["epochs"] == 5
+    assert content.manifest.distillation.epochs == 5
     assert content.distilled.log_lr.shape == (5 * steps,)
     assert len({*np.asarray(content.distilled.log_lr)}) == 1
     compressed = package.load(compressing.compress(job, 100, ("uint8",)))

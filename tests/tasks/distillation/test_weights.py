@@ -58,11 +58,11 @@ def test_they_are_inspected_and_verified(written, tmp_path, capsys):
     said = capsys.readouterr().out
     found = package.load_weights(path)
     for words in (
-        f"{found.manifest['name']}: essential weights, one trained network",
+        f"{found.manifest.name}: essential weights, one trained network",
         "their start of seed 0, moved by coded values",
         f"{package.size_bytes(path)} bytes: codes {len(found.codes)}, all else ",
         found.sha256,
-        found.manifest["privacy"][:40],
+        found.manifest.privacy[:40],
     ):
         assert words in said
     main.main(["verify", str(path)])
@@ -101,7 +101,7 @@ def test_values_learn_half_from_classes_and_half_from_the_trained_network(tmp_pa
     fixed = start, shared_values.factors(start), whole
     found = weights.halfway_loss(job.problem.network, fineness)(values, (batch, fixed))
     own = shared_values.moved(
-        start, shared_values.factors(start), shared_values.rounded(values), fineness
+        start, shared_values.factors(start), shared_values.round_values(values), fineness
     )
     logs, thought = (
         scipy.special.log_softmax(
