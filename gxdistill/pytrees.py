@@ -18,14 +18,14 @@ class Network(NamedTuple):
     Attributes:
       init: `key -> params`.
       apply: `(params, images [N, H, W, C] float32) -> logits [N, K] float32`.
-      over: `(params, image [H, W, C], corners [n, 2], size, at_once) -> logits [n, K]` of the
-        patches at even corners, n a multiple of `at_once`: as `apply` on each, but what they share
-        is computed once; None where they share too little, as when each is normalised by itself.
+      apply_windows: `(params, image [H, W, C], corners [n, 2], size, at_once) -> logits [n, K]` of
+        the patches at even corners, n a multiple of `at_once`: as `apply` on each, but what they
+        share is computed once; None where that is too little, as when each is normalised by itself.
     """
 
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array], jax.Array]
-    over: Callable[[Params, jax.Array, jax.Array, int, int], jax.Array] | None = None
+    apply_windows: Callable[[Params, jax.Array, jax.Array, int, int], jax.Array] | None = None
 
 
 @flax.struct.dataclass

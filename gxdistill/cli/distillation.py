@@ -127,7 +127,7 @@ def _train(options: argparse.Namespace, inputs: Inputs) -> None:
         name=chosen[0] if chosen else None,
     )
     networks.save_networks(_networks_folder(inputs), trained)
-    networks.say_networks(trained, log)
+    networks.log_networks(trained, log)
 
 
 def _evaluate(options: argparse.Namespace, inputs: Inputs) -> None:
@@ -144,7 +144,7 @@ def _evaluate(options: argparse.Namespace, inputs: Inputs) -> None:
             seed=options.seed,
         )
         for kind in (trained, *others):
-            networks.say_networks(kind, log)
+            networks.log_networks(kind, log)
     else:
         if not folder.exists():
             _train(options, inputs)

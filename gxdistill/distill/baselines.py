@@ -93,7 +93,7 @@ def _by_class(
         count = int((classes == label).sum())
         images[classes == label] = choose(mine, count, jax.random.fold_in(key, int(label)))
     epochs = len(like.log_lr) // steps
-    return init.start(
+    return init.from_images(
         jnp.asarray(images), jnp.asarray(classes), num_classes, epochs=epochs, lr=0.01, rule="raw"
     )
 

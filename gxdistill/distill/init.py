@@ -25,7 +25,7 @@ def label_classes(steps: int, images_per_step: int, classes: int) -> jax.Array:
     return (turns % classes).reshape(steps, images_per_step)
 
 
-def start(
+def from_images(
     images: jax.Array,
     classes: jax.Array,
     num_classes: int,
@@ -88,8 +88,8 @@ def noise(
       num_classes: K.
       epochs: how often the S steps are gone through.
       lr: first inner learning rate.
-      rule: see `start`.
-      schedule: see `start`.
+      rule: see `from_images`.
+      schedule: see `from_images`.
 
     Returns:
       The distilled data.
@@ -100,7 +100,9 @@ def noise(
     _check.positive(steps=steps, images_per_step=images_per_step, num_classes=num_classes)
     images = jax.random.normal(key, (steps, images_per_step, *shape), jnp.float32)
     classes = label_classes(steps, images_per_step, num_classes)
-    return start(images, classes, num_classes, epochs=epochs, lr=lr, rule=rule, schedule=schedule)
+    return from_images(
+        images, classes, num_classes, epochs=epochs, lr=lr, rule=rule, schedule=schedule
+    )
 
 
 def targets(labels: jax.Array, rule: str) -> jax.Array:

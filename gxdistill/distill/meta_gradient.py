@@ -43,7 +43,7 @@ def after_training(
 
     Args:
       network: what is trained.
-      rule: how labels are read, see `init.start`.
+      rule: how labels are read, see `init.from_images`.
       train: how, and which of its steps are differentiated, see `truncation`.
       view: what it is trained on, as a function of what is learned, see `views`.
       augmentations: of real and distilled images, one draw a network, see `augment`.

@@ -47,7 +47,7 @@ def optimizer(
       ema_clip: largest norm as a multiple of its running mean, see `clip_by_running_norm`; 0 leaves
         this out.
       warmup: outer steps until the peak.
-      rule: how labels are read, see `init.start`; "clipped" keeps them between 0 and 1.
+      rule: how labels are read, see `init.from_images`; "clipped" keeps them between 0 and 1.
 
     Returns:
       The transformation; its betas (.5, .999) are those of the base code.

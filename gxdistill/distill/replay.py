@@ -36,7 +36,7 @@ def replay(
       network: whose weights they are.
       params: the weights to start from.
       distilled: S batches and T rates.
-      rule: how labels are read, see `distill.init.start`.
+      rule: how labels are read, see `distill.init.from_images`.
       inner: the optimiser; plain SGD by default.
 
     Returns:
@@ -71,7 +71,7 @@ def ordinary(
       params: the weights to start from.
       distilled: S batches, of which images and labels are taken.
       key: typed PRNG key of order and augmentation.
-      rule: how labels are read, see `distill.init.start`.
+      rule: how labels are read, see `distill.init.from_images`.
       steps: number of updates.
       augmentations: see `distill.augment`.
 

@@ -14,7 +14,7 @@ from gxdistill import _check
 from gxdistill.distill.inner import Carry, Step
 from gxdistill.distill.losses import InnerLoss
 from gxdistill.distill.memory import differentiable, run
-from gxdistill.distill.unroll import PLAIN, Training, start, unroll
+from gxdistill.distill.unroll import PLAIN, Training, begin, unroll
 from gxdistill.pytrees import Distilled, Params
 
 InnerLoop = Callable[[InnerLoss, Params, Distilled, jax.Array], Params]
@@ -78,8 +78,8 @@ def adaptive_window(length: int, training: Training = PLAIN) -> InnerLoop:
             chosen = jax.tree.map(lambda a, b: jnp.where(takes, a, b), (carry, t), chosen)
             return after, total, chosen
 
-        begin = carry, jnp.zeros(()), (carry, jnp.int32(0))
-        return jax.lax.fori_loop(0, last + 1, one, begin)[2]
+        first = carry, jnp.zeros(()), (carry, jnp.int32(0))
+        return jax.lax.fori_loop(0, last + 1, one, first)[2]
 
     return _window(length, reach, training)
 
@@ -88,7 +88,7 @@ def _window(length: int, reach: _Reach, training: Training) -> InnerLoop:
     _check.positive(length=length)
 
     def train(loss: InnerLoss, params: Params, data: Distilled, key: jax.Array) -> Params:
-        step, carry = start(loss, params, data, training)
+        step, carry = begin(loss, params, data, training)
         count = min(length, len(data.log_lr))
         before = jax.lax.stop_gradient((carry, data))
         carry, first = reach(step, *before, len(data.log_lr) - count, key)

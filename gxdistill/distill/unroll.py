@@ -25,7 +25,7 @@ class Training(NamedTuple):
 PLAIN = Training()
 
 
-def start(
+def begin(
     loss: InnerLoss, params: Params, data: Distilled, training: Training
 ) -> tuple[Step, Carry]:
     """Returns one inner step and what the first one starts from.
@@ -63,16 +63,16 @@ def unroll(loss: InnerLoss, params: Params, data: Distilled, training: Training 
       ValueError: the number of rates is not a multiple of the number of batches, or the memory
         strategy is unknown.
     """
-    step, carry = start(loss, params, data, training)
+    step, carry = begin(loss, params, data, training)
     count = len(data.log_lr)
     trained, _ = differentiable(step, carry, data, 0, count=count, memory=training.memory)
     return trained
 
 
-def plan(
+def choose_memory(
     loss: InnerLoss, params: Params, data: Distilled, training: Training, count: int
 ) -> tuple[str, dict[str, int]]:
-    """Tells which memory strategy is taken, and the bytes that each would need.
+    """Chooses the memory strategy, and tells the bytes that each would need.
 
     Args:
       loss: of an inner step.

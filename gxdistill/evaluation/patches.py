@@ -17,7 +17,7 @@ from gxdistill.pytrees import Cohort, Metadata, Network, Params, PatchTable
 
 _CHUNK = 512  # Patches of one forward pass; bounds the memory whatever the images' size.
 _BLOCK_BYTES = 1 << 28  # Of images on the device at once.
-_OVER = 64  # Most patches at once of a network that shares what they have in common.
+_WINDOWS = 64  # Most patches at once of a network that shares what they have in common.
 
 
 class PatchGrid(NamedTuple):
@@ -61,14 +61,14 @@ def _forward(
 
 
 @cache
-def _compiled_over() -> jax.stages.Wrapped:
-    static = ("over", "size", "at_once", "normalise")
+def _compiled_windows() -> jax.stages.Wrapped:
+    static = ("apply_windows", "size", "at_once", "normalise")
     options = models.compiler_options()
-    return jax.jit(_forward_over, static_argnames=static, compiler_options=options)
+    return jax.jit(_forward_windows, static_argnames=static, compiler_options=options)
 
 
-def _forward_over(
-    over: Callable[..., jax.Array],
+def _forward_windows(
+    apply_windows: Callable[..., jax.Array],
     params: Params,
     images: jax.Array,
     corners: jax.Array,
@@ -78,7 +78,7 @@ def _forward_over(
     normalise: Normalisation,
 ) -> jax.Array:
     def of_one(params: Params, image: jax.Array) -> jax.Array:
-        return jax.nn.softmax(over(params, normalise(image), corners, size, at_once))
+        return jax.nn.softmax(apply_windows(params, normalise(image), corners, size, at_once))
 
     return jax.lax.map(lambda p: jax.lax.map(partial(of_one, p), images), params)
 
@@ -120,8 +120,8 @@ def _predict_block(
     chunk: int,
 ) -> np.ndarray:
     # Where four patches or more lie over a pixel; a pair of pixels that is pooled must lie in both.
-    if network.over and 2 * grid.stride <= grid.size and not (corners % 2).any():
-        return _predict_over(network.over, params, block, corners, grid=grid)
+    if network.apply_windows and 2 * grid.stride <= grid.size and not (corners % 2).any():
+        return _predict_windows(network.apply_windows, params, block, corners, grid=grid)
     count = len(block) * len(corners)
     image = np.repeat(np.arange(len(block), dtype=np.int32), len(corners))
     row, col = np.tile(corners, (len(block), 1)).T
@@ -138,8 +138,8 @@ def _predict_block(
     return flat.reshape(len(flat), len(block), len(corners), -1)
 
 
-def _predict_over(
-    over: Callable[..., jax.Array],
+def _predict_windows(
+    apply_windows: Callable[..., jax.Array],
     params: Params,
     block: np.ndarray,
     corners: np.ndarray,
@@ -147,11 +147,13 @@ def _predict_over(
     grid: PatchGrid,
 ) -> np.ndarray:
     count = len(corners)
-    parts = math.ceil(count / _OVER)
+    parts = math.ceil(count / _WINDOWS)
     at_once = math.ceil(count / parts)
     filled = corners[np.minimum(np.arange(parts * at_once), count - 1)]
     fixed = {"size": grid.size, "at_once": at_once, "normalise": grid.normalise}
-    found = _compiled_over()(over, params, jnp.asarray(block), jnp.asarray(filled), **fixed)
+    found = _compiled_windows()(
+        apply_windows, params, jnp.asarray(block), jnp.asarray(filled), **fixed
+    )
     return np.asarray(found)[:, :, :count]
 
 

@@ -132,7 +132,7 @@ class Cohorts:
 
     @cached_property
     def _resident(self) -> resident.Resident:
-        return resident.resident(self.train, self.sampler)
+        return resident.place(self.train, self.sampler)
 
     def _draw(self, batch: int) -> Callable[[resident.Resident, jax.Array], Batch]:
         size, normalise = self.config.patch.size, self.normalisation

@@ -33,8 +33,10 @@ class LeNet(nn.Module):
         """Maps images `[N, H, W, C]`, at least 12 px a side, to logits `[N, K]` float32."""
         return self._decided(conv_pool_relu(x.astype(self.dtype), self._layers(x.shape[-1])))
 
-    def over(self, image: jax.Array, corners: jax.Array, size: int, at_once: int) -> jax.Array:
-        """Maps patches of one image to logits; see `pytrees.Network.over`."""
+    def apply_windows(
+        self, image: jax.Array, corners: jax.Array, size: int, at_once: int
+    ) -> jax.Array:
+        """Maps patches of one image to logits; see `pytrees.Network.apply_windows`."""
         layers = self._layers(image.shape[-1])
         image = image.astype(self.dtype)
         maps = overlap.image_maps(image, layers)

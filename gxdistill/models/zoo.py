@@ -70,11 +70,11 @@ def create(
         logits: jax.Array = module.apply({"params": params}, images)  # type: ignore[assignment]
         return logits
 
-    def over(
+    def apply_windows(
         params: Params, image: jax.Array, corners: jax.Array, size: int, at_once: int
     ) -> jax.Array:
         given = (image, corners, size, at_once)
-        logits: jax.Array = module.apply({"params": params}, *given, method="over")  # type: ignore[assignment]
+        logits: jax.Array = module.apply({"params": params}, *given, method="apply_windows")  # type: ignore[assignment]
         return logits
 
     # The modules check their settings here.
@@ -85,8 +85,8 @@ def create(
             f"The weights of this {name} would take {size / 2**30:.3g} GiB, over 1 GiB. Choose "
             f"smaller options or patches."
         )
-    shared = hasattr(module, "over") and min(shape[:2]) >= _SHARED_FROM
-    return Network(init, apply, over if shared else None)
+    shared = hasattr(module, "apply_windows") and min(shape[:2]) >= _SHARED_FROM
+    return Network(init, apply, apply_windows if shared else None)
 
 
 def _check_size(option: str, value: int | str | Sequence[int]) -> None:

@@ -134,7 +134,7 @@ def replay_package(
       network: what is trained.
       record: `init` ("known" or "fresh"), `count` and `seed`, as `Trained` holds them.
       view: what of the distilled data is trained on, see `distill.views`.
-      rule: how its labels are read, see `distill.init.start`; None is as the package says.
+      rule: how its labels are read, see `distill.init.from_images`; None is as the package says.
       may_diverge: also returns weights that are not finite: what a receiver would get.
 
     Returns:
@@ -289,7 +289,7 @@ def load_networks(folder: Path, path: Path) -> Trained:
     return Trained(network, params, record)
 
 
-def say_networks(trained: Trained, log: Log) -> None:
+def log_networks(trained: Trained, log: Log) -> None:
     """Tells people what was trained."""
     record = trained.record
     start = "the known start" if record["init"] == "known" else f"seed {record['seed']}"

@@ -39,7 +39,7 @@ def test_every_patch_gets_what_it_gets_alone(size, stride, shape):
 
 def test_only_networks_of_large_enough_patches_without_norms_share():
     def over(name, size):
-        return models.create(name, shape=(size, size, 1), classes=3).over
+        return models.create(name, shape=(size, size, 1), classes=3).apply_windows
 
     assert over("lenet", 16) is not None
     assert over("lenet", 15) is None

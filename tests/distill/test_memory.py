@@ -12,7 +12,7 @@ from gxdistill.distill import memory
 from gxdistill.distill.inner import OPTIMIZERS
 from gxdistill.distill.losses import inner_loss
 from gxdistill.distill.memory import STRATEGIES, Memory
-from gxdistill.distill.unroll import Training, plan, unroll
+from gxdistill.distill.unroll import Training, choose_memory, unroll
 from gxdistill.pytrees import Distilled
 from tests import toy
 
@@ -140,7 +140,7 @@ def _sizes(name, options, size, images, rates):
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     data = Distilled(shape((1, images, size, size, 1)), shape((1, images, 10)), shape((rates,)))
     params = jax.eval_shape(network.init, jax.random.key(0))
-    _, estimated = plan(loss, params, data, Training(), rates)
+    _, estimated = choose_memory(loss, params, data, Training(), rates)
     compiled = {}
     for strategy in STRATEGIES:
         training = Training(memory=Memory(strategy))

@@ -17,7 +17,9 @@ def distilled():
     """Two batches, gone through twice, with soft labels."""
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 3, *toy.SHAPE)).astype(np.float32)
-    data = init.start(images, np.zeros((2, 3), int), toy.CLASSES, epochs=2, lr=0.1, rule="raw")
+    data = init.from_images(
+        images, np.zeros((2, 3), int), toy.CLASSES, epochs=2, lr=0.1, rule="raw"
+    )
     labels = rng.normal(size=(2, 3, toy.CLASSES)).astype(np.float32)
     return data.replace(labels=labels, log_lr=np.log(np.float32([0.1, 0.2, 0.3, 0.4])))
 

@@ -54,8 +54,8 @@ def test_what_patches_share_changes_no_prediction(stride, monkeypatch):
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(network.init, keys))
     images = np.random.default_rng(0).integers(0, 256, size=(2, 30, 43, 2), dtype=np.uint8)
     cohort, grid = _cohort(images, [0, 1]), GRID._replace(size=16, stride=stride)
-    alone = patches.predict(network._replace(over=None), params, cohort, grid, chunk=16)
-    monkeypatch.setattr(patches, "_OVER", 10)  # several parts, the last one filled up
+    alone = patches.predict(network._replace(apply_windows=None), params, cohort, grid, chunk=16)
+    monkeypatch.setattr(patches, "_WINDOWS", 10)  # several parts, the last one filled up
     shared = patches.predict(network, params, cohort, grid, chunk=16)
     assert shared.shape == alone.shape
     np.testing.assert_allclose(shared, alone, atol=1e-5)

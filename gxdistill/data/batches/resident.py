@@ -69,7 +69,7 @@ class Resident:
     sampler: Sampler
 
 
-def resident(cohort: Cohort, sampler: Sampler) -> Resident:
+def place(cohort: Cohort, sampler: Sampler) -> Resident:
     """Puts the images of a cohort on the device, a block at a time."""
     images = cohort.images
     some = max(1, _BLOCK_BYTES * len(images) // max(images.nbytes, 1))
@@ -78,13 +78,13 @@ def resident(cohort: Cohort, sampler: Sampler) -> Resident:
     placed = jnp.zeros(images.shape, jnp.uint8)
     for begin in range(0, len(images), some):
         begin = min(begin, len(images) - some)  # the last block overlaps: one program serves all
-        placed = _place(placed, np.asarray(images[begin : begin + some]), begin)
+        placed = _place_block(placed, np.asarray(images[begin : begin + some]), begin)
     return Resident(placed, sampler)
 
 
 # In the memory of the former images: twice a cohort may not fit.
 @partial(jax.jit, donate_argnums=0)
-def _place(images: jax.Array, block: jax.Array, begin: jax.Array) -> jax.Array:
+def _place_block(images: jax.Array, block: jax.Array, begin: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_slice_in_dim(images, block, begin, axis=0)
 
 
@@ -100,7 +100,7 @@ def draw_batch(
     """Draws a batch with replacement, see `sampling.draw_rows`; jit-able.
 
     Args:
-      feed: from `resident`.
+      feed: from `place`.
       key: typed PRNG key.
       size: side of a patch in pixels.
       batch: N, patches of the batch.

@@ -22,7 +22,7 @@ from gxdistill.distill import (
 )
 from gxdistill.distill.losses import inner_loss
 from gxdistill.distill.memory import Memory
-from gxdistill.distill.unroll import Training, plan
+from gxdistill.distill.unroll import Training, choose_memory
 from gxdistill.errors import UserError
 from gxdistill.jobs.devices import Stepper, make_mesh
 from gxdistill.jobs.problem import Problem
@@ -212,7 +212,7 @@ def memory_sizes(
     memory = Memory(settings.memory, _budget(problem, settings))
     loss = inner_loss(problem.network, settings.label_rule)
     training = Training(inner.create(**inner_optimizer(settings)), memory)
-    return plan(loss, params, data, training, unrolled(settings, len(data.log_lr)))
+    return choose_memory(loss, params, data, training, unrolled(settings, len(data.log_lr)))
 
 
 def _budget(problem: Problem, settings: ConfigDict) -> int:
@@ -256,11 +256,13 @@ def initial_distilled(problem: Problem, settings: ConfigDict) -> Distilled:
     if settings.started_from == "mixture":
         classes = init.label_classes(steps, per_step, problem.classes)
         mixed = _mixed(problem, np.asarray(classes))
-        return init.start(mixed, classes, problem.classes, **common)
+        return init.from_images(mixed, classes, problem.classes, **common)
     # A balanced batch takes the classes in turn, as `label_classes` does.
     real = problem.sample("train", steps * per_step, problem.key(Use.START))
     images = real.images.reshape(steps, per_step, *problem.shape)
-    return init.start(images, real.targets.reshape(steps, per_step), problem.classes, **common)
+    return init.from_images(
+        images, real.targets.reshape(steps, per_step), problem.classes, **common
+    )
 
 
 def _mixed(problem: Problem, classes: np.ndarray) -> jax.Array:

@@ -38,7 +38,7 @@ def table(cohort):
 
 
 def _resident(cohort, table, **settings):
-    return resident.resident(cohort, sampling.sampler(cohort, table, **settings))
+    return resident.place(cohort, sampling.sampler(cohort, table, **settings))
 
 
 def _patch(cohort, table, row):

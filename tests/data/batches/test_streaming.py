@@ -133,7 +133,7 @@ def test_normalised_batches_are_those_of_a_resident_feed(stream, cohort, sampler
     normalise = resident.normalisation(cohort)
     draw = functools.partial(resident.draw_batch, size=SIZE, batch=BATCH, normalise=normalise)
     key = jax.random.fold_in(KEY, 3)
-    kept = jax.jit(draw)(resident.resident(cohort, sampler), key)
+    kept = jax.jit(draw)(resident.place(cohort, sampler), key)
     pixels = stream.read(np.asarray(sampling.draw_rows(sampler, key, BATCH)))
     streamed = jax.jit(functools.partial(resident.of_pixels, normalise))(pixels, key)
     jax.tree.map(np.testing.assert_array_equal, kept, streamed)

@@ -51,7 +51,7 @@ def test_a_seeded_package_gives_the_senders_network_bit_for_bit(workdir):
     expected = replay.replay(job.problem.network, start, content.distilled, rule="raw")
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b), trained.params, expected)
     said = []
-    networks.say_networks(trained, said.append)
+    networks.log_networks(trained, said.append)
     assert said[-1] == "the sender's network, bit for bit"
 
 
