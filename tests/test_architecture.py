@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ DISK_CALLS = {
 DISK_FUNCTIONS = {f"{np}.{name}" for np in ("np", "jnp", "numpy") for name in ("save", "load")}
 
 LONGEST = 400  # lines of a file
+LONGEST_BODY = 50  # lines of a function, its docstring apart
 
 
 def _within(name: str, package: str) -> bool:
@@ -195,6 +197,35 @@ def too_long(root: Path) -> list[str]:
     return [f"{path}: {lines} lines" for path, lines in lengths.items() if lines > LONGEST]
 
 
+def _functions(folder: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            if isinstance(node, ast.FunctionDef):
+                yield f"{path.relative_to(folder.parent)}:{node.lineno}: {node.name}", node
+
+
+def long_bodies(folder: Path) -> list[str]:
+    """The functions of more lines than the house allows."""
+    found = []
+    for name, node in _functions(folder):
+        body = node.body[ast.get_docstring(node) is not None :]
+        if body and body[-1].end_lineno - body[0].lineno >= LONGEST_BODY:
+            found.append(name)
+    return found
+
+
+def job_takers(package: Path) -> list[str]:
+    """The functions outside `jobs` and `tasks` that take a whole job."""
+    return [
+        name
+        for name, node in _functions(package)
+        if not name.startswith(("gxdistill/jobs/", "gxdistill/tasks/"))
+        for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+        if argument.annotation is not None
+        and re.search(r"\bJob\b", ast.unparse(argument.annotation))
+    ]
+
+
 def test_the_package_keeps_its_layers():
     faults = violations(ROOT / "gxdistill")
     assert not faults, "\n" + "\n".join(faults)
@@ -202,6 +233,24 @@ def test_the_package_keeps_its_layers():
 
 def test_no_modules_import_each_other_in_a_circle():
     assert circles(ROOT / "gxdistill") == []
+
+
+def test_no_body_is_too_long_and_no_part_takes_the_whole_job():
+    folders = (ROOT / "gxdistill", ROOT / "benchmarks")
+    assert [name for folder in folders for name in long_bodies(folder)] == []
+    assert job_takers(ROOT / "gxdistill") == []
+
+
+def test_a_long_body_and_a_function_of_a_job_are_caught(tmp_path):
+    package = tmp_path / "gxdistill"
+    (package / "report").mkdir(parents=True)
+    (package / "report/page.py").write_text(
+        'def f(job: "Job | None"):\n    """F."""\n' + "    x\n" * 51
+    )
+    (package / "jobs").mkdir()
+    (package / "jobs/run.py").write_text("def g(job: Job):\n" + "    x\n" * 50)
+    assert long_bodies(package) == ["gxdistill/report/page.py:1: f"]
+    assert job_takers(package) == ["gxdistill/report/page.py:1: f"]
 
 
 def test_no_file_is_too_long():
