@@ -109,7 +109,7 @@ def test_where_a_process_is_killed_the_other_says_so_and_one_or_two_go_on(tmp_pa
     for goes_on, folder in ((_alone, workdir), (_together, again)):
         for one, resumed in zip(expected, goes_on(folder), strict=True):
             np.testing.assert_allclose(resumed, one, atol=1e-6)
-    assert "resuming at outer step" in _logs(tmp_path)
+    assert "resuming at step" in _logs(tmp_path)
 
 
 def test_a_place_that_is_half_told_is_refused(tmp_path):
