@@ -60,7 +60,10 @@ def find(folder: Path) -> list[Original]:
     """
     montgomery, shenzhen = folder / "MontgomerySet", folder / "ChinaSet_AllFiles"
     sides = [montgomery / "ManualMask" / side for side in ("leftMask", "rightMask")]
-    needed = (montgomery / "CXR_png", *sides, shenzhen / "CXR_png", folder / "mask")
+    drawn = folder / "mask"
+    if (drawn / "mask").is_dir():  # So it comes out of the archive.
+        drawn /= "mask"
+    needed = (montgomery / "CXR_png", *sides, shenzhen / "CXR_png", drawn)
     if gone := [str(path) for path in needed if not path.is_dir()]:
         raise UserError(
             f"no such folder: {', '.join(gone)}. Unpack the originals in {folder} as docs/data.md "
@@ -68,13 +71,13 @@ def find(folder: Path) -> list[Original]:
         )
     found = [
         *_originals("Montgomery", needed[0], lambda name: [s / f"{name}.png" for s in sides]),
-        *_originals("Shenzhen", needed[3], lambda name: [needed[4] / f"{name}_mask.png"]),
+        *_originals("Shenzhen", needed[3], lambda name: [drawn / f"{name}_mask.png"]),
     ]
     kept = [original for original in found if all(path.is_file() for path in original.masks)]
     if lost := [o for o in found if o.site == "Montgomery" and o not in kept]:
         raise UserError(f"no left or no right mask in {sides[0].parent}: {_some(lost)}.")
     if not any(original.site == "Shenzhen" for original in kept):
-        raise UserError(f"{needed[4]} has a mask NAME_mask.png of no image in {needed[3]}.")
+        raise UserError(f"{drawn} has a mask NAME_mask.png of no image in {needed[3]}.")
     return kept
 
 

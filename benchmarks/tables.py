@@ -23,8 +23,10 @@ from benchmarks import (
     prediction,
     profile_step,
     sharding,
+    summary,
 )
 from benchmarks.record import RESULTS, ROOT, Figure, read
+from benchmarks.summary import cell
 from gxdistill.errors import UserError
 
 
@@ -201,6 +203,7 @@ TABLES = {
         metrics=tuple(against_torch.UNITS),
     ),
 }
+NAMES = (*TABLES, summary.NAME)
 PAGES = (ROOT / "README.md", ROOT / "benchmarks/README.md")
 
 _MISSING = "not measured"
@@ -209,15 +212,7 @@ _CLOSE = "<!-- /table -->"
 
 
 def _cell(figure: Figure | None) -> str:
-    if figure is None:
-        return _MISSING
-    digits = 0 if isinstance(figure.value, int) else 3 if abs(figure.value) < 10 else 1
-    text = f"{figure.value:,.{digits}f}"
-    if 0 < abs(figure.value) < 0.01:
-        text = f"{figure.value:.1e}" if abs(figure.value) < 0.0001 else f"{figure.value:.2g}"
-    if figure.std is not None:
-        text += f" ± {figure.std:,.{max(digits, 1)}f} (n = {figure.n})"
-    return text
+    return _MISSING if figure is None else cell(figure)
 
 
 def _rows(case: str, table: Table, figures: Sequence[Figure]) -> list[dict[str, Figure]]:
@@ -258,6 +253,14 @@ def render(table: Table, figures: Sequence[Figure]) -> str:
     return "\n".join([*lines, "", *sources]).rstrip() + "\n"
 
 
+def _render_named(name: str, figures: Sequence[Figure]) -> str:
+    if name == summary.NAME:
+        return summary.render(summary.ROWS, figures)
+    if name not in TABLES:
+        raise UserError(f"no table is called {name!r}; known: {', '.join(NAMES)}.")
+    return render(TABLES[name], figures)
+
+
 def rewrite(text: str, figures: Sequence[Figure]) -> str:
     """Replaces each table between its markers by its present state.
 
@@ -267,12 +270,11 @@ def rewrite(text: str, figures: Sequence[Figure]) -> str:
     parts, end = [], 0
     for marker in _OPEN.finditer(text):
         name, start = marker[1], marker.end()
-        if name not in TABLES:
-            raise UserError(f"no table is called {name!r}; known: {', '.join(TABLES)}.")
+        fresh = _render_named(name, figures)
         close = text.find(_CLOSE, start)
         if close < 0 or "<!-- table:" in text[start:close]:
             raise UserError(f"table {name!r} has no end; put {_CLOSE} below it.")
-        parts += [text[end:start], "\n", render(TABLES[name], figures), "\n"]
+        parts += [text[end:start], "\n", fresh, "\n"]
         end = close
     return "".join([*parts, text[end:]])
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from benchmarks import tables
-from benchmarks.record import Figure
+from benchmarks import summary, tables
+from benchmarks.record import Figure, read
 from gxdistill.errors import UserError
 
 FIGURE = Figure(
@@ -37,7 +37,7 @@ def test_the_pages_show_the_recorded_figures():
 
 def test_every_declared_table_stands_on_a_page():
     text = "".join(page.read_text() for page in tables.PAGES)
-    assert set(re.findall(r"<!-- table:(\w+) -->", text)) == set(tables.TABLES)
+    assert set(re.findall(r"<!-- table:(\w+) -->", text)) == set(tables.NAMES)
 
 
 def test_a_table_shows_the_latest_figures_and_their_commands():
@@ -62,6 +62,23 @@ def test_accelerators_have_rows_of_their_own():
     lines = tables.render(TABLE, figures).splitlines()
     assert lines[2] == "| a | CPU: X, 2 cores | 0.512 | not measured |"
     assert lines[3] == "| a | TPU v5 lite x 4 | 0.700 | not measured |"
+
+
+def test_the_summary_leaves_out_what_was_not_measured():
+    beside = {"all real ones": "hm_all", "chance": "hm_chance"}
+    rows = [summary.Row(case, f"Job {case}", "HM", "hm", beside) for case in ("a", "b")]
+    figures = [FIGURE, _figure(value=0.6, std=0.0456, n=5), _figure(metric="hm_all", value=0.7)]
+    assert summary.render(rows, figures) == (
+        "| what | figure | gxdistill | beside it |\n"
+        "| --- | --- | --- | --- |\n"
+        "| Job a | HM | 0.600 ± 0.046 (n = 5) | all real ones 0.700 |\n"
+    )
+
+
+def test_the_summary_shows_recorded_figures_alone():
+    metrics = {(figure.case, figure.metric) for figure in read()}
+    shown = {(row.case, m) for row in summary.ROWS for m in (row.metric, *row.beside.values())}
+    assert shown <= metrics
 
 
 def test_only_what_stands_between_the_markers_is_rewritten():

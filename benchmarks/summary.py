@@ -1,0 +1,142 @@
+"""The small table of README.md: what each kind of job gave, and what it is to be compared with."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from benchmarks.record import Figure
+
+NAME = "summary"  # Of the table.
+
+
+class Row(NamedTuple):
+    """A row of the summary: one figure, and what it is to be compared with.
+
+    Attributes:
+      case: of all its figures.
+      text: what was done.
+      measured: what the figure is.
+      metric: the figure.
+      beside: metrics to compare with, by what they are called.
+    """
+
+    case: str
+    text: str
+    measured: str
+    metric: str
+    beside: Mapping[str, str]
+
+
+_REAL, _SOFT, _ALL = "as many random real ones", "these with soft labels", "all real ones"
+_FRESH = "on networks with other initial weights"
+ROWS = (
+    Row(
+        case="mnist_lenet_known_10",
+        text="MNIST, LeNet, known initial weights, the pixels of 10 images",
+        measured="balanced accuracy",
+        metric="balanced_patch_accuracy",
+        beside={
+            _REAL: "balanced_random_real",
+            _SOFT: "balanced_random_real_soft",
+            _FRESH: "balanced_fresh_networks",
+            _ALL: "balanced_all_patches",
+        },
+    ),
+    Row(
+        case="mnist_convnet_random_10",
+        text="MNIST, ConvNet, any initial weights, the pixels of 10 images",
+        measured="balanced accuracy",
+        metric="balanced_patch_accuracy",
+        beside={
+            _REAL: "balanced_random_real",
+            _SOFT: "balanced_random_real_soft",
+            _ALL: "balanced_all_patches",
+        },
+    ),
+    Row(
+        case="radiograph_known",
+        text="Radiographs, known initial weights",
+        measured="balanced accuracy of patches",
+        metric="balanced_patch_accuracy",
+        beside={
+            _REAL: "balanced_random_real",
+            _FRESH: "balanced_fresh_networks",
+            _ALL: "balanced_all_patches",
+        },
+    ),
+    Row(
+        case="radiograph_known",
+        text="The same, whole images decided",
+        measured="harmonic mean",
+        metric="hm",
+        beside={_REAL: "hm_random_real", _FRESH: "hm_fresh_networks", _ALL: "hm_all_patches"},
+    ),
+    Row(
+        case="radiograph_random",
+        text="Radiographs, any initial weights: drawn from a mixture, soft labels",
+        measured="balanced accuracy of patches",
+        metric="balanced_patch_accuracy",
+        beside={
+            _REAL: "balanced_random_real",
+            _SOFT: "balanced_random_real_soft",
+            _ALL: "balanced_all_patches",
+        },
+    ),
+    Row(
+        case="radiograph_random",
+        text="The same, whole images decided",
+        measured="harmonic mean",
+        metric="hm",
+        beside={_REAL: "hm_random_real", _SOFT: "hm_random_real_soft", _ALL: "hm_all_patches"},
+    ),
+    Row(
+        case="against_torch_lenet_10x3",
+        text="An outer step through 30 inner steps of LeNet",
+        measured="CPU seconds",
+        metric="cpu_s",
+        beside={"eager PyTorch": "torch_cpu_s"},
+    ),
+    Row(
+        case="against_torch_convnet128_20x1",
+        text="An outer step through 20 inner steps of ConvNet-128",
+        measured="CPU seconds",
+        metric="cpu_s",
+        beside={"eager PyTorch": "torch_cpu_s"},
+    ),
+)
+
+
+def cell(figure: Figure, *, counted: bool = True) -> str:
+    """Writes a figure with as many digits as it is worth, its spread and, if `counted`, its n."""
+    digits = 0 if isinstance(figure.value, int) else 3 if abs(figure.value) < 10 else 1
+    text = f"{figure.value:,.{digits}f}"
+    if 0 < abs(figure.value) < 0.01:
+        text = f"{figure.value:.1e}" if abs(figure.value) < 0.0001 else f"{figure.value:.2g}"
+    if figure.std is not None:
+        text += f" ± {figure.std:,.{max(digits, 1)}f}"
+        text += f" (n = {figure.n})" if counted else ""
+    return text
+
+
+def render(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
+    """Writes the small table of README.md; what was not measured is left out.
+
+    Args:
+      rows: what to show.
+      figures: in the order in which they were measured; the latest counts.
+
+    Returns:
+      Lines, the last one ended. The commands stand below the tables of `benchmarks/README.md`.
+    """
+    latest = {(figure.case, figure.metric): figure for figure in figures}
+    lines = ["| what | figure | gxdistill | beside it |", f"|{' --- |' * 4}"]
+    for row in rows:
+        if (row.case, row.metric) not in latest:
+            continue
+        beside = (
+            f"{name} {cell(latest[row.case, metric], counted=False)}"
+            for name, metric in row.beside.items()
+            if (row.case, metric) in latest
+        )
+        cells = (row.text, row.measured, cell(latest[row.case, row.metric]), "; ".join(beside))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
