@@ -118,7 +118,7 @@ def cell(figure: Figure, *, counted: bool = True) -> str:
 
 
 def render(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
-    """Writes the small table of README.md; what was not measured is left out.
+    """Writes the small table of README.md; what was not measured on a CPU is left out.
 
     Args:
       rows: what to show.
@@ -127,7 +127,8 @@ def render(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
     Returns:
       Lines, the last one ended. The commands stand below the tables of `benchmarks/README.md`.
     """
-    latest = {(figure.case, figure.metric): figure for figure in figures}
+    measured = (figure for figure in figures if figure.device.startswith("CPU"))
+    latest = {(figure.case, figure.metric): figure for figure in measured}
     lines = ["| what | figure | gxdistill | beside it |", f"|{' --- |' * 4}"]
     for row in rows:
         if (row.case, row.metric) not in latest:

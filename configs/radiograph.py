@@ -16,7 +16,7 @@ mixture of Gaussians, labelled by networks that were trained on all real patches
 
 Of "random", images are decided with 0.94 of the ceiling's harmonic mean of sensitivity and
 specificity, and 0.93 of its AUC; CPU time 5.5 min on one core of an AMD EPYC, evaluation and
-ceiling included, by `benchmarks.main_job`. All results, time and device: the table of README.md.
+ceiling included, by `benchmarks.main_job`. All results, time and device: benchmarks/README.md.
 """
 
 import os

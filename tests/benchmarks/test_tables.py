@@ -68,6 +68,7 @@ def test_the_summary_leaves_out_what_was_not_measured():
     beside = {"all real ones": "hm_all", "chance": "hm_chance"}
     rows = [summary.Row(case, f"Job {case}", "HM", "hm", beside) for case in ("a", "b")]
     figures = [FIGURE, _figure(value=0.6, std=0.0456, n=5), _figure(metric="hm_all", value=0.7)]
+    figures += [_figure(value=0.9, device="TPU v9"), _figure(case="b", device="TPU v9")]
     assert summary.render(rows, figures) == (
         "| what | figure | gxdistill | beside it |\n"
         "| --- | --- | --- | --- |\n"
