@@ -31,7 +31,7 @@ _FRESH = "on networks with other initial weights"
 ROWS = (
     Row(
         case="mnist_lenet_known_10",
-        text="MNIST, LeNet, known initial weights, the pixels of 10 images",
+        text="MNIST, LeNet, known initial weights, 150 mixtures of 10 images",
         measured="balanced accuracy",
         metric="balanced_patch_accuracy",
         beside={
@@ -43,7 +43,7 @@ ROWS = (
     ),
     Row(
         case="mnist_convnet_random_10",
-        text="MNIST, ConvNet, any initial weights, the pixels of 10 images",
+        text="MNIST, ConvNet, any initial weights, 100 mixtures of 10 images",
         measured="balanced accuracy",
         metric="balanced_patch_accuracy",
         beside={

@@ -6,7 +6,7 @@ inner step, ResNet-18 (with GroupNorm). The cohort is private: name a folder of 
 
 Expected: not measured; the job wants an accelerator. What it would take of one:
 
-  gxdistill plan --config=configs/gastric.py --target=h100    # or tpu-v5e-8; README
+  gxdistill plan --config=configs/gastric.py --target=h100    # or tpu-v5e-8; docs/sending.md
 
   gxdistill distill --config=configs/gastric.py --config.data.path=FOLDER
   gxdistill distill --config=configs/gastric.py:smoke    # phantoms, small, a minute on a CPU
