@@ -74,6 +74,15 @@ def test_the_folder_has_the_columns_sizes_and_split_that_the_config_expects(orig
     assert not list(originals.glob(".cxr*"))
 
 
+def test_masks_are_found_as_they_come_out_of_their_archive(originals):
+    before = radiographs.find(originals)
+    (originals / "mask").rename(originals / "inner")
+    (originals / "mask").mkdir()
+    (originals / "inner").rename(originals / "mask/mask")
+    after = radiographs.find(originals)
+    assert [original.name for original in after] == [original.name for original in before]
+
+
 def test_a_job_reads_the_folder(originals):
     radiographs.main([str(originals)])
     fields = [f"--config.data.path={originals}"]
