@@ -180,7 +180,7 @@ def _write(originals: Sequence[Original], splits: dict[str, str], folder: Path) 
             name, label = original.name, original.label
             Image.fromarray(pixels).save(folder / f"images/{name}.jpg", quality=_QUALITY)
             Image.fromarray(lungs).save(folder / f"masks/{name}.png", optimize=True)
-            share = f"{lungs.mean():.4f}"
+            share = round(float(lungs.mean()), 4)
             rows.writerow((name, original.site, name, label, LABELS[label], splits[name], share))
 
 
