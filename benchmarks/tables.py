@@ -222,7 +222,7 @@ def _rows(case: str, table: Table, figures: Sequence[Figure]) -> list[dict[str, 
         if figure.case == case and figure.metric in table.metrics:
             kind = figure.device.partition(":")[0]
             rows.setdefault(kind, {})[figure.metric] = figure
-    return [rows[kind] for kind in sorted(rows)] or [{}]
+    return [rows[kind] for kind in sorted(rows)]
 
 
 def _source(f: Figure) -> str:
@@ -239,18 +239,26 @@ def render(table: Table, figures: Sequence[Figure]) -> str:
       figures: in the order in which they were measured; the latest counts.
 
     Returns:
-      Lines, the last one ended; a figure never measured reads "not measured".
+      Lines, the last one ended. Of what has a row and a column, a figure never measured reads "not
+      measured"; cases and metrics without any figure are named below.
     """
-    heads = ("case", "device", *table.metrics)
-    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
+    rows = [(case, row) for case in table.cases for row in _rows(case, table, figures)]
+    cases = {case for case, _ in rows}
+    metrics = [name for name in table.metrics if any(name in row for _, row in rows)]
+    heads = ("case", "device", *metrics)
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"] if rows else []
     sources: list[str] = []
-    for case in table.cases:
-        for row in _rows(case, table, figures):
-            devices = "; ".join(sorted({figure.device for figure in row.values()})) or _MISSING
-            cells = (_cell(row.get(metric)) for metric in table.metrics)
-            lines.append(f"| {' | '.join((case, devices, *cells))} |")
-            sources += dict.fromkeys(map(_source, row.values()))
-    return "\n".join([*lines, "", *sources]).rstrip() + "\n"
+    for case, row in rows:
+        devices = "; ".join(sorted({figure.device for figure in row.values()}))
+        cells = (_cell(row.get(metric)) for metric in metrics)
+        lines.append(f"| {' | '.join((case, devices, *cells))} |")
+        sources += dict.fromkeys(map(_source, row.values()))
+    lines += ["", *sources] if rows else []
+    absent = [name for name in table.cases if name not in cases]
+    absent += [name for name in table.metrics if rows and name not in metrics]
+    if absent:
+        lines.append(f"- Not measured: {', '.join(f'`{name}`' for name in absent)}.")
+    return "\n".join(lines) + "\n"
 
 
 def _render_named(name: str, figures: Sequence[Figure]) -> str:

@@ -51,17 +51,29 @@ def test_a_table_shows_the_latest_figures_and_their_commands():
         "| case | device | hm | package_bytes |\n"
         "| --- | --- | --- | --- |\n"
         "| a | CPU: X, 2 cores | 0.600 ± 0.046 (n = 5) | 123,456 |\n"
-        "| b | not measured | not measured | not measured |\n"
         "\n"
         "- `a`: `make a` (CPU: X, 2 cores; jax 0.10.2; commit ba9876543210; 2026-01-02)\n"
+        "- Not measured: `b`.\n"
     )
 
 
 def test_accelerators_have_rows_of_their_own():
     figures = [FIGURE, _figure(value=0.7, device="TPU v5 lite x 4")]
     lines = tables.render(TABLE, figures).splitlines()
+    assert lines[2] == "| a | CPU: X, 2 cores | 0.512 |"
+    assert lines[3] == "| a | TPU v5 lite x 4 | 0.700 |"
+    assert lines[-1] == "- Not measured: `b`, `package_bytes`."
+
+
+def test_a_gap_among_figures_is_told_in_its_cell():
+    figures = [FIGURE, _figure(case="b", metric="package_bytes", value=7)]
+    lines = tables.render(TABLE, figures).splitlines()
     assert lines[2] == "| a | CPU: X, 2 cores | 0.512 | not measured |"
-    assert lines[3] == "| a | TPU v5 lite x 4 | 0.700 | not measured |"
+    assert lines[3] == "| b | CPU: X, 2 cores | not measured | 7 |"
+
+
+def test_a_table_without_any_figure_names_its_cases_alone():
+    assert tables.render(TABLE, []) == "- Not measured: `a`, `b`.\n"
 
 
 def test_the_summary_leaves_out_what_was_not_measured():
@@ -88,7 +100,7 @@ def test_only_what_stands_between_the_markers_is_rewritten():
     assert text.startswith(before)
     assert text.endswith(after)
     assert "old" not in text
-    assert text.count("| radiograph_known |") == 1
+    assert text.count("`radiograph_known`") == 1
     assert tables.rewrite(text, []) == text
 
 
