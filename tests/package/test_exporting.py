@@ -103,7 +103,7 @@ def test_pictures_show_the_pixels(tmp_path, channels):
 @pytest.mark.slow
 def test_tensorflow_datasets_reads_its_folder_in_order(tmp_path, capfd):
     if importlib.util.find_spec("tensorflow_datasets") is None:
-        pytest.skip("needs tensorflow-datasets: pip install 'gxdistill[tfds]'")
+        pytest.skip("needs tensorflow-datasets: pip install -e '.[tfds]'")
     import tensorflow_datasets as tfds
 
     made = make()
@@ -198,7 +198,7 @@ def test_the_example_is_short():
 @pytest.mark.parametrize("optimiser", [{"name": "sgd"}, {"name": "momentum", "decay": 0.6}])
 def test_pytorch_alone_trains_to_the_same_weights(tmp_path, optimiser):
     if importlib.util.find_spec("torch") is None:
-        pytest.skip("needs PyTorch: pip install 'gxdistill[torch]'")
+        pytest.skip("needs PyTorch: pip install -e '.[torch]'")
     network, made = _trainable()
     made = change(made, "distillation", inner=optimiser)
     package.export(made, tmp_path / "p", "pytorch-folder")
