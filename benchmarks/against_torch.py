@@ -2,7 +2,7 @@
 
     python -m benchmarks.against_torch --rounds=3 --repeats=9 --record
 
-needs `pip install 'gxdistill[torch]'`. Each measurement is a process of its own, on one processor:
+needs `pip install -e '.[torch]'`. Each measurement is a process of its own, on one processor:
 `benchmarks.outer_step`, then `benchmarks.torch_peer`, in the next round the other way round, so
 that whatever else the machine does meets both. A figure is the median over the rounds of the median
 CPU seconds of an outer step, or the largest peak of memory; a ratio below 1 is in our favour. Ours
@@ -140,7 +140,7 @@ def main() -> None:
     Recorder.add_flags(parser)
     arguments = parser.parse_args()
     if importlib.util.find_spec("torch") is None:
-        sys.exit("benchmarks.against_torch: needs PyTorch; pip install 'gxdistill[torch]'.")
+        sys.exit("benchmarks.against_torch: needs PyTorch; pip install -e '.[torch]'.")
     # Libraries ask for the processors when they are imported; what is started inherits them.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
     for row in (row for row in ROWS if row.name in arguments.rows):

@@ -1,6 +1,6 @@
 """What an accelerator's compiler makes of the outer steps, read ahead of time from its output.
 
-    python -m benchmarks.compiled --target=h100 --record          # pip install 'gxdistill[plan]'
+    python -m benchmarks.compiled --target=h100 --record          # pip install -e '.[plan]'
     python -m benchmarks.compiled --target=h100 --configs gastric gastric/memory=store
 
 Of each config, compiled for a device that is not there: operations and bytes of an outer step,

@@ -1,6 +1,6 @@
 """The papers' full-size job on accelerators that are not there, read from their compilers.
 
-    python -m benchmarks.plans --record                     # needs pip install 'gxdistill[plan]'
+    python -m benchmarks.plans --record                     # needs pip install -e '.[plan]'
     python -m benchmarks.plans --record --only h100         # minutes
     python -m benchmarks.plans --record --only weak_scaling
 

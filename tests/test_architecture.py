@@ -50,6 +50,7 @@ HEAVY = {
     "grain",
     "matplotlib",
     "pydicom",
+    "safetensors",
     "tensorflow_datasets",
 }
 

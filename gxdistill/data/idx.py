@@ -7,9 +7,8 @@ axis as a big-endian 32-bit number, then the values; http://yann.lecun.com/exdb/
 import gzip
 import lzma
 import math
-import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +19,7 @@ from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_OPENERS: Mapping[str, Callable[..., Any]] = {"": open, ".xz": lzma.open, ".gz": gzip.open}
+_OPENERS: dict[str, Callable[..., Any]] = {"": open, ".xz": lzma.open, ".gz": gzip.open}
 _MAX_BYTES = 1 << 32
 
 
@@ -62,20 +61,19 @@ def mnist_cohort(root: Path, *, limit: int | None = None) -> Cohort:
         _check.positive(limit=limit)
         kept = [math.ceil(len(labels) * min(1, limit / total)) for _, labels in pairs]
         pairs = [(images[:n], labels[:n]) for (images, labels), n in zip(pairs, kept, strict=True)]
-    names = [
-        f"{split}/{i:05d}"
-        for split, (_, labels) in zip(("train", "test"), pairs, strict=True)
-        for i in range(len(labels))
-    ]
+    counts = [len(labels) for _, labels in pairs]
+    splits = np.repeat(["train", "test"], counts)
+    places = np.concatenate([np.arange(count) for count in counts])
+    names = np.array([f"{split}/{i:05d}" for split, i in zip(splits, places, strict=True)])
     images, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
     return Cohort(
         images=images[..., None],
         masks=None,
         labels=labels.astype(np.int32),
-        patients=np.array(names),
+        patients=names,
         sites=np.full(len(names), "mnist"),
-        splits=np.array([name.partition("/")[0] for name in names]),
-        names=np.array(names),
+        splits=splits,
+        names=names,
         class_names=tuple("0123456789"),
     )
 
@@ -84,11 +82,10 @@ def _read(file: BinaryIO, path: Path) -> np.ndarray:
     start = file.read(4)
     if len(start) < 4 or start[:2] != b"\0\0" or start[2] not in _DTYPES or not start[3]:
         raise UserError(f"{path} is not an IDX file: it starts with {start.hex() or 'nothing'}.")
-    axes = file.read(4 * start[3])
+    dtype, axes = np.dtype(_DTYPES[start[2]]), file.read(4 * start[3])
     if len(axes) < 4 * start[3]:
         raise UserError(f"{path} ends within its header. Fetch the file anew.")
-    shape = struct.unpack(f">{start[3]}I", axes)
-    dtype = np.dtype(_DTYPES[start[2]])
+    shape = np.frombuffer(axes, ">u4").tolist()  # Python's integers: their product may be any.
     claimed = math.prod(shape) * dtype.itemsize
     if claimed > _MAX_BYTES:
         raise UserError(f"{path} claims {claimed} bytes in its header, more than {_MAX_BYTES}.")

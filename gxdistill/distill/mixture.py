@@ -4,6 +4,8 @@ Nearer to real patches than noise is, and no patch among them: each image mixes 
 cluster, which are of many patients. That is care taken, and no guarantee.
 """
 
+import warnings
+
 import jax
 import numpy as np
 
@@ -12,9 +14,10 @@ _PATCHES = 100  # Of a cluster, on average.
 
 
 def centres(images: np.ndarray, count: int, key: jax.Array, rounds: int = 20) -> np.ndarray:
-    """Finds centres of images by Lloyd's algorithm, from random ones of them.
+    """Finds centres of images by k-means, from random ones of them.
 
-    Lloyd 1982, https://doi.org/10.1109/TIT.1982.1056489.
+    A centre that is nearest to no image stays where it is. Lloyd 1982,
+    https://doi.org/10.1109/TIT.1982.1056489.
 
     Args:
       images: `[n, ...]`.
@@ -25,12 +28,14 @@ def centres(images: np.ndarray, count: int, key: jax.Array, rounds: int = 20) ->
     Returns:
       The centres, `[count, ...]`.
     """
+    from scipy.cluster import vq  # Takes a third of a second to import; most jobs need none of it.
+
     flat = images.reshape(len(images), -1)
-    found = some(flat, count, key)
-    for _ in range(rounds):
-        near = _nearest(flat, found)
-        for i in np.unique(near):
-            found[i] = flat[near == i].mean(axis=0)
+    # Its own random start is of another generator; with a start given it draws nothing.
+    start = some(flat, count, key)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
+        found, _ = vq.kmeans2(flat, start, iter=rounds, minit="matrix")
     return found.reshape(count, *images.shape[1:])
 
 
@@ -93,14 +98,11 @@ def drawn(
 
 def _clusters(flat: np.ndarray, patients: np.ndarray, key: jax.Array) -> np.ndarray:
     """Parts rows into clusters of `FEWEST` patients or more: tells each row the number of its."""
+    from scipy.cluster import vq
+
     found = centres(flat, max(1, len(flat) // _PATCHES), key)
-    near = _nearest(flat, found)
+    near, _ = vq.vq(flat, found)
     counts = np.array([len(np.unique(patients[near == i])) for i in range(len(found))])
     if counts.max() < FEWEST:
         return np.zeros(len(flat), np.int64)
-    return _nearest(flat, found[counts >= FEWEST])  # to which rows of the others go, too
-
-
-def _nearest(flat: np.ndarray, found: np.ndarray) -> np.ndarray:
-    # |x - c|^2 up to the term in x alone, which does not change the nearest centre.
-    return (np.square(found).sum(1) - 2 * flat @ found.T).argmin(axis=1)
+    return vq.vq(flat, found[counts >= FEWEST])[0]  # to which rows of the others go, too

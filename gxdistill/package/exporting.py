@@ -8,7 +8,6 @@ import contextlib
 import csv
 import io
 import shutil
-import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from gxdistill.package.describe import card
 from gxdistill.package.fields import to_json
 from gxdistill.package.start_weights import leaves
 
-_DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 class _Content(NamedTuple):
@@ -55,22 +54,21 @@ def _npz(content: _Content, path: Path) -> None:
 
 
 def _safetensors(content: _Content, path: Path) -> None:
-    # https://github.com/huggingface/safetensors: length, JSON, then the arrays without gaps.
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise UserError(
+            "The library safetensors is not installed. Install it by `pip install safetensors`, or "
+            "export to npz, which needs none."
+        ) from error
     named = content.arrays | {f"start.{name}": leaf for name, leaf in content.start.items()}
-    about = {"format": "pt", "manifest": storage.json_text(to_json(content.package.manifest))}
-    header: dict[str, object] = {"__metadata__": about}
-    end, parts = 0, []
-    # The widest first, so that each array lies at a multiple of its width.
-    for name, array in sorted(named.items(), key=lambda item: (-item[1].itemsize, item[0])):
-        kind = _DTYPES.get(array.dtype.name)
-        if kind is None:
+    for name, array in named.items():
+        if array.dtype.name not in _FLOATS:
             raise UserError(f"{name} is of {array.dtype}; only floats are exported so.")
-        begin, end = end, end + array.nbytes
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [begin, end]}
-        parts.append(array.tobytes())
-    text = storage.json_text(header).encode()
-    text += b" " * (-len(text) % 8)
-    storage.write_bytes(path, struct.pack("<Q", len(text)) + text + b"".join(parts))
+    # The library reads memory in order, whatever the strides say.
+    whole = {name: np.asarray(array, order="C") for name, array in named.items()}
+    about = {"format": "pt", "manifest": storage.json_text(to_json(content.package.manifest))}
+    storage.write_bytes(path, safetensors.numpy.save(whole, metadata=about))
 
 
 def _pixels(content: _Content) -> np.ndarray:
@@ -193,7 +191,8 @@ def export(package: Package, path: Path, to: str) -> None:
     - `npz`: a NumPy file of `images` `[S, B, H, W, C]` in the network's normalised units, `labels`
       `[S, B, K]` as they are trained on, `learning_rates` `[T]`, `start.*`, `mean`, `std`,
       `class_names`.
-    - `safetensors`: the same arrays, and the manifest as metadata.
+    - `safetensors`: the same arrays, and the manifest as metadata, whose entries the library puts
+      in any order: the file's bytes may differ from one time to the next.
     - `png`: a folder of 8-bit pictures, clipped at black and white, with `labels.csv`: to look at.
     - `pytorch-folder`: a folder of `.npy` files, `images` as `[S, B, C, H, W]`, and `start/` with
       the names and the layouts of PyTorch.

@@ -25,7 +25,7 @@ def _library() -> tuple[ModuleType, ModuleType]:
     except ImportError as error:
         raise UserError(
             "Signatures need the library cryptography, which is not installed. Install it by "
-            "`pip install 'gxdistill[sign]'`."
+            "`pip install cryptography`."
         ) from error
     return serialization, ed25519
 

@@ -87,7 +87,7 @@ def devices(target: Target) -> list[jax.Device]:
     if module is None:
         raise UserError(
             f"--target={target.name} needs its compiler, the package {next(iter(known.values()))}. "
-            f"Install it, best in an environment of its own: pip install 'gxdistill[plan]'."
+            f"Install it, best in an environment of its own: pip install 'jax[cuda12-local,tpu]'."
         )
     return _gpu(target, module) if target.platform == "gpu" else _tpu(target)
 

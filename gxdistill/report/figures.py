@@ -52,7 +52,7 @@ def _svg(
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise UserError(
-            "The report's curves need matplotlib. Run: pip install 'gxdistill[report]'."
+            "The report's curves need the library matplotlib. Install it: pip install matplotlib."
         ) from error
 
     buffer = io.StringIO()

@@ -22,7 +22,7 @@ STEPS, EPOCHS, IMAGES = 2, 2, 10
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch", reason="needs PyTorch: pip install 'gxdistill[torch]'")
+    return pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
 
 
 def _weights(params, side):

@@ -81,6 +81,7 @@ def test_without_an_accelerator_one_line_says_how_to_rehearse(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_a_rehearsal_is_told_from_a_measurement_by_the_names_of_its_cases(tmp_path):
     done = _run(f"--out={tmp_path}", "--minutes=1", "--scale=small", "--only", "device")
     assert done.returncode == 0, done.stderr
@@ -169,6 +170,7 @@ def test_figures_are_read_whatever_a_driver_says_after_them():
     assert gpu_torch.last_figures("W0 no GPU\n") is None
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     statuses = iter([0, None, 0, 0])
     taken = []

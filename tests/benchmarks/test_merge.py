@@ -30,6 +30,7 @@ def _write(folder, *figures):
             file.write(json.dumps(dataclasses.asdict(figure)) + "\n")
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_figures_come_once_and_rehearsals_never(tmp_path):
     kept, fresh = _figure("a"), _figure("a", value=0.25, commit=_figure("a").commit + "+dirty")
     _write(tmp_path / "home", kept)
@@ -39,6 +40,7 @@ def test_figures_come_once_and_rehearsals_never(tmp_path):
     assert merge.merge(tmp_path / "away", tmp_path / "home") == (0, 3)
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_a_command_names_no_folder_of_the_other_machine(tmp_path):
     command = "python -m benchmarks.compiled --target=h100 --record"
     _write(tmp_path / "away", _figure("a", command=f"{command} --results=/tmp/x"))
@@ -47,6 +49,7 @@ def test_a_command_names_no_folder_of_the_other_machine(tmp_path):
     assert record.read(tmp_path / "home") == [_figure("a", command=command)]
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_sources_that_are_not_the_commits_are_told(tmp_path):
     figure = _figure("a")
     sources = merge.sources_of(figure.commit)
@@ -61,6 +64,7 @@ def test_sources_that_are_not_the_commits_are_told(tmp_path):
     assert told.commit == f"{figure.commit}+dirty"
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_what_git_archives_lists_the_sources_of_its_commit(tmp_path):
     archive = subprocess.run(
         ["git", "archive", "HEAD"], cwd=small_jobs.ROOT, capture_output=True, check=True
@@ -69,6 +73,7 @@ def test_what_git_archives_lists_the_sources_of_its_commit(tmp_path):
     assert merge.list_sources(tmp_path) == merge.sources_of("HEAD")
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_a_figure_of_an_unknown_commit_is_refused_and_nothing_is_written(tmp_path):
     _write(tmp_path / "away", _figure("a"), _figure("b", commit="0123456789ab"))
     with pytest.raises(UserError, match="commit 0123456789ab is not in this repository"):

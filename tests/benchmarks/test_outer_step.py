@@ -28,6 +28,7 @@ def test_a_case_names_what_is_not_as_usual():
     assert re.fullmatch("[a-z0-9_]+", setting.case)
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_a_step_is_timed_and_recorded_with_its_own_command(tmp_path):
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items()]
     flags += ["--threads=1", "--repeats=2", "--record", f"--results={tmp_path}"]

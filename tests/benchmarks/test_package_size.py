@@ -64,6 +64,7 @@ def test_a_stage_is_measured_once(tmp_path):
     assert calls == [1]
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_recorded_points_are_drawn(tmp_path):
     replayed = {"ratio": 0.005, "bytes": 200, "before": 0.77, "after": 0.768}
     for case, metric, value, unit in package_size.figures("lenet", POINTS, replayed):

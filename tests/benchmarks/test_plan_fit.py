@@ -15,6 +15,7 @@ def _record(folder, case, **figures):
         )
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_rows_of_before_the_roofline_tell_their_floors(tmp_path):
     _record(tmp_path, "accelerator_demo_h100", median_s=0.2, utilisation=0.25, planned_s=0.1)
     _record(tmp_path, "accelerator_mnist_cpu", median_s=0.2, utilisation=0.25, planned_s=0.1)

@@ -174,6 +174,7 @@ def test_a_checkout_knows_its_commit_better_than_it_is_told(checkout, monkeypatc
     assert _record(root / "benchmarks/results").commit == git("rev-parse", "HEAD")[:12]
 
 
+@pytest.mark.usefixtures("git_checkout")
 def test_git_writes_the_commit_into_what_it_archives():
     done = subprocess.run(
         ["git", "archive", "HEAD", "benchmarks/commit.txt"],

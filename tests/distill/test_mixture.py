@@ -19,6 +19,25 @@ def _pool(*clusters):
     return images, np.zeros(len(images), np.int32), np.arange(len(images))
 
 
+@pytest.mark.parametrize(("number", "count"), [(300, 7), (5, 9)])
+def test_centres_are_those_of_lloyds_algorithm(number, count):
+    """From the same start; of 9 centres among 5 images some are nearest to none and stay."""
+    images = _cluster(np.random.default_rng(6), number, 0.0)
+    key = jax.random.key(3)
+    flat = images.reshape(number, -1).astype(np.float64)
+    expected = mixture.some(images, count, key).reshape(count, -1).astype(np.float64)
+    for _ in range(20):
+        near = [int(np.argmin([np.sum((row - c) ** 2) for c in expected])) for row in flat]
+        members = [flat[np.array(near) == i] for i in range(count)]
+        expected = np.stack(
+            [m.mean(axis=0) if len(m) else c for m, c in zip(members, expected, strict=True)]
+        )
+    found = mixture.centres(images, count, key)
+    assert (found.shape, found.dtype) == ((count, *SHAPE), np.float32)
+    np.testing.assert_allclose(found.reshape(count, -1), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found, mixture.centres(images, count, key))
+
+
 def test_draws_have_the_mean_and_the_covariance_of_one_cluster():
     images, *of = _pool(_cluster(np.random.default_rng(0), 120, 5.0))
     count = 40000

@@ -49,14 +49,25 @@ def test_numpy_reads_an_npz(tmp_path):
 def test_the_library_safetensors_reads_its_form(tmp_path):
     made = make()
     made.start["low"] = np.array([1.5, -2, 0.25], ml_dtypes.bfloat16)
+    made.start["turned"] = np.arange(6, dtype=np.float64).reshape(2, 3).T
+    made.start["one"] = np.float32(3)
     package.export(made, tmp_path / "p.safetensors", "safetensors")
     found = safetensors.numpy.load_file(tmp_path / "p.safetensors")
     _check_arrays(found, made)
     assert found["start.low"].tobytes() == made.start["low"].tobytes()
+    np.testing.assert_array_equal(found["start.turned"], [[0, 3], [1, 4], [2, 5]])
+    assert (found["start.one"].shape, found["start.one"]) == ((), 3)
     assert found["start.params.Dense_0.bias"].shape == (3,)
     with safetensors.safe_open(tmp_path / "p.safetensors", "np") as file:
         manifest = json.loads(file.metadata()["manifest"])
     assert package.from_json(package.Manifest, manifest) == make().manifest
+
+
+def test_without_safetensors_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
+    with pytest.raises(UserError, match=r"by `pip install safetensors`, or export to npz"):
+        package.export(make(), tmp_path / "p.safetensors", "safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_array_that_safetensors_is_not_given_is_named(tmp_path):
@@ -92,7 +103,7 @@ def test_pictures_show_the_pixels(tmp_path, channels):
 @pytest.mark.slow
 def test_tensorflow_datasets_reads_its_folder_in_order(tmp_path, capfd):
     if importlib.util.find_spec("tensorflow_datasets") is None:
-        pytest.skip("needs tensorflow-datasets: pip install 'gxdistill[tfds]'")
+        pytest.skip("needs tensorflow-datasets: pip install -e '.[tfds]'")
     import tensorflow_datasets as tfds
 
     made = make()
@@ -112,9 +123,9 @@ def test_tensorflow_datasets_reads_its_folder_in_order(tmp_path, capfd):
     assert not any(path.is_dir() for path in (tmp_path / "p").iterdir())
 
 
-def test_without_tfds_the_extra_is_named(tmp_path, monkeypatch):
+def test_without_tfds_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(UserError, match=r"pip install 'gxdistill\[tfds\]'"):
+    with pytest.raises(UserError, match="pip install tensorflow-datasets"):
         package.export(make(), tmp_path / "p", "tfds")
 
 
@@ -187,7 +198,7 @@ def test_the_example_is_short():
 @pytest.mark.parametrize("optimiser", [{"name": "sgd"}, {"name": "momentum", "decay": 0.6}])
 def test_pytorch_alone_trains_to_the_same_weights(tmp_path, optimiser):
     if importlib.util.find_spec("torch") is None:
-        pytest.skip("needs PyTorch: pip install 'gxdistill[torch]'")
+        pytest.skip("needs PyTorch: pip install -e '.[torch]'")
     network, made = _trainable()
     made = change(made, "distillation", inner=optimiser)
     package.export(made, tmp_path / "p", "pytorch-folder")

@@ -134,7 +134,7 @@ def test_no_name_in_a_package_leads_out_of_its_folder(saved, disk, place):
 @pytest.mark.slow
 def test_no_class_name_leads_tensorflow_datasets_out_of_its_folder(saved, disk):
     if importlib.util.find_spec("tensorflow_datasets") is None:
-        pytest.skip("needs tensorflow-datasets: pip install 'gxdistill[tfds]'")
+        pytest.skip("needs tensorflow-datasets: pip install -e '.[tfds]'")
     _plant(disk / "p.gxd", members(saved), "class", "../../x")
     before = _listing(disk.parents[1])
     assert _outcome(disk / "p.gxd", disk / "out/set", "tfds") == "written"

@@ -140,9 +140,9 @@ def test_a_small_job_is_planned_for_every_target(target, tmp_path):
     package = {"gpu": "jax_plugins.xla_cuda12", "tpu": "libtpu"}.get(targets.load(target).platform)
     try:
         if package and importlib.util.find_spec(package) is None:
-            pytest.skip(f"needs the compiler of {target}: pip install 'gxdistill[plan]'")
+            pytest.skip(f"needs the compiler of {target}: pip install -e '.[plan]'")
     except ModuleNotFoundError:
-        pytest.skip(f"needs the compiler of {target}: pip install 'gxdistill[plan]'")
+        pytest.skip(f"needs the compiler of {target}: pip install -e '.[plan]'")
     config = gastric.get_config("smoke")
     config.distill.networks = 8
     made = plan.make(config, target, log=print, folder=tmp_path)

@@ -107,7 +107,7 @@ class Streaming:
         except ImportError as error:
             raise UserError(
                 "The library grain is not installed. Install it by "
-                "`pip install 'gxdistill[tfds]'`, or set data.feed to 'resident'."
+                "`pip install grain array-record`, or set data.feed to 'resident'."
             ) from error
         steps = grain.MapDataset.range(first, _NEVER)
         parts = steps.map(lambda step: self.read(self.rows(key, step)[own]))

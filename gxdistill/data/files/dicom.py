@@ -121,8 +121,9 @@ def _open(path: Path, *, stop_before_pixels: bool = False) -> "Dataset":
         import pydicom
     except ImportError as error:
         raise UserError(
-            f"{path.name} is a DICOM file and pydicom is not installed. "
-            f"Install it: pip install 'gxdistill[dicom]'"
+            f"{path.name} is a DICOM file and pydicom is not installed. Install it and what "
+            "decompresses its pixels: pip install pydicom pyjpegls pylibjpeg pylibjpeg-openjpeg "
+            "python-gdcm"
         ) from error
     try:
         _check_bytes(path)

@@ -43,7 +43,7 @@ def tfds() -> Any:
     except ImportError as error:
         raise UserError(
             "The library tensorflow-datasets is not installed. Install it by "
-            "`pip install 'gxdistill[tfds]'`."
+            "`pip install tensorflow-datasets array-record grain`."
         ) from error
     return tensorflow_datasets
 
