@@ -25,7 +25,7 @@ def _texts():
     paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
     paths += [path for path in ROOT.iterdir() if path.is_file()]
     texts = [path for path in paths if path.suffix in TEXTS or path.name == "Makefile"]
-    return [path for path in texts if path != ROOT / "README.md"]
+    return texts
 
 
 @pytest.mark.parametrize(
