@@ -24,8 +24,7 @@ FROM_AN_INDEX = re.compile(
 def _texts():
     paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
     paths += [path for path in ROOT.iterdir() if path.is_file()]
-    texts = [path for path in paths if path.suffix in TEXTS or path.name == "Makefile"]
-    return texts
+    return [path for path in paths if path.suffix in TEXTS or path.name == "Makefile"]
 
 
 @pytest.mark.parametrize(
