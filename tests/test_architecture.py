@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 TASKS = ("audit", "cohort", "distillation", "federation", "mixup", "segmentation")
 # A module imports its own unit and units of the rows above: none beside it, none below.
 ROWS = (
-    {"__version__", "_check", "errors", "pytrees"},  # The first is a name of the package's root.
+    {
+        "__version__",
+        "_check",
+        "_lazy",
+        "errors",
+        "pytrees",
+    },  # The first is a name of the package's root.
     {"runtime", "storage", "training"},
     {"convolution", "patching"},
     {"distill"},
