@@ -26,5 +26,5 @@ def test_an_unknown_target_names_the_known_ones():
 )
 def test_a_compiler_that_is_missing_is_named(name, package, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(UserError, match=rf"the package {package}\. .*gxdistill\[plan\]"):
+    with pytest.raises(UserError, match=rf"the package {package}\. .*pip install 'jax\["):
         targets.devices(targets.load(name))
