@@ -110,5 +110,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(answer, end="")
             return
         command = _command(words[0])
-        with _kind_failures(command), interrupts.sigterm_raises():
+        with _kind_failures(command), interrupts.sigterm_raises(), interrupts.never_lost():
             command.run(flags.parse(command, words[1:]))

@@ -1,12 +1,15 @@
 """Signals that end a process: as exceptions, and held back while a step is in flight."""
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SOON = 0.05  # Seconds, after which what was being freed is free.
 _Handler = Callable[[int, FrameType | None], None]
 
 
@@ -39,6 +42,31 @@ def sigterm_raises() -> contextlib.AbstractContextManager[None]:
         raise error_of(number)
 
     return _handling((signal.SIGTERM,), handler)
+
+
+@contextlib.contextmanager
+def never_lost() -> Iterator[None]:
+    """Has an interrupt that no caller can see come once more.
+
+    One that is raised while Python frees an object or JAX looks after the collector's work is
+    printed and ignored there, and the program would go on as if nothing had been asked of it.
+    """
+    former = sys.unraisablehook
+
+    def hook(lost: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            former(lost)
+            return
+        number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
+        again = threading.Timer(_SOON, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = former
 
 
 @contextlib.contextmanager
