@@ -200,6 +200,7 @@ COMMANDS = (
         "prepare",
         "check a cohort and write it as a set that is quickly read; resumes",
         _prepare,
+        writes=False,  # By itself.
         example="prepare --config=gastric --config.data.path=FOLDER --workdir=runs/set",
         interrupted="the same command resumes with the images that are missing",
     ),

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gxdistill import models, package
+from gxdistill import package
 from gxdistill.distill import synthesis
 from gxdistill.evaluation import metrics
+from gxdistill.jobs.devices import Stepper, replicate
 from gxdistill.jobs.job import Job
 from gxdistill.package import precision
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Distilled, Learned, Network, Params
 from gxdistill.tasks.distillation import distilling, method
-from gxdistill.training.steps import draws_key, several_steps
 
 COMPRESSED = "compressed.gxd"
 _FEWEST_FIRST = ("uint4", "uint8", "bfloat16", "float32")
@@ -111,9 +111,9 @@ def _fine_tuned(job: Job, data: Distilled, images: synthesis.Synthesis) -> Learn
         rates={**rates, "warmup": 0},
         log=job.log,
     )
-    source = problem.batches(distill.batch)
-    call = jax.jit(several_steps(loop, source.draw, 1), compiler_options=models.compiler_options())
-    feeds = source.stream(draws_key(state.key), 0)
+    stepper = Stepper(loop, problem.batches(distill.batch), steps_per_call=1)
+    feeds = stepper.stream(state.key, 0)
+    state = replicate(state, None)  # The stepper takes over its place, and the data are still used.
     for _ in range(settings.steps):
-        state, _ = call(state, next(feeds))
+        state, _ = stepper(state, feeds)
     return state.learned
