@@ -73,6 +73,8 @@ def never_lost() -> Iterator[None]:
 def held_back() -> Iterator[Callable[[], None]]:
     """Only notes the first SIGINT or SIGTERM, so that a step ends whole; a second one raises.
 
+    One that nobody asked for before the end is raised there: none is lost.
+
     Yields:
       What raises the exception of a signal that was noted.
     """
@@ -89,6 +91,7 @@ def held_back() -> Iterator[Callable[[], None]]:
 
     with _handling(_SIGNALS, handler):
         yield check
+    check()
 
 
 @contextlib.contextmanager
