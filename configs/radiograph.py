@@ -39,6 +39,7 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
     config.data.columns = {"image": "images/{id}.jpg", "mask": "masks/{id}.png"}
     config.data.label_names = ("normal", "tuberculosis")
     config.data.downscale = 4
+    config.data.normalise = "organ_histogram"
     config.patch.size = 16
     config.patch.stride = 8
     config.network.options = {"width": 32, "depth": 3, "norm": "instance"}

@@ -52,6 +52,7 @@ def make_manifest(name="tiny0"):
             "downscale": 2,
         },
         "reading": None,
+        "image_normalisation": "cohort",
         "normalisation": {"mean": [0.5], "std": [0.25]},
         "class_names": ["irrelevant", "negative", "positive"],
         "precision": "float32",

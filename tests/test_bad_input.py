@@ -59,6 +59,7 @@ MANIFEST = {
         "channels": 1,
         "downscale": 1,
     },
+    "image_normalisation": "cohort",
     "normalisation": {"mean": [0.5], "std": [0.2]},
     "class_names": ["irrelevant", "non-gastritis", "gastritis"],
     "precision": "float32",

@@ -73,7 +73,7 @@ def _predict(options: Namespace) -> None:
 
     file, *images = options.paths
     target = options.out or Path("predictions").absolute()
-    rows = predicting.predict(file, images, target, log)
+    rows = predicting.predict(file, images, target, log, masks=options.masks)
     for row in rows:
         refused = f"refused: {row['refused']}" if "refused" in row else None
         score = "" if row.get("score") is None else f", score {row['score']:.3f}"
@@ -128,7 +128,10 @@ COMMANDS = (
         "predict",
         "decide whole images, or folders of them",
         _predict,
-        (Flag("out", "DIR", "folder to write (default: predictions)", path),),
+        (
+            Flag("out", "DIR", "folder to write (default: predictions)", path),
+            Flag("masks", "DIR", "the organ's masks, called as their images, if it asks for", path),
+        ),
         arguments="PACKAGE IMAGE...",
         example=f"predict {_EXAMPLE} FOLDER --out=runs/predictions",
     ),

@@ -241,6 +241,7 @@ def summary(source: Source) -> Metadata:
         "image_size": list(cohort.images.shape[1:3]),
         "read_size": list(source.recipe.size or cohort.images.shape[1:3]),
         "downscale": source.recipe.downscale,
+        "normalise": source.recipe.normalise,
         "reading": dict(source.reading),
         "quarantine": {
             "count": left_out,

@@ -1,12 +1,14 @@
 """The kinds of data that a config may name: what each is read from, and how large it is."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 
-from gxdistill.data import idx, phantom, source
+from gxdistill.data import idx, intensities, phantom, source
 from gxdistill.data.files.reading import Recipe
 from gxdistill.data.prepared import reader
 from gxdistill.errors import UserError
@@ -45,12 +47,35 @@ class Kind(NamedTuple):
     is_prepared: bool = False
 
 
+def _normalised(whole: source.Source, config: ml_collections.ConfigDict) -> source.Source:
+    """Normalises images that come from no file of their own."""
+    way, cohort = config.data.normalise, whole.cohort
+    if intensities.needs_mask(way) and cohort.masks is None:
+        raise UserError(
+            f"data.normalise is {way!r}, and these images have no masks. Choose 'cohort', 'image' "
+            f"or 'image_histogram'."
+        )
+    masks = cohort.masks if cohort.masks is not None else [None] * len(cohort.images)
+    images = np.stack(
+        [
+            intensities.normalise(image[..., 0], mask, way)[..., None]
+            for image, mask in zip(cohort.images, masks, strict=True)
+        ]
+    )
+    recipe = dataclasses.replace(whole.recipe, normalise=way)
+    return dataclasses.replace(
+        whole, cohort=dataclasses.replace(cohort, images=images), recipe=recipe
+    )
+
+
 def _load_phantom(config: ml_collections.ConfigDict, _: Log) -> source.Source:
     data = config.data
     cohort = phantom.phantom_cohort(
         config.seed, patients=data.patients, size=data.size, train_share=data.train_share
     )
-    return source.Source(cohort, (), Path("phantom"), Recipe((data.size, data.size)), {})
+    return _normalised(
+        source.Source(cohort, (), Path("phantom"), Recipe((data.size, data.size)), {}), config
+    )
 
 
 def _phantom_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
@@ -63,7 +88,9 @@ def _phantom_size(config: ml_collections.ConfigDict, images: int | None) -> Size
 def _load_mnist(config: ml_collections.ConfigDict, _: Log) -> source.Source:
     data = config.data
     cohort = idx.mnist_cohort(Path(data.path), limit=data.limit)
-    return source.Source(cohort, (), Path(data.path), Recipe(cohort.images.shape[1:3]), {})
+    return _normalised(
+        source.Source(cohort, (), Path(data.path), Recipe(cohort.images.shape[1:3]), {}), config
+    )
 
 
 def _mnist_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
@@ -74,7 +101,14 @@ def _load_prepared(config: ml_collections.ConfigDict, _: Log) -> source.Source:
     path = Path(config.data.path)
     prepared = reader.read_prepared(path)
     about = prepared.metadata
-    recipe = Recipe(tuple(about["read_size"]), downscale=about["downscale"])
+    # Sets that do not say so are of before there was a choice.
+    way = about.get("normalise", "cohort")
+    if config.data.normalise not in ("cohort", way):
+        raise UserError(
+            f"data.normalise is {config.data.normalise!r}, and the set in {path} was prepared with "
+            f"{way!r}. Leave it out, or prepare the set anew."
+        )
+    recipe = Recipe(tuple(about["read_size"]), downscale=about["downscale"], normalise=way)
     return source.Source(prepared.cohort, (), path, recipe, about["reading"], prepared)
 
 
@@ -162,4 +196,5 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
         window=data.window,
         text=data.burned_in,
         organ=tuple(data.organ),
+        normalise=data.normalise,
     )

@@ -88,6 +88,12 @@ _DATA = {
         names_in("gxdistill.data.files.reading", "WINDOWS"),
         "How more than 8 bits become 8: as a DICOM file says, or by percentiles.",
     ),
+    "data.normalise": choice(
+        "cohort",
+        names_in("gxdistill.data.intensities", "WAYS"),
+        "By what grey values are normalised: once for the cohort, or each image by itself or its "
+        "organ, straight or by ranks; for other hospitals' images.",
+    ),
     "data.burned_in": choice(
         "mask",
         names_in("gxdistill.data.files.reading", "TEXTS"),

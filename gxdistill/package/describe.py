@@ -16,6 +16,13 @@ from gxdistill.pytrees import Metadata
 
 Row = tuple[str, str]
 
+_IMAGE_NORMALISATIONS = {
+    "cohort": "none but the cohort's: another machine's grey values may mislead",
+    "image": "each image by its own mean and deviation",
+    "image_histogram": "each image by the ranks of its own grey values",
+    "organ": "each image by mean and deviation of its organ, which needs a mask",
+    "organ_histogram": "each image by the ranks of its organ's grey values, which needs a mask",
+}
 WARNING = "For research only: this is not a medical device."
 
 _CARD = """# {name}
@@ -137,6 +144,7 @@ def _method(package: Package) -> Iterator[Row]:
         low, middle, high = (float(f(rates)) for f in (np.min, np.median, np.max))
     yield "rates", f"min {low:.4g}, median {middle:.4g}, max {high:.4g}"
     mean, std = (map(_number, values) for values in manifest.normalisation)
+    yield "image normalisation", _IMAGE_NORMALISATIONS[manifest.image_normalisation]
     yield "normalisation", f"mean {', '.join(mean)}; std {', '.join(std)} of pixel / 255"
 
 

@@ -225,6 +225,8 @@ class About:
       init: the weights that the network starts from.
       patch: what of an image the network sees.
       reading: how files became images; None where there were none.
+      image_normalisation: by what the grey values of each image are normalised before, one of
+        `intensities.WAYS`.
       normalisation: how pixels become the network's input.
       class_names: of the K classes of patches, in the order of the labels.
       decision: how a whole image is decided; None where images are not decided.
@@ -242,6 +244,7 @@ class About:
     init: Init
     patch: PatchGeometry
     reading: Reading | None
+    image_normalisation: str
     normalisation: Normalisation
     class_names: tuple[str, ...]
     decision: Decision | None

@@ -16,7 +16,7 @@ from typing import Any
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 WAY_OUT = "Get a fresh copy, or make the package anew."
 
 _TYPES = {
@@ -148,7 +148,12 @@ def _from_2(manifest: Metadata) -> Metadata:
     }
 
 
-_MIGRATIONS = {1: _from_1, 2: _from_2}  # Each to the next version.
+def _from_3(manifest: Metadata) -> Metadata:
+    """Version 3 normalised images by the cohort alone."""
+    return {**manifest, "schema_version": 4, "image_normalisation": "cohort"}
+
+
+_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3}  # Each to the next version.
 
 
 def migrate(manifest: Metadata, where: Path) -> Metadata:

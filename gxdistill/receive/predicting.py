@@ -9,7 +9,7 @@ import functools
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import package, storage
+from gxdistill.data import intensities
 from gxdistill.data.files import grey, images, reading
 from gxdistill.data.files.manifest import Entry
 from gxdistill.data.files.reading import Recipe
@@ -45,14 +46,39 @@ def _list_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     return files
 
 
+def _list_masks(folder: Path) -> dict[str, Path]:
+    """Finds the mask of each image by its name in the folder, without the suffix."""
+    masks: dict[str, Path] = {}
+    for path, name in _list_files([folder]):
+        stem = str(Path(name).with_suffix(""))
+        if stem in masks:
+            raise UserError(f"{path} and {masks[stem]} would both be the mask of {stem}. Keep one.")
+        masks[stem] = path
+    return masks
+
+
+def _masks_for(about: package.About, masks: Path | None) -> dict[str, Path]:
+    if not intensities.needs_mask(about.image_normalisation):
+        return {}
+    if masks is None:
+        raise UserError(
+            f"The grey values of each image are normalised by its organ "
+            f"({about.image_normalisation}), so that each needs a mask. Name their folder as "
+            f"--masks=FOLDER: files called as their images are, whatever their suffix."
+        )
+    return _list_masks(masks)
+
+
 def _recipe(about: package.About) -> Recipe:
     """Reads images as the sender's were read."""
     patch, way = about.patch, about.reading
     size = (patch.image_height * patch.downscale, patch.image_width * patch.downscale)
+    normalise = about.image_normalisation
     if way is None:
-        return Recipe(size, downscale=patch.downscale, text="keep")
+        return Recipe(size, downscale=patch.downscale, text="keep", normalise=normalise)
     return Recipe(
         size,
+        normalise=normalise,
         downscale=patch.downscale,
         spacing=way.spacing,
         fit=way.fit,
@@ -61,14 +87,14 @@ def _recipe(about: package.About) -> Recipe:
     )
 
 
-def _read(path: Path, recipe: Recipe) -> np.ndarray:
+def _read(path: Path, mask: Path | None, recipe: Recipe) -> np.ndarray:
     """Reads one image as the package's images were read; `[H, W, 1]` uint8.
 
     Raises:
       BadEntryError: it cannot be read, or does not fit the size that the package knows.
     """
     with images.quiet():
-        return reading.read_entry(Entry.of_image(path), recipe).image[..., None]
+        return reading.read_entry(Entry.of_image(path, mask), recipe).image[..., None]
 
 
 @functools.cache  # A trace for each image would take as long as many patches.
@@ -150,13 +176,14 @@ def _predictions(
     about: package.About,
     how: package.Decision,
     files: Sequence[tuple[Path, str]],
+    masks: Mapping[str, Path],
     folder: Path,
     log: Log,
 ) -> Iterator[dict[str, Any]]:
     clock, recipe, grid = Progress(log, "predicting"), _recipe(about), patch_grid(about)
     for i, (path, name) in enumerate(files):
         try:
-            pixels = _read(path, recipe)
+            pixels = _read(path, masks.get(str(Path(name).with_suffix(""))), recipe)
         except grey.BadEntryError as error:
             yield {"image": name, "refused": str(error)}
         else:
@@ -192,7 +219,9 @@ def _networks(path: Path, about: package.About, how: package.Decision) -> Traine
     return train_networks(path, count=None if about.init.is_known else how.networks)
 
 
-def predict(path: Path, paths: Sequence[Path], out: Path, log: Log) -> list[dict[str, Any]]:
+def predict(
+    path: Path, paths: Sequence[Path], out: Path, log: Log, *, masks: Path | None = None
+) -> list[dict[str, Any]]:
     """Decides whole images with networks that are trained on a package, or by essential weights.
 
     Writes `predictions.csv`, `predictions.json` and a heat map of each image.
@@ -202,6 +231,8 @@ def predict(path: Path, paths: Sequence[Path], out: Path, log: Log) -> list[dict
       paths: images, PNG, JPEG, TIFF or DICOM, and folders of them.
       out: folder to write, which must not exist.
       log: is told the progress.
+      masks: folder of the organ's masks, each called as its image is, for a package whose images
+        are normalised by the organ; others need none.
 
     Returns:
       What `predictions.json` holds of each image: `image`, and `refused` with the reason, or
@@ -217,10 +248,10 @@ def predict(path: Path, paths: Sequence[Path], out: Path, log: Log) -> list[dict
         raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
-    files = _list_files(paths)
+    files, shown = _list_files(paths), _masks_for(about, masks)
     trained = _networks(path, about, how)
     with storage.fresh_folder(out) as folder:
-        rows = list(_predictions(trained, about, how, files, folder, log))
+        rows = list(_predictions(trained, about, how, files, shown, folder, log))
         if all("refused" in row for row in rows):
             raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
         whole = {"note": package.WARNING, "package": trained.record["package"], "images": rows}

@@ -137,7 +137,7 @@ def test_another_implementation_gives_the_same_verdicts(count):
 def _version_1(path):
     """A package as the release with schema version 1 wrote it: a folder."""
     made = make()
-    added = ("purpose", "licence", "cohort")
+    added = ("purpose", "licence", "cohort", "image_normalisation")
     table = package.to_json(made.manifest)
     manifest = {k: v for k, v in table.items() if k not in added} | {"schema_version": 1}
     manifest["decision"] = {"rule": "soft", "tau": 0.4375}
@@ -168,6 +168,7 @@ def test_a_package_of_version_2_is_read(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 2}
         del manifest["precision"], manifest["proof"], manifest["reading"]
+        del manifest["image_normalisation"]
         del manifest["distillation"]["inner"]
         files["manifest.json"] = json.dumps(manifest).encode()
 
@@ -176,6 +177,19 @@ def test_a_package_of_version_2_is_read(copy):
     loaded = package.load(copy)
     assert content_bits(loaded) == content_bits(before)
     assert loaded.manifest.distillation.inner == {"name": "sgd"}
+
+
+def test_a_package_of_version_3_is_read(copy):
+    def earlier(files):
+        manifest = json.loads(files["manifest.json"]) | {"schema_version": 3}
+        del manifest["image_normalisation"]
+        files["manifest.json"] = json.dumps(manifest).encode()
+
+    before = package.load(copy)
+    repack(copy, earlier)
+    loaded = package.load(copy)
+    assert content_bits(loaded) == content_bits(before)
+    assert loaded.manifest.image_normalisation == "cohort"
 
 
 @pytest.mark.parametrize(

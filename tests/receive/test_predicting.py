@@ -9,6 +9,7 @@ from PIL import Image
 
 from gxdistill import package
 from gxdistill.cli import main
+from gxdistill.data import intensities
 from gxdistill.data.files.grey import shrink
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision
@@ -124,6 +125,32 @@ def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsy
     with pytest.raises(UserError, match=r"No image fits .*; small\.png: image is 20x30 px, the"):
         predicting.predict(run / "package.gxd", [tmp_path / "small.png"], tmp_path / "none", print)
     assert not (tmp_path / "none").exists()
+
+
+def test_images_are_normalised_by_the_organ_that_a_mask_shows(run, cohort, tmp_path):
+    folder, pixels = cohort
+    content = package.load(run / "package.gxd")
+    path = tmp_path / "organ.gxd"
+    package.save(path, change(content, image_normalisation="organ_histogram"))
+    with pytest.raises(UserError, match=r"needs a mask\. Name their folder as --masks=FOLDER"):
+        predicting.predict(path, [folder], tmp_path / "out", print)
+    patch = content.manifest.patch
+    mask = np.zeros((patch.image_height, patch.image_width), bool)
+    mask[10:40, 5:30] = True
+    masks = tmp_path / "masks/deep"
+    masks.mkdir(parents=True)
+    factor = patch.downscale
+    Image.fromarray(mask.repeat(factor, 0).repeat(factor, 1)).save(masks.parent / "a.tif")
+    rows = predicting.predict(path, [folder], tmp_path / "out", print, masks=tmp_path / "masks")
+    assert ["refused" in row for row in rows] == [False, True, True]
+    assert rows[1]["refused"].startswith("mask missing")
+    grey = intensities.normalise(pixels["a.png"], mask, "organ_histogram")
+    score = decision.score(content.manifest.decision.rule, _expected(run, grey)[None])[0]
+    assert rows[0]["undecidable"] == np.isnan(score)
+    assert np.isnan(score) or rows[0]["score"] == pytest.approx(score, abs=1e-5)
+    Image.fromarray(mask).save(masks.parent / "a.png")
+    with pytest.raises(UserError, match=r"would both be the mask of a\. Keep one"):
+        predicting.predict(path, [folder], tmp_path / "two", print, masks=tmp_path / "masks")
 
 
 def test_what_cannot_be_done_is_told(run, cohort, tmp_path):

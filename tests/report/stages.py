@@ -79,6 +79,7 @@ def make_manifest(class_names, results, **changes):
             "channels": 1,
             "downscale": 2,
         },
+        "image_normalisation": "cohort",
         "normalisation": {"mean": [0.4], "std": [0.2]},
         "class_names": list(class_names),
         "precision": "float32",

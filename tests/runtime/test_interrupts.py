@@ -56,7 +56,12 @@ def test_other_errors_while_an_object_is_freed_are_told_as_ever(monkeypatch):
 )
 def test_a_signal_that_comes_in_the_last_step_is_not_lost(number, error):
     done = []
-    with pytest.raises(error), interrupts.held_back():
-        signal.raise_signal(number)
-        done.append(True)
+
+    def step():
+        with interrupts.held_back():
+            signal.raise_signal(number)
+            done.append(True)
+
+    with pytest.raises(error):
+        step()
     assert done == [True]

@@ -46,9 +46,9 @@ class Entry(NamedTuple):
     spacing: float | None = None
 
     @classmethod
-    def of_image(cls, path: Path) -> "Entry":
-        """The entry of an image of which nothing is known but its file."""
-        return cls(0, path.name, path, None, 0, "", "", "")
+    def of_image(cls, path: Path, mask: Path | None = None) -> "Entry":
+        """The entry of an image of which nothing is known but its file, and that of its mask."""
+        return cls(0, path.name, path, mask, 0, "", "", "")
 
 
 class Quarantined(NamedTuple):

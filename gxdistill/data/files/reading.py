@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gxdistill import _check
+from gxdistill.data import intensities
 from gxdistill.data.files import burned_in, grey, images, masks
 from gxdistill.data.files.grey import BadEntryError, Picture, Spacing
 from gxdistill.data.files.manifest import Entry
@@ -39,6 +40,7 @@ class Recipe:
       organ: labels of a label map, or names of polygons, that are the organ; none stands for all.
       segment: makes a mask `[H, W]` bool of an image `[H, W]` uint8 that has none; called from
         several threads.
+      normalise: by what the grey values of each image are normalised, see `intensities.normalise`.
     """
 
     size: tuple[int, int] | None = None
@@ -49,6 +51,7 @@ class Recipe:
     text: str = "mask"
     organ: tuple[int | str, ...] = ()
     segment: Segmenter | None = None
+    normalise: str = "cohort"
 
     def __post_init__(self) -> None:
         """Refuses settings that are none."""
@@ -58,6 +61,7 @@ class Recipe:
         _check.one_of("fit", self.fit, FITS)
         _check.one_of("window", self.window, WINDOWS)
         _check.one_of("text", self.text, TEXTS)
+        _check.one_of("normalise", self.normalise, intensities.WAYS)
 
 
 class Facts(NamedTuple):
@@ -131,8 +135,11 @@ def read_entry(entry: Entry, recipe: Recipe) -> Sample:
         mask = grey.shrink(_segmented(whole, recipe.segment), recipe.downscale)
     if mask is not None and not mask.any():
         raise BadEntryError("mask empty: no pixel of the organ")
+    if mask is None and intensities.needs_mask(recipe.normalise):
+        raise BadEntryError("mask missing: its grey values are normalised by the organ")
+    image = grey.shrink(whole, recipe.downscale)
     return Sample(
-        grey.shrink(whole, recipe.downscale),
+        intensities.normalise(image, mask, recipe.normalise),
         mask,
         hashlib.sha256(picture.pixels.tobytes()).digest(),
         Facts(picture.bits, picture.window, texts, mask is not None and entry.mask is None),

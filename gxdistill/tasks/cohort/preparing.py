@@ -181,6 +181,7 @@ def _metadata(plan: _Plan, rows: dict[int, Row], staging: Path) -> Metadata:
         "fingerprint": plan.fingerprint,
         "image_size": list(form.shape),
         "downscale": plan.recipe.downscale,
+        "normalise": plan.recipe.normalise,
         "read_size": list(plan.recipe.size or form.shape),
         "masks": form.masks,
         "class_names": [*(["irrelevant"] if form.masks else []), *form.label_names],

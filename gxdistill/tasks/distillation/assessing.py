@@ -225,6 +225,12 @@ def _check_fits(job: Job, manifest: package.Manifest) -> None:
                 f"The package was made with patch.{field.name} = {made_with!r}, and here it is "
                 f"{value!r}. Evaluate it with the config that it was made with."
             )
+    way = job.cohorts.source.recipe.normalise
+    if manifest.image_normalisation != way:
+        raise UserError(
+            f"The package was made with data.normalise = {manifest.image_normalisation!r}, and "
+            f"here it is {way!r}. Evaluate it with the config that it was made with."
+        )
     names = job.cohorts.source.cohort.class_names
     if manifest.class_names != names:
         raise UserError(

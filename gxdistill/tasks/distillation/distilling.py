@@ -242,6 +242,7 @@ def about(
         init=init,
         patch=data.geometry,
         reading=_reading(job),
+        image_normalisation=data.source.recipe.normalise,
         normalisation=data.normalisation,
         class_names=data.source.cohort.class_names,
         decision=decided,
