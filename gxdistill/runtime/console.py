@@ -4,6 +4,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from gxdistill.runtime import interrupts
+
 Log = Callable[[str], None]  # Takes a line.
 
 
@@ -22,7 +24,12 @@ class Progress:
         self.last = self.began
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Takes note that `done` of `total` items are done; `note` ends the line."""
+        """Takes note that `done` of `total` items are done; `note` ends the line.
+
+        Raises:
+          KeyboardInterrupt: one was asked for, and lost on its way.
+        """
+        interrupts.check_unless_held()
         now = time.monotonic()
         if now - self.last < self.every and done < total:
             return
