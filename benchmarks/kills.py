@@ -2,12 +2,11 @@
 
   python -m benchmarks.kills --kill=200 --term=50 --int=50
 
-Each round starts `distill` in a folder of its own and ends it again and again, each time at a moment
+Each round starts `distill` in a folder of its own and ends it again and again, each at a moment
 drawn evenly over a start's length: imports, compilation, steps and checkpoints among them; every
 second start compiles anew. After a few signals the run may end, and its package and history must be
 those of the uninterrupted run, bit for bit. A SIGINT or SIGTERM must end in its status, one line
-that says so, and no traceback; those in Python's own start, before the program is there, are counted
-apart.
+that says so, and no traceback. None is sent in Python's own start, before the program is there.
 """
 
 import argparse

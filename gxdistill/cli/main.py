@@ -14,7 +14,7 @@ from typing import NoReturn
 from gxdistill import __version__
 from gxdistill.cli import config, distillation, flags, packages
 from gxdistill.errors import UserError
-from gxdistill.runtime import interrupts
+from gxdistill.runtime import console, environment, interrupts
 from gxdistill.runtime.console import log
 
 # A task's file of commands is named here, and nowhere else.
@@ -74,7 +74,9 @@ def _kind_failures(command: flags.Command, leave: interrupts.Leave) -> Iterator[
         sys.exit(f"{start}: {' '.join(str(error).split())}")
     except KeyboardInterrupt as error:
         leave(interrupts.number_of(error))
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, AssertionError) as error:
+        if fault := environment.platform_fault():
+            sys.exit(f"{start}: {fault}")
         if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
             raise
         sys.exit(
@@ -122,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         once where a signal ends the command.
     """
     is_program = arguments is None
+    console.escape_what_cannot_be_written()
     words = list(sys.argv[1:] if arguments is None else arguments)
     with _quiet_pipe():
         answer = _answer(words)
@@ -134,4 +137,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _leave(command, is_program=is_program, number=number)
 
         with _kind_failures(command, leave), interrupts.heard(leave if is_program else None):
+            environment.pin()
             command.run(flags.parse(command, words[1:]))
