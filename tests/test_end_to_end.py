@@ -22,8 +22,8 @@ CONFIG = "--config=configs/demo.py:smoke"
 def _command(*arguments, **options):
     # Jobs that a shell has put into the background ignore SIGINT, and their children with them.
     code = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from gxdistill.cli.main import main; main(sys.argv[1:])"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from gxdistill.cli.main import main; main()"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],

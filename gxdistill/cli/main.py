@@ -6,13 +6,15 @@ Nothing costly is imported for the help; each command imports what it needs when
 import contextlib
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from gxdistill import __version__
 from gxdistill.cli import config, distillation, flags, packages
 from gxdistill.errors import UserError
-from gxdistill.runtime import interrupts
+from gxdistill.runtime import console, environment, interrupts
 from gxdistill.runtime.console import log
 
 # A task's file of commands is named here, and nowhere else.
@@ -63,20 +65,18 @@ def _command(name: str) -> flags.Command:
 
 
 @contextlib.contextmanager
-def _kind_failures(command: flags.Command) -> Iterator[None]:
+def _kind_failures(command: flags.Command, leave: interrupts.Leave) -> Iterator[None]:
     """Ends in one line and a status what the user can mend, Ctrl-C and SIGTERM; others pass."""
     start = f"gxdistill {command.name}"
     try:
         yield
     except UserError as error:
         sys.exit(f"{start}: {' '.join(str(error).split())}")
-    except interrupts.Terminated:
-        log(f"{start}: terminated; {command.interrupted}.")
-        sys.exit(143)
-    except KeyboardInterrupt:
-        log(f"{start}: interrupted; {command.interrupted}.")
-        sys.exit(130)
-    except (MemoryError, RuntimeError) as error:
+    except KeyboardInterrupt as error:
+        leave(interrupts.number_of(error))
+    except (MemoryError, RuntimeError, AssertionError) as error:
+        if fault := environment.platform_fault():
+            sys.exit(f"{start}: {fault}")
         if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
             raise
         sys.exit(
@@ -101,8 +101,30 @@ def _quiet_pipe() -> Iterator[None]:
         raise
 
 
+def _leave(command: flags.Command, *, is_program: bool, number: int) -> NoReturn:
+    """Ends a command that a signal interrupted, in one line and the status of a shell.
+
+    A program ends without Python's own end: what XLA's threads still compile would crash in it.
+    Nothing on disk needs it, for all is written such that a kill leaves it whole.
+    """
+    word = interrupts.WORDS[signal.Signals(number)]
+    log(f"gxdistill {command.name}: {word}; {command.interrupted}.")
+    if is_program:
+        with contextlib.suppress(OSError, RuntimeError):  # A thread may be writing just now.
+            sys.stdout.flush()
+        os._exit(128 + number)
+    sys.exit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command; what the user can mend ends in one line and exit status 1."""
+    """Runs a command; what the user can mend ends in one line and exit status 1.
+
+    Args:
+      arguments: of the command line; None are the program's own, and the process is then left at
+        once where a signal ends the command.
+    """
+    is_program = arguments is None
+    console.escape_what_cannot_be_written()
     words = list(sys.argv[1:] if arguments is None else arguments)
     with _quiet_pipe():
         answer = _answer(words)
@@ -110,5 +132,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(answer, end="")
             return
         command = _command(words[0])
-        with _kind_failures(command), interrupts.sigterm_raises(), interrupts.never_lost():
+
+        def leave(number: int) -> NoReturn:
+            _leave(command, is_program=is_program, number=number)
+
+        with _kind_failures(command, leave), interrupts.heard(leave if is_program else None):
+            environment.pin()
             command.run(flags.parse(command, words[1:]))

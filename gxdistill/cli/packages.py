@@ -68,7 +68,7 @@ def _migrate(options: Namespace) -> None:
 
 
 def _predict(options: Namespace) -> None:
-    from gxdistill import package
+    from gxdistill import package, storage
     from gxdistill.receive import predicting
 
     file, *images = options.paths
@@ -77,7 +77,7 @@ def _predict(options: Namespace) -> None:
     for row in rows:
         refused = f"refused: {row['refused']}" if "refused" in row else None
         score = "" if row.get("score") is None else f", score {row['score']:.3f}"
-        print(f"{row['image']}: {refused or row['decision'] + score}")
+        print(f"{storage.as_text(row['image'])}: {refused or row['decision'] + score}")
     print(f"{target}\n{package.WARNING}")
     if any("refused" in row for row in rows):
         raise UserError("some images were refused, as said above; all others are predicted.")

@@ -1,7 +1,8 @@
 """Thresholds that a receiver can set: from images without labels, or from a few with them.
 
-A sender's threshold is worth little where prevalence or contrast differ. What travels better is the
-share of images that are to be called positive: it needs no labels, and only the order of the scores.
+A sender's threshold is worth little where prevalence or contrast differ. What travels better is
+the share of images that are to be called positive: it needs no labels, and of the scores only their
+order.
 """
 
 from typing import NamedTuple

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,10 +90,10 @@ class Run:
         clock = Progress(self.log, self.what, first)
         if first < self.schedule.steps:  # What is compiled is compiled before signals wait.
             state = self._advanced(state, feeds, clock)
-        with _held_back() as check_signals:
+        with _held_back():
             while (done := int(state.step)) < self.schedule.steps:
                 try:
-                    check_signals()
+                    interrupts.check()
                 except KeyboardInterrupt:
                     self._save(state)
                     self.log(f"{self.what}: stopped at step {done}, with a checkpoint")
@@ -145,6 +145,6 @@ class Run:
             checkpoint.save(self.checkpoints, int(kept.step), kept, metadata=metadata)
 
 
-def _held_back() -> AbstractContextManager[Callable[[], None]]:
+def _held_back() -> AbstractContextManager[None]:
     """Holds signals back where this process can end by itself, at a step of its own choice."""
-    return interrupts.held_back() if jax.process_count() == 1 else interrupts.at_once()
+    return interrupts.held_back() if jax.process_count() == 1 else nullcontext()

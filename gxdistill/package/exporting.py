@@ -92,8 +92,8 @@ def _png(content: _Content, path: Path) -> None:
             array = pixels[step, image]
             Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array).save(folder / file)
             writer.writerow([file, step, image, *labels[step, image].tolist()])
-        (folder / "labels.csv").write_text(table.getvalue())
-        (folder / CARD).write_text(card(content.package))
+        (folder / "labels.csv").write_text(table.getvalue(), "utf-8")
+        (folder / CARD).write_text(card(content.package), "utf-8")
 
 
 def _for_torch(name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
@@ -119,8 +119,10 @@ def _pytorch_folder(content: _Content, path: Path) -> None:
                 # PyTorch knows NumPy's float32; bfloat16 is not of NumPy.
                 whole = np.ascontiguousarray(array, np.float32)
                 np.save(storage.child(place, f"{name}.npy"), whole)
-        (folder / MANIFEST).write_text(storage.json_text(to_json(content.package.manifest)))
-        (folder / CARD).write_text(card(content.package))
+        (folder / MANIFEST).write_text(
+            storage.json_text(to_json(content.package.manifest)), "utf-8"
+        )
+        (folder / CARD).write_text(card(content.package), "utf-8")
 
 
 def _tfds_builder(tfds: Any, content: _Content) -> type:

@@ -20,4 +20,4 @@ class Use(enum.IntEnum):
 
 def key(seed: int, use: Use) -> jax.Array:
     """Derives the typed PRNG key of one use of a job's seed."""
-    return jax.random.fold_in(jax.random.key(seed), int(use))
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), int(use))

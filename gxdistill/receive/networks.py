@@ -17,6 +17,7 @@ from gxdistill.package.seeds import Use
 from gxdistill.package.seeds import key as job_key
 from gxdistill.pytrees import Metadata, Network, Params
 from gxdistill.runtime.console import Log
+from gxdistill.runtime.environment import pinned
 
 _FRESH = 5  # Networks that are trained where no number is asked for.
 
@@ -53,6 +54,7 @@ def network_of(
     return create_network(chosen.name, chosen.options, about.patch.shape, classes), chosen
 
 
+@pinned()
 def train_networks(
     path: Path,
     *,
@@ -186,6 +188,7 @@ def _checked(trained: list[Params], may_diverge: bool) -> Params:
     return replay.stacked(trained)
 
 
+@pinned()
 def from_weights(path: Path) -> Trained:
     """Restores the one network of a file of essential weights.
 
@@ -225,6 +228,7 @@ def _known_key(init: package.Init) -> jax.Array:
     return job_key(init.seed, Use.KNOWN)
 
 
+@pinned()
 def train_each(
     path: Path,
     names: Sequence[str],

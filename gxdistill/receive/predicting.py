@@ -28,6 +28,7 @@ from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.pytrees import Cohort, Network
 from gxdistill.receive.networks import Trained, from_weights, train_networks
 from gxdistill.runtime.console import Log, Progress
+from gxdistill.runtime.environment import pinned
 
 _CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
 
@@ -200,7 +201,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.DictWriter(text, [*columns, "note"], restval="")
     writer.writeheader()
     # What a spreadsheet would take for a formula is a text to it.
-    names = [re.sub(r"^(?=[=+@-])", "'", row["image"]) for row in rows]
+    names = [re.sub(r"^(?=[=+@-])", "'", storage.as_text(row["image"])) for row in rows]
     writer.writerows(
         {**row, "image": name, "note": package.WARNING}
         for row, name in zip(rows, names, strict=True)
@@ -219,6 +220,7 @@ def _networks(path: Path, about: package.About, how: package.Decision) -> Traine
     return train_networks(path, count=None if about.init.is_known else how.networks)
 
 
+@pinned()
 def predict(
     path: Path, paths: Sequence[Path], out: Path, log: Log, *, masks: Path | None = None
 ) -> list[dict[str, Any]]:
@@ -255,6 +257,6 @@ def predict(
         if all("refused" in row for row in rows):
             raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
         whole = {"note": package.WARNING, "package": trained.record["package"], "images": rows}
-        (folder / "predictions.json").write_text(storage.json_text(whole))
-        (folder / "predictions.csv").write_text(_table(rows))
+        (folder / "predictions.json").write_text(storage.json_text(whole), "utf-8")
+        (folder / "predictions.csv").write_text(_table(rows), "utf-8")
     return rows

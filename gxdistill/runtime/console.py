@@ -1,8 +1,11 @@
 """What long work shows the user: a line now and then, on standard error."""
 
+import io
 import sys
 import time
 from collections.abc import Callable
+
+from gxdistill.runtime import interrupts
 
 Log = Callable[[str], None]  # Takes a line.
 
@@ -10,6 +13,16 @@ Log = Callable[[str], None]  # Takes a line.
 def log(line: str) -> None:
     """Writes to standard error, so that what a command prints stays fit to be piped."""
     print(line, file=sys.stderr, flush=True)
+
+
+def escape_what_cannot_be_written() -> None:
+    """Has both outputs show as escapes what their encoding lacks: half a name is better than none.
+
+    A file's name may be no text at all, and a terminal, a pipe or a log may be of ASCII.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Progress:
@@ -22,7 +35,12 @@ class Progress:
         self.last = self.began
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
-        """Takes note that `done` of `total` items are done; `note` ends the line."""
+        """Takes note that `done` of `total` items are done; `note` ends the line.
+
+        Raises:
+          KeyboardInterrupt: one was asked for, and lost on its way.
+        """
+        interrupts.check_unless_held()
         now = time.monotonic()
         if now - self.last < self.every and done < total:
             return

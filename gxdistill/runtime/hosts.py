@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gxdistill.errors import UserError
+from gxdistill.runtime import interrupts
 from gxdistill.runtime.console import log
 
 _PATIENCE = 24 * 3600  # Seconds that the slowest process may be behind.
@@ -155,7 +156,15 @@ def _meet(spec: ProcessSpec) -> None:
 def _leave(error: BaseException) -> NoReturn:
     """Says why, and ends the process without waiting for the others, so that they notice."""
     who = f"gxdistill: process {jax.process_index()} of {jax.process_count()}"
-    if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
+    status = 1
+    if isinstance(error, KeyboardInterrupt):
+        number = interrupts.number_of(error)
+        text = (
+            f"{who} stops: it was {interrupts.WORDS[number]}. Start all of them again: the run "
+            f"resumes at the last checkpoint."
+        )
+        status = 128 + number
+    elif isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
         text = (
             f"{who} stops: another one was lost ({str(error).splitlines()[0][:200]}). Start all of "
             f"them again: the run resumes at the last checkpoint."
@@ -165,4 +174,4 @@ def _leave(error: BaseException) -> NoReturn:
     else:
         text = f"{who} stops.\n{''.join(traceback.format_exception(error))}"
     log(text)
-    os._exit(1)
+    os._exit(status)

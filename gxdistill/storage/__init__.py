@@ -21,12 +21,21 @@ from gxdistill.storage.files import (
     write_json,
     write_text,
 )
-from gxdistill.storage.names import BadNameError, below, child, name_fault, plain_name, shown
+from gxdistill.storage.names import (
+    BadNameError,
+    as_text,
+    below,
+    child,
+    name_fault,
+    plain_name,
+    shown,
+)
 
 __all__ = [
     "MAX_BYTES",
     "BadNameError",
     "Digests",
+    "as_text",
     "below",
     "check_seal",
     "child",

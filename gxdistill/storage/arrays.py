@@ -22,6 +22,7 @@ import numpy as np
 
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Params
+from gxdistill.runtime.interrupts import held_back
 from gxdistill.storage import orbax
 from gxdistill.storage.files import fresh_name, parse_json, read_json, reading
 from gxdistill.storage.names import child, name_fault, shown
@@ -120,7 +121,8 @@ def _orbax_save(folder: Path, tree: dict[str, Any]) -> None:
     context.array.saving.use_zarr3 = False
     context.array.saving.use_compression = False
     try:
-        with orbax.quiet(), context, orbax.alone():
+        # Orbax tells an interrupt at length, from threads that go on.
+        with held_back(), orbax.quiet(), context, orbax.alone():
             ocp.save(folder, tree)
     except ValueError as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's way to say it
@@ -324,7 +326,7 @@ def load_arrays(
     if stored:
         _check_files(folder, stored)
         try:
-            with orbax.quiet(), orbax.context():
+            with held_back(), orbax.quiet(), orbax.context():
                 loaded = ocp.load(folder, _nest(stored))
             leaves |= {name: np.asarray(_at(loaded, name)) for name in stored}
         except Exception as error:  # whatever Orbax's parsers stumble upon in damaged files

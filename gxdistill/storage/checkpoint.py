@@ -42,7 +42,7 @@ def save(folder: Path, step: int, state: Params, *, metadata: Metadata, keep: in
     with storage.fresh_folder(folder / f"step_{step:08d}") as fresh:
         arrays = storage.save_arrays(fresh / "arrays", state)
         record = {"metadata": dict(metadata), "arrays": arrays}
-        (fresh / _RECORD).write_text(storage.json_text(storage.seal(record)))
+        (fresh / _RECORD).write_text(storage.json_text(storage.seal(record)), "utf-8")
     steps = _steps(folder)
     kept = [number for number in steps if number <= step][:keep]
     for number, path in steps.items():

@@ -40,6 +40,11 @@ def shown(name: str) -> str:
     return repr(name if whole else f"{name[: _SHOWN // 2]}...{name[-_SHOWN // 2 :]}")
 
 
+def as_text(name: str) -> str:
+    """Returns a name as UTF-8 can hold it: what is no text becomes an escape."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def name_fault(name: str, *, portable: bool = True) -> str | None:
     """Tells what keeps a text from being a plain name, which stays in its folder.
 

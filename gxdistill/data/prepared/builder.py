@@ -159,7 +159,7 @@ def write_part(part: Part, folder: Path) -> None:
             writer.write(content)
         writer.close()
         account = {"rows": rows, "sizes": sizes, "levels": levels}
-        (fresh / _ACCOUNT).write_text(storage.json_text(account))
+        (fresh / _ACCOUNT).write_text(storage.json_text(account), "utf-8")
 
 
 def read_account(part: Part, folder: Path) -> Account:
