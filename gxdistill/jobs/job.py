@@ -11,7 +11,7 @@ from gxdistill.jobs import checks, devices
 from gxdistill.jobs.cohorts import Cohorts
 from gxdistill.jobs.problem import Problem
 from gxdistill.jobs.workdir import Workdir
-from gxdistill.models.cached import create_network
+from gxdistill.models.cached import cached_network
 from gxdistill.package import seeds
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Metadata
@@ -59,7 +59,7 @@ class Job:
         return Problem(
             shape=data.shape,
             classes=data.classes,
-            network=create_network(network.name, network.options, data.shape, data.classes),
+            network=cached_network(network.name, network.options, data.shape, data.classes),
             seed=self.config.seed,
             batches=data.batches,
             sample=data.sample,
