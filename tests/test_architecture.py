@@ -55,8 +55,10 @@ HEAVY = {
     "flwr",
     "grain",
     "matplotlib",
+    "onnx",
     "pydicom",
     "safetensors",
+    "tensorboardX",
     "tensorflow_datasets",
 }
 

@@ -9,6 +9,8 @@ import ml_collections
 
 from gxdistill.jobs import checks, devices
 from gxdistill.jobs.cohorts import Cohorts
+from gxdistill.jobs.events import EventFolder
+from gxdistill.jobs.history import History
 from gxdistill.jobs.problem import Problem
 from gxdistill.jobs.workdir import Workdir
 from gxdistill.models.cached import cached_network
@@ -66,6 +68,13 @@ class Job:
             devices=devices.all_devices(),
             card_memory=devices.card_memory(),
         )
+
+    @cached_property
+    def history(self) -> History:
+        """What is seen along the way; in `events`, too, where TensorBoard is to show it."""
+        if self.config.log == "none":
+            return self.workdir.history
+        return History(self.workdir.history.path, EventFolder(self.workdir / "events"))
 
     def key(self, use: Use) -> jax.Array:
         """Derives the typed PRNG key of one use of randomness."""
