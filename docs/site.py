@@ -95,5 +95,5 @@ def on_files(files, config):
     return files
 
 
-def on_page_markdown(markdown, page, config, files):
+def on_page_markdown(markdown, page, **_):
     return rewrite(markdown, source_of(page.file.src_uri))
