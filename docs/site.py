@@ -64,7 +64,8 @@ def reference() -> str:
         for name, target in _targets(module, [*names]).items():
             if target not in told:
                 told.add(target)
-                lines += [f"::: {target}", "    options:", f"      heading: {name}", ""]
+                options = [f"      heading: {name}", f"      toc_label: {name}"]
+                lines += [f"::: {target}", "    options:", *options, ""]
     return "\n".join(lines)
 
 
