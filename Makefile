@@ -1,13 +1,14 @@
 # `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv, and into
 # .venv-newest where there is Python >= 3.12.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-newest lint bench clean
+.PHONY: help setup demo test test-all test-newest lint bench docs clean
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # One stamp for each set of extras, so that an installation is repeated only when a version changes.
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
+DOCS := .venv/.installed-docs
 
 help: ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -37,6 +38,9 @@ lint: $(DEV) ## Check lint, format and types.
 bench: $(DEV) ## Check that the tables show the recorded figures.
 	$(BIN)/python -m benchmarks.tables --check
 
+docs: $(DOCS) ## Build the documentation's site in site/; begin at site/index.html.
+	$(BIN)/mkdocs build --strict --quiet
+
 clean: ## Remove caches; the environments and runs stay.
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info
 
@@ -58,3 +62,7 @@ $(DEMO): pyproject.toml constraints.txt | .venv/bin/python
 $(DEV): pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[dev,dicom,report,sign,tfds]'
 	@touch $(DEMO) $@
+
+$(DOCS): pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[docs]'
+	@touch $@

@@ -147,11 +147,11 @@ def main() -> None:
         recorder = Recorder("against_torch", arguments)
         figures = compare(row, rounds=arguments.rounds, repeats=arguments.repeats)
         print(json.dumps({"row": row.name, **figures}), flush=True)
-        found = (
+        measured = (
             Measured(metric, value, n=arguments.rounds, unit=UNITS[metric])
             for metric, value in figures.items()
         )
-        recorder.add(f"against_torch_{row.name}", *found)
+        recorder.add(f"against_torch_{row.name}", *measured)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ from gxdistill.data.files import burned_in, images
 
 def measure(folder: Path) -> dict[str, list[bool]]:
     """Says of each image of `labels.csv`, by site, whether text was found in it."""
-    found = defaultdict(list)
+    flags = defaultdict(list)
     with (folder / "labels.csv").open() as file:
         for row in csv.DictReader(file):
             pixels = images.read_image(folder / f"images/{row['id']}.jpg").pixels
-            found[row["site"].lower()].append(bool(burned_in.find(pixels)))
-    return dict(found)
+            flags[row["site"].lower()].append(bool(burned_in.find(pixels)))
+    return dict(flags)
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
     given = parser.parse_args()
     recorder = Recorder("burned_in", given)
     root = Path(os.environ.get("GXDISTILL_DATA") or ROOT / "../shared/data")
-    found = measure(root / "cxr_tb_lung")
-    for site, flags in found.items():
+    by_site = measure(root / "cxr_tb_lung")
+    for site, flags in by_site.items():
         print(json.dumps({"site": site, "images": len(flags), "with_text": sum(flags)}))
         share = Measured(f"with_text_{site}", sum(flags) / len(flags), n=len(flags))
         recorder.add("burned_in", share)

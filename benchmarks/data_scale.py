@@ -114,10 +114,10 @@ def measure_prepare(workdir: Path, files: Path) -> dict[str, float]:
     patches: Counter[str] = Counter()
     for of in summary["patches"].values():
         patches.update(of)
-    found = {f"{name.replace('-', '_')}_patches": n for name, n in patches.items()}
+    counts = {f"{name.replace('-', '_')}_patches": n for name, n in patches.items()}
     n = summary["images"]
     rates = {"images_per_s_of_2_cores": 2 * n / cpu, "images_per_s_by_the_clock": n / wall}
-    return {"images": n, **rates, **found}
+    return {"images": n, **rates, **counts}
 
 
 def measure_feed(workdir: Path, place: Path, feed: str) -> dict[str, float]:

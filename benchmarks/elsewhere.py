@@ -48,9 +48,9 @@ def main() -> None:
     given = parser.parse_args()
     for network in given.networks.split(","):
         recorder = Recorder("elsewhere", given)
-        found = [figures(run(given.config, path, network, given.seeds)) for path in given.package]
-        case = found[0][0]
-        (row,) = over_seeds([[row] for _, row in found])
+        results = [figures(run(given.config, path, network, given.seeds)) for path in given.package]
+        case = results[0][0]
+        (row,) = over_seeds([[row] for _, row in results])
         recorder.add(case, row)
         print(f"{case} {row.metric}: {row.value:.4g} (n = {row.n})", flush=True)
 

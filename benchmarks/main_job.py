@@ -91,15 +91,15 @@ def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
     case, contenders, shares = (evaluation[part] for part in ("name", "contenders", "shares"))
     distilled = contenders["distilled"]
     parts = {name: part.get("images", {}) for name, part in contenders.items()}
-    found = [(name, distilled[name]) for name in ("accuracy", "balanced_patch_accuracy")]
-    found += [(name, parts["distilled"].get(name)) for name in ("hm", "auc", "sen", "spe")]
-    found.append(("hm_at_package_tau", distilled.get("at_package_tau", {}).get("hm")))
+    summaries = [(name, distilled[name]) for name in ("accuracy", "balanced_patch_accuracy")]
+    summaries += [(name, parts["distilled"].get(name)) for name in ("hm", "auc", "sen", "spe")]
+    summaries.append(("hm_at_package_tau", distilled.get("at_package_tau", {}).get("hm")))
     for name, contender in contenders.items():
         if name != "distilled":
-            found.append((f"balanced_{name}", contender["balanced_patch_accuracy"]))
-            found += [(f"{metric}_{name}", parts[name].get(metric)) for metric in ("hm", "auc")]
+            summaries.append((f"balanced_{name}", contender["balanced_patch_accuracy"]))
+            summaries += [(f"{metric}_{name}", parts[name].get(metric)) for metric in ("hm", "auc")]
     # A figure is undefined where whole images are not decided, or all are undecidable.
-    rows = [spread(name, figure) for name, figure in found if figure]
+    rows = [spread(name, figure) for name, figure in summaries if figure]
     rows += [
         Measured(f"{name}_share", shares[name])
         for name in ("hm", "auc")
@@ -155,9 +155,9 @@ def main() -> None:
         seeds = range(arguments.seeds)
         jobs = [partial(run, config, workdir / f"seed{seed}", seed) for seed in seeds]
         runs = beside(jobs, arguments.at_once)
-    found = [figures(*one) for one in runs]
-    for case in found[0]:
-        rows = over_seeds([one[case] for one in found])
+    cases = [figures(*of_run) for of_run in runs]
+    for case in cases[0]:
+        rows = over_seeds([of_run[case] for of_run in cases])
         recorder.add(case, *rows)
         for metric, value, std, n, _ in rows:
             spread = "" if std is None else f" +- {std:.2g} (n = {n})"

@@ -134,9 +134,9 @@ def plain(params: Params, share: float) -> tuple[Params, int]:
     kept = [np.where((np.abs(leaf) >= bound) | (leaf.ndim == 1), leaf, 0) for leaf in leaves]
     steps = [np.float32(max(np.abs(leaf).max() / 127, 1e-30)) for leaf in leaves]
     coded = [np.rint(leaf / step).astype(np.int8) for leaf, step in zip(kept, steps, strict=True)]
-    found = [jnp.asarray(step * code) for code, step in zip(coded, steps, strict=True)]
+    rounded = [jnp.asarray(step * code) for code, step in zip(coded, steps, strict=True)]
     size = len(lzma.compress(b"".join(code.tobytes() for code in coded))) + 4 * len(steps)
-    return jax.tree.unflatten(tree, found), size
+    return jax.tree.unflatten(tree, rounded), size
 
 
 def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
@@ -146,9 +146,9 @@ def curve(job: Job, shares: tuple[float, ...]) -> Iterator[Point]:
 
     def point(kind: str, share: float, params: Params, count: int) -> Point:
         accuracies = (compressing.balanced(job, params, split) for split in ("test", "train"))
-        found = Point(kind, share, count / size, *accuracies)
-        job.log(str(found))
-        return found
+        measured = Point(kind, share, count / size, *accuracies)
+        job.log(str(measured))
+        return measured
 
     yield point("dense", 1.0, dense, size)
     yield point("int8", 1.0, *plain(dense, 1.0))
@@ -188,8 +188,8 @@ def cached(path: Path, measure: Callable[[], Any]) -> Any:
     """Returns what a file holds, or measures it and keeps it there."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = measure()
-        path.write_text(json.dumps(found, indent=2))
+        result = measure()
+        path.write_text(json.dumps(result, indent=2))
     return json.loads(path.read_text())
 
 
@@ -242,8 +242,8 @@ def plot(recorded: Sequence[Figure], folder: Path) -> Path:
         for place, (network, points) in enumerate(known.items(), start=1):
             ax = picture.add_subplot(1, len(known), place)
             for kind, (line, colour, label) in _CURVES.items():
-                mine = sorted(point for point in points if point[0] == kind)
-                _, ratios, balanced = zip(*mine, strict=True) if mine else ((), (), ())
+                of_kind = sorted(point for point in points if point[0] == kind)
+                _, ratios, balanced = zip(*of_kind, strict=True) if of_kind else ((), (), ())
                 ax.plot(100 * np.array(ratios), balanced, line, color=colour, label=label)
             ax.set_xscale("log")
             ax.set_title(network)
@@ -262,8 +262,12 @@ def _points(network: str, recorded: Sequence[Figure]) -> list[tuple[str, float, 
 
     Shares that were given up before are of other networks: a curve holds one commit's only.
     """
-    mine = [figure for figure in recorded if figure.case == f"package_size_{network}"]
-    values = {figure.metric: figure.value for figure in mine if figure.commit == mine[-1].commit}
+    of_network = [figure for figure in recorded if figure.case == f"package_size_{network}"]
+    values = {
+        figure.metric: figure.value
+        for figure in of_network
+        if figure.commit == of_network[-1].commit
+    }
     names = {metric.rpartition("_")[0] for metric in values}
     points = [
         (name.partition("_")[0], values[f"{name}_ratio"], values[f"{name}_balanced"])
@@ -279,9 +283,9 @@ def _points(network: str, recorded: Sequence[Figure]) -> list[tuple[str, float, 
 def _measured(network: str, stage: str, workdir: Path) -> Iterator[Row]:
     folder = (workdir / network).absolute()
     job = job_of(network, folder)
-    found = cached(folder / "delta.json", lambda: [*curve(job, _SHARES[network])])
+    points = cached(folder / "delta.json", lambda: [*curve(job, _SHARES[network])])
     replayed = {} if stage == "delta" else cached(folder / "replay.json", lambda: replay(job))
-    return figures(network, [Point(*row) for row in found], replayed)
+    return figures(network, [Point(*row) for row in points], replayed)
 
 
 def main() -> None:

@@ -46,44 +46,44 @@ Figures = dict[str, dict[str, float]]  # By case and metric.
 def _gastric(target: str, inner_steps: int = 30) -> plan.Plan:
     config = config_of("gastric")
     config.distill.epochs = inner_steps
-    made = plan.make(config, target, log=log)
-    print(plan.as_text(made), end="\n\n")
-    return made
+    job_plan = plan.make(config, target, log=log)
+    print(plan.as_text(job_plan), end="\n\n")
+    return job_plan
 
 
 def on(name: str) -> Figures:
     """Plans for one of `TARGETS`."""
-    made = _gastric(TARGETS[name])
-    temporaries = made.compiled.temporaries / 1e9
-    found = {
-        **{f"peak_gb_{strategy}": peak / 1e9 for strategy, peak in made.peaks.items()},
-        "arguments_gb": made.compiled.arguments / 1e9,
+    job_plan = _gastric(TARGETS[name])
+    temporaries = job_plan.compiled.temporaries / 1e9
+    figures = {
+        **{f"peak_gb_{strategy}": peak / 1e9 for strategy, peak in job_plan.peaks.items()},
+        "arguments_gb": job_plan.compiled.arguments / 1e9,
         "temp_gb": temporaries,
-        "tflop": made.flops / 1e12,
-        "moved_gb": made.moved / 1e9,
-        "sent_gb": made.sent / 1e9,
-        **{f"{what}_s": seconds for what, seconds in made.seconds.items()},
-        "whole_run_h": max(made.seconds.values()) * made.outer_steps / 3600,
-        "largest_batch": made.largest_batch,
+        "tflop": job_plan.flops / 1e12,
+        "moved_gb": job_plan.moved / 1e9,
+        "sent_gb": job_plan.sent / 1e9,
+        **{f"{what}_s": seconds for what, seconds in job_plan.seconds.items()},
+        "whole_run_h": max(job_plan.seconds.values()) * job_plan.outer_steps / 3600,
+        "largest_batch": job_plan.largest_batch,
     }
-    return {"plan": {f"temp_gb_{name}": temporaries}, f"plan_{name}": found}
+    return {"plan": {f"temp_gb_{name}": temporaries}, f"plan_{name}": figures}
 
 
 def inner_steps() -> Figures:
     """Compares ten times as many inner steps."""
-    found = {}
+    figures = {}
     for name in ("h100", "v5e8"):
         short, long = (_gastric(TARGETS[name], count).compiled.peak for count in (30, 300))
-        found[f"inner_steps_300_{name}"] = long / short
-    return {"plan": found}
+        figures[f"inner_steps_300_{name}"] = long / short
+    return {"plan": figures}
 
 
-def _efficiency(made: plan.Plan, chips: int) -> float:
+def _efficiency(job_plan: plan.Plan, chips: int) -> float:
     """Predicts which share of a step is no waiting, when so many chips do what one does."""
-    alone = max(made.seconds["products"], made.seconds["memory"])
+    alone = max(job_plan.seconds["products"], job_plan.seconds["memory"])
     # All-reduce around both sides of the torus, there and back.
     hops = 4 * chips**0.5 * _HOP_S
-    return alone / (alone + made.seconds["links"] + hops)
+    return alone / (alone + job_plan.seconds["links"] + hops)
 
 
 def weak_scaling() -> Figures:
@@ -98,24 +98,24 @@ def weak_scaling() -> Figures:
         print(plan.as_text(small), end="\n\n")
         sent[chips] = small.sent
     large = _gastric("tpu-v5e-8")
-    found = {
+    figures = {
         "weak_scaling_256": _efficiency(large, 256) / _efficiency(large, 4),
         "sent_spread": max(sent.values()) / min(sent.values()) - 1,
         "weak_scaling_256_radiograph": _efficiency(small, 256) / _efficiency(small, 4),
     }
-    return {"plan": found}
+    return {"plan": figures}
 
 
 def small() -> Figures:
     """Times plans of the configs that a CPU is enough for."""
-    found = {}
+    figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in SMALL:
             for metric in (f"cpu_s_{name}", f"again_cpu_s_{name}"):
                 began = time.process_time()
                 plan.make(config_of(name), "cpu", log=log, folder=Path(folder))
-                found[metric] = time.process_time() - began
-    return {"plan": found}
+                figures[metric] = time.process_time() - began
+    return {"plan": figures}
 
 
 PARTS: dict[str, Callable[[], Figures]] = {

@@ -86,8 +86,10 @@ def gradients(
     name, rule = job.config.network.name, job.config.distill.label_rule
     training = Training(inner.create(**method.inner_optimizer(job.config.distill)))
     with jax.enable_x64(dtype == "float64"):
-        made = models.create(name, shape=job.problem.shape, classes=job.problem.classes, **options)
-        network = Network(lambda key: cast(made.init(key)), made.apply)
+        created = models.create(
+            name, shape=job.problem.shape, classes=job.problem.classes, **options
+        )
+        network = Network(lambda key: cast(created.init(key)), created.apply)
         step = meta_gradient.after_training(network, rule=rule, train=truncation.full(training))
         program = jax.jit(step, compiler_options=models.compiler_options())
         batch = Batch(cast(real.images), real.targets, real.patients)
@@ -110,8 +112,8 @@ def errors(row: Row) -> list[Measured]:
     exact = gradients(job, start, real, "float64")
     figures = []
     for dtype in DTYPES:
-        found = gradients(job, start, real, dtype)
-        far = [apart(one, other) for one, other in zip(found, exact, strict=True)]
+        rounded = gradients(job, start, real, dtype)
+        far = [apart(approximate, other) for approximate, other in zip(rounded, exact, strict=True)]
         spread = statistics.stdev(far)
         figures.append(Measured(f"error_{dtype}", statistics.fmean(far), spread, _STARTS))
     return figures
@@ -124,8 +126,10 @@ def accuracies(row: Row) -> list[Measured]:
         began = time.process_time()
         with tempfile.TemporaryDirectory() as folder:
             path = distilling.distil(Job(config_for(row, dtype), Workdir(Path(folder)), log))
-            found = package.load(path).manifest.results["balanced_patch_accuracy"]
-        figures.append(Measured(f"balanced_{dtype}", found["mean"], found["std"], found["n"]))
+            accuracy = package.load(path).manifest.results["balanced_patch_accuracy"]
+        figures.append(
+            Measured(f"balanced_{dtype}", accuracy["mean"], accuracy["std"], accuracy["n"])
+        )
         figures.append(Measured(f"cpu_s_{dtype}", time.process_time() - began, unit="s"))
     return figures
 

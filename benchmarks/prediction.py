@@ -36,12 +36,12 @@ def looped(trained: Trained, pixels: np.ndarray) -> np.ndarray:
     """Predicts patch after patch, `[n, K]`."""
     params = jax.tree.map(lambda leaf: leaf[0], trained.params)
     apply = jax.jit(trained.network.apply)
-    found = []
+    probabilities = []
     for row, col in patch_corners(pixels.shape, _SIZE, _STRIDE):
         patch = pixels[None, row : row + _SIZE, col : col + _SIZE] / np.float32(255)
         logits = apply(params, (patch - np.float32(0.4)) / np.float32(0.2))
-        found.append(np.asarray(jax.nn.softmax(logits))[0])
-    return np.stack(found)
+        probabilities.append(np.asarray(jax.nn.softmax(logits))[0])
+    return np.stack(probabilities)
 
 
 def whole(trained: Trained, pixels: np.ndarray) -> np.ndarray:
@@ -57,18 +57,18 @@ def measure(name: str, rows: int, repeats: int) -> Iterator[tuple[str, float, st
     shape = (_SIZE + (rows - 1) * _STRIDE, _WIDTH, 1)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     ways: dict[str, Callable[[Trained, np.ndarray], np.ndarray]] = {"loop": looped, "whole": whole}
-    found = {way: predict(trained, pixels) for way, predict in ways.items()}
+    probabilities = {way: predict(trained, pixels) for way, predict in ways.items()}
     spent: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(repeats):
         for way, predict in ways.items():
             began = time.process_time()
             predict(trained, pixels)
-            spent[way].append(1e3 * (time.process_time() - began) / len(found["loop"]))
+            spent[way].append(1e3 * (time.process_time() - began) / len(probabilities["loop"]))
     for way, times in spent.items():
         yield f"{way}_patch_ms_{name}", statistics.median(times), "ms"
-    gains = [loop / own for loop, own in zip(*spent.values(), strict=True)]
+    gains = [loop / whole_image for loop, whole_image in zip(*spent.values(), strict=True)]
     yield f"speedup_{name}", statistics.median(gains), "1"
-    yield f"gap_{name}", float(np.abs(found["loop"] - found["whole"]).max()), "1"
+    yield f"gap_{name}", float(np.abs(probabilities["loop"] - probabilities["whole"]).max()), "1"
 
 
 def main() -> None:

@@ -118,10 +118,10 @@ def own_times(events: list[tuple[str, float, float]]) -> Iterator[tuple[str, flo
         while within and within[-1][1] <= start:
             yield within[-1][0], within.pop()[2]
         if within:
-            parent, end, own = within[-1]
-            within[-1] = (parent, end, own - duration)
+            parent, end, self_time = within[-1]
+            within[-1] = (parent, end, self_time - duration)
         within.append((name, start + duration, duration))
-    yield from ((name, own) for name, _, own in within)
+    yield from ((name, self_time) for name, _, self_time in within)
 
 
 def profile(compiled: jax.stages.Compiled, arguments: tuple, repeats: int) -> list[Spent]:
@@ -214,9 +214,9 @@ def main() -> None:
     program, example = outer_step.prepare(setting, lambda network: scoped(network, setting.images))
     compiled = program.lower(*example).compile()
     spent = profile(compiled, example, given.repeats)
-    found = sources(compiled.as_text() or "")
-    print(tables(spent, found, given.longest))
-    recorder.add(case_of(setting), *figures(spent, found))
+    operations = sources(compiled.as_text() or "")
+    print(tables(spent, operations, given.longest))
+    recorder.add(case_of(setting), *figures(spent, operations))
 
 
 if __name__ == "__main__":

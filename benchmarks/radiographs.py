@@ -69,12 +69,12 @@ def find(folder: Path) -> list[Original]:
             f"no such folder: {', '.join(gone)}. Unpack the originals in {folder} as docs/data.md "
             f"says."
         )
-    found = [
+    originals = [
         *_originals("Montgomery", needed[0], lambda name: [s / f"{name}.png" for s in sides]),
         *_originals("Shenzhen", needed[3], lambda name: [drawn / f"{name}_mask.png"]),
     ]
-    kept = [original for original in found if all(path.is_file() for path in original.masks)]
-    if lost := [o for o in found if o.site == "Montgomery" and o not in kept]:
+    kept = [original for original in originals if all(path.is_file() for path in original.masks)]
+    if lost := [o for o in originals if o.site == "Montgomery" and o not in kept]:
         raise UserError(f"no left or no right mask in {sides[0].parent}: {_some(lost)}.")
     if not any(original.site == "Shenzhen" for original in kept):
         raise UserError(f"{drawn} has a mask NAME_mask.png of no image in {needed[3]}.")

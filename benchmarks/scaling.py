@@ -129,11 +129,11 @@ def plot(name: str, figures: Sequence[Figure], folder: Path) -> Path:
     from matplotlib.figure import Figure as Picture
 
     axis = AXES[name]
-    found = {metric: _values(axis, figures, metric) for metric in _PANELS}
+    panels = {metric: _values(axis, figures, metric) for metric in _PANELS}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "font.size": 9}):
         picture = Picture(figsize=(8, 3))
         picture.subplots_adjust(0.06, 0.16, 0.98, 0.9, 0.16)
-        for place, (metric, values) in enumerate(found.items(), start=1):
+        for place, (metric, values) in enumerate(panels.items(), start=1):
             _draw(picture.add_subplot(1, 2, place), axis, metric, values)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"cost_against_{name}.svg"

@@ -65,12 +65,12 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", max(arguments.devices))
     recorder = Recorder("sharding", arguments)
     alone = learned(0, arguments.steps)
-    found = {
+    measured = {
         f"max_difference_{count}": apart(alone, learned(count, arguments.steps))
         for count in arguments.devices
     }
-    print(json.dumps({"case": "sharding", **found}))
-    recorder.add("sharding", *(Measured(*row) for row in found.items()))
+    print(json.dumps({"case": "sharding", **measured}))
+    recorder.add("sharding", *(Measured(*row) for row in measured.items()))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def meta_gradient(
     """
     rates = data.log_lr.exp()
     first = len(rates) - window if window else 0
-    w, steps = [one.detach().requires_grad_() for one in weights], []
+    w, steps = [leaf.detach().requires_grad_() for leaf in weights], []
     for t, rate in enumerate(rates):
         x = data.images[t % len(data.images)].detach().requires_grad_()
         y = data.labels[t % len(data.images)].detach().requires_grad_()
@@ -149,23 +149,23 @@ def meta_gradient(
             steps.append((x, y, w, grads))
         with torch.no_grad():
             moved = torch._foreach_sub(w, torch._foreach_mul(grads, rate))
-        w = [one.requires_grad_() for one in moved]
+        w = [leaf.requires_grad_() for leaf in moved]
     loss = F.cross_entropy(apply(w, images), labels)
     # dw is the loss's gradient by the weights after step t: w[t+1] = w[t] - rate[t] * grads[t].
     dw = list(torch.autograd.grad(loss, w))
-    found = Distilled(*(torch.zeros_like(field) for field in data))
+    gradient = Distilled(*(torch.zeros_like(field) for field in data))
     for t in range(len(rates) - 1, first - 1, -1):
         x, y, w, grads = steps.pop()
         dots = [
             torch.dot(a.flatten(), b.detach().flatten()) for a, b in zip(dw, grads, strict=True)
         ]
-        found.log_lr[t] = -rates[t] * torch.stack(dots).sum()
+        gradient.log_lr[t] = -rates[t] * torch.stack(dots).sum()
         dgrads = torch._foreach_mul(dw, -rates[t])
         dx, dy, *through = torch.autograd.grad(grads, [x, y, *w], dgrads)
-        found.images[t % len(data.images)] += dx
-        found.labels[t % len(data.images)] += dy
+        gradient.images[t % len(data.images)] += dx
+        gradient.labels[t % len(data.images)] += dy
         torch._foreach_add_(dw, through)
-    return loss.detach(), found
+    return loss.detach(), gradient
 
 
 MetaGradient = Callable[

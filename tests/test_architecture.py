@@ -56,8 +56,10 @@ HEAVY = {
     "flwr",
     "grain",
     "matplotlib",
+    "onnx",
     "pydicom",
     "safetensors",
+    "tensorboardX",
     "tensorflow_datasets",
 }
 
@@ -161,13 +163,13 @@ def _faults(path: Path, package: Path) -> Iterator[str]:
     at_import = set(_at_import(tree))
     for node in ast.walk(tree):
         names = _imports(node, module, is_package)
-        found = [fault for name in names for fault in _import_faults(unit, name)]
+        faults = [fault for name in names for fault in _import_faults(unit, name)]
         if not free:
-            found += _disk_faults(node, names)
+            faults += _disk_faults(node, names)
         if node in at_import:
             heavy = [name for name in names if name.split(".")[0] in HEAVY]
-            found += [f"imports {name} outside a function" for name in heavy]
-        for fault in found:
+            faults += [f"imports {name} outside a function" for name in heavy]
+        for fault in faults:
             yield f"{where}:{node.lineno}: {fault}"
 
 
@@ -214,12 +216,12 @@ def _functions(folder: Path) -> Iterator[tuple[str, ast.FunctionDef]]:
 
 def long_bodies(folder: Path) -> list[str]:
     """The functions of more lines than the house allows."""
-    found = []
+    names = []
     for name, node in _functions(folder):
         body = node.body[ast.get_docstring(node) is not None :]
         if body and body[-1].end_lineno - body[0].lineno >= LONGEST_BODY:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def job_takers(package: Path) -> list[str]:

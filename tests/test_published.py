@@ -44,12 +44,12 @@ def test_the_pattern_knows_what_pip_would_look_for(text, is_refused):
 
 
 def test_no_text_tells_to_install_the_project_from_an_index():
-    found = [
+    lines = [
         f"{path.relative_to(ROOT)}: {match[0]!r}"
         for path in _texts()
         for match in FROM_AN_INDEX.finditer(path.read_text("utf-8"))
     ]
-    assert found == []
+    assert lines == []
 
 
 def test_the_change_log_and_the_citation_know_the_version():

@@ -35,11 +35,11 @@ class Block(NamedTuple):
 def blocks(text: str) -> list[Block]:
     """The fenced blocks of a Markdown text, with the number of their first line."""
     pattern = r"^(?:<!-- (test(?:: slow)?) -->\n)?```(\w*)\n(.*?)^```$"
-    found = []
+    fenced = []
     for match in re.finditer(pattern, text, re.M | re.S):
         line = text.count("\n", 0, match.start(3)) + 1
-        found.append(Block(line, match[2], match[1] or "", match[3]))
-    return found
+        fenced.append(Block(line, match[2], match[1] or "", match[3]))
+    return fenced
 
 
 def smoke(code: str, runs: Path, folder: Path) -> str:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from gxdistill.cli.config import CONFIG, PACKAGE, Inputs, job_command, read
-from gxdistill.cli.flags import Command, Flag, names, non_negative, whole
+from gxdistill.cli.flags import Command, Flag, names, non_negative, path, whole
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
 
@@ -58,6 +58,8 @@ _WEIGHTS = Flag(
     "writes, not the package, but a network trained on all real patches, as weights.gxw, which "
     "`predict` takes as it takes a package",
 )
+_TO = Flag("to", "FORMAT", "onnx or safetensors")
+_OUT = Flag("out", "DIR", "folder to write (default: networks-FORMAT in --workdir)", path)
 _TARGET = Flag("target", "NAME", "one of a100, cpu, h100, h200, tpu-v5e-8, tpu-v5p-8")
 _JSON = Flag("json", "", "writes them for programs, as one object by dotted name")
 _PRICE = Flag("price", "X", "of a device for an hour", read=non_negative)
@@ -128,6 +130,22 @@ def _train(options: argparse.Namespace, inputs: Inputs) -> None:
     )
     networks.save_networks(_networks_folder(inputs), trained)
     networks.log_networks(trained, log)
+
+
+def _export_networks(options: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill import package
+    from gxdistill.receive import exchange, networks
+
+    if options.to is None:
+        raise UserError(f"--to is missing. Choose {' or '.join(exchange.FORMATS)}.")
+    folder = _networks_folder(inputs)
+    if not folder.exists():
+        raise UserError(f"{folder} holds no networks. Run `gxdistill train` first.")
+    trained = networks.load_networks(folder, inputs.package)
+    target = options.out or inputs.workdir / f"networks-{options.to}"
+    about = package.load(inputs.package).manifest
+    for file in exchange.export_networks(about, trained, target, options.to):
+        print(file)
 
 
 def _evaluate(options: argparse.Namespace, inputs: Inputs) -> None:
@@ -225,6 +243,14 @@ COMMANDS = (
         _train,
         flags=(PACKAGE, _NETWORK, _SEEDS, _SEED),
         example="train --package=package.gxd --workdir=runs/theirs",
+    ),
+    job_command(
+        "export-networks",
+        "write what `train` made for other programs, see --to",
+        _export_networks,
+        writes=False,
+        flags=(PACKAGE, _TO, _OUT),
+        example="export-networks --to=onnx --workdir=runs/theirs --package=package.gxd",
     ),
     job_command(
         "compress",

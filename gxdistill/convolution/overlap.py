@@ -34,8 +34,8 @@ def image_maps(image: jax.Array, layers: Sequence[Layer]) -> jax.Array:
 
     # One after another, for each takes as much memory as some tens of images.
     begins = [(ALIGNED * p, ALIGNED * q, 0) for p in range(phases) for q in range(phases)]
-    found = jax.lax.map(of_phase, jnp.array(begins))
-    return found.reshape(phases, phases, *found.shape[1:])
+    maps = jax.lax.map(of_phase, jnp.array(begins))
+    return maps.reshape(phases, phases, *maps.shape[1:])
 
 
 def patch_maps(
@@ -69,16 +69,16 @@ def patch_maps(
 
         return conv_pool_relu(jax.vmap(part)(corners), layers)
 
-    found = jax.vmap(cut)(phases, starts)
+    values = jax.vmap(cut)(phases, starts)
     # A strip holds all that its values see; begun a step before, its own zeros reach none of them.
     high = step * (first - 1) + _reach(layers)[1] + 1
-    found = found.at[:, :first].set(strips(0, 0, high, size)[:, :first])
-    found = found.at[:, :, :first].set(strips(0, 0, size, high)[:, :, :first])
+    values = values.at[:, :first].set(strips(0, 0, high, size)[:, :first])
+    values = values.at[:, :, :first].set(strips(0, 0, size, high)[:, :, :first])
     if last:
         low = step * (count - last - 1)
-        found = found.at[:, -last:].set(strips(low, 0, size - low, size)[:, -last:])
-        found = found.at[:, :, -last:].set(strips(0, low, size, size - low)[:, :, -last:])
-    return found
+        values = values.at[:, -last:].set(strips(low, 0, size - low, size)[:, -last:])
+        values = values.at[:, :, -last:].set(strips(0, low, size, size - low)[:, :, -last:])
+    return values
 
 
 def _reach(layers: Sequence[Layer]) -> tuple[int, int]:

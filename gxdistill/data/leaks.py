@@ -71,10 +71,10 @@ def find(
         kind: sorted(set(of[train].tolist()) & set(of[test].tolist()))
         for kind, of in (("patient", patients), ("site", sites))
     }
-    found = [Leak("patient", name, name) for name in both["patient"]]
-    for one, other in _near(hashes[train], hashes[test]):
-        found.append(Leak("duplicate", str(names[train[one]]), str(names[test[other]])))
-    return (*found, *(Leak("site", name, name) for name in both["site"]))
+    doubles = [Leak("patient", name, name) for name in both["patient"]]
+    for left, right in _near(hashes[train], hashes[test]):
+        doubles.append(Leak("duplicate", str(names[train[left]]), str(names[test[right]])))
+    return (*doubles, *(Leak("site", name, name) for name in both["site"]))
 
 
 def _near(some: np.ndarray, others: np.ndarray) -> Iterable[tuple[int, int]]:

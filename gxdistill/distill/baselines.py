@@ -87,11 +87,11 @@ def _by_class(
     classes = np.asarray(init.label_classes(steps, per_step, num_classes))
     images = np.zeros(like.images.shape, np.float32)
     for label in np.unique(classes):  # not all K, where there are fewer images
-        mine = np.asarray(pool.images)[np.asarray(pool.targets) == label]
-        if not len(mine):
+        of_label = np.asarray(pool.images)[np.asarray(pool.targets) == label]
+        if not len(of_label):
             raise ValueError(f"The pool has no patch of class {label}. Draw one of all classes.")
         count = int((classes == label).sum())
-        images[classes == label] = choose(mine, count, jax.random.fold_in(key, int(label)))
+        images[classes == label] = choose(of_label, count, jax.random.fold_in(key, int(label)))
     epochs = len(like.log_lr) // steps
     return init.from_images(
         jnp.asarray(images), jnp.asarray(classes), num_classes, epochs=epochs, lr=0.01, rule="raw"

@@ -51,10 +51,10 @@ def _peak(jaxpr: Jaxpr) -> int:
     alive: set[Var] = set()
     most = 0
     for i, equation in enumerate(jaxpr.eqns):
-        made = counted.intersection(equation.outvars) & last_use.keys()
-        alive |= made
+        results = counted.intersection(equation.outvars) & last_use.keys()
+        alive |= results
         inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
         inside = [_peak(value) for value in inner if isinstance(value, Jaxpr)]
-        most = max(most, _size(alive) + max(inside, default=0) - (_size(made) if inside else 0))
+        most = max(most, _size(alive) + max(inside, default=0) - (_size(results) if inside else 0))
         alive = {v for v in alive if last_use[v] > i}
     return most

@@ -71,18 +71,18 @@ def drawn(
     Raises:
       ValueError: a class has patches of fewer than `FEWEST` patients.
     """
-    found = np.zeros((*np.shape(classes), *images.shape[1:]), np.float32)
+    images_drawn = np.zeros((*np.shape(classes), *images.shape[1:]), np.float32)
     for label in np.unique(classes):
-        mine, wanted = labels == label, np.asarray(classes) == label
-        count = len(np.unique(patients[mine]))
+        of_label, wanted = labels == label, np.asarray(classes) == label
+        count = len(np.unique(patients[of_label]))
         if count < FEWEST:
             raise ValueError(
                 f"Class {label} has patches of {count} patients; a mixture of fewer than {FEWEST} "
                 f"would show them."
             )
-        flat = images[mine].reshape(mine.sum(), -1)
+        flat = images[of_label].reshape(of_label.sum(), -1)
         start, draw = jax.random.split(jax.random.fold_in(key, int(label)))
-        near = _clusters(flat, patients[mine], start)
+        near = _clusters(flat, patients[of_label], start)
         sizes = np.bincount(near)
         rng = np.random.default_rng(np.asarray(jax.random.bits(draw, (4,))).tolist())
         parts = []
@@ -92,17 +92,17 @@ def drawn(
             shares = rng.standard_normal((count, len(members)), np.float32)
             parts.append(mean + shares @ (members - mean) / np.float32(len(members) ** 0.5))
         rows = rng.permutation(np.concatenate(parts))
-        found[wanted] = rows.reshape(-1, *images.shape[1:])
-    return found
+        images_drawn[wanted] = rows.reshape(-1, *images.shape[1:])
+    return images_drawn
 
 
 def _clusters(flat: np.ndarray, patients: np.ndarray, key: jax.Array) -> np.ndarray:
     """Parts rows into clusters of `FEWEST` patients or more: tells each row the number of its."""
     from scipy.cluster import vq
 
-    found = centres(flat, max(1, len(flat) // _PATCHES), key)
-    near, _ = vq.vq(flat, found)
-    counts = np.array([len(np.unique(patients[near == i])) for i in range(len(found))])
+    middles = centres(flat, max(1, len(flat) // _PATCHES), key)
+    near, _ = vq.vq(flat, middles)
+    counts = np.array([len(np.unique(patients[near == i])) for i in range(len(middles))])
     if counts.max() < FEWEST:
         return np.zeros(len(flat), np.int64)
-    return vq.vq(flat, found[counts >= FEWEST])[0]  # to which rows of the others go, too
+    return vq.vq(flat, middles[counts >= FEWEST])[0]  # to which rows of the others go, too

@@ -106,11 +106,11 @@ def bases(count: int) -> Synthesis:
                 f"of. Learn the pixels, or lower `count`."
             )
         # Each starts as one base in turn; the noise tells those of the same base apart.
-        own = jax.nn.one_hot(jnp.arange(steps * per_step) % count, count)
-        own += 0.1 * jax.random.normal(key, own.shape)
+        coefficients = jax.nn.one_hot(jnp.arange(steps * per_step) % count, count)
+        coefficients += 0.1 * jax.random.normal(key, coefficients.shape)
         return {
             "bases": images.reshape(-1, *images.shape[2:])[:count],
-            "coefficients": own.reshape(steps, per_step, count),
+            "coefficients": coefficients.reshape(steps, per_step, count),
         }
 
     def synthesise(parameters: dict[str, jax.Array]) -> jax.Array:

@@ -105,8 +105,8 @@ def predict(
         first = min(begin, n - some)  # the last block overlaps: one program serves all
         block = np.asarray(images[first : first + some])
         corners = grid.corners(cohort)
-        found = _predict_block(network, params, block, corners, grid=grid, chunk=chunk)
-        blocks.append(found[:, begin - first :])
+        probabilities = _predict_block(network, params, block, corners, grid=grid, chunk=chunk)
+        blocks.append(probabilities[:, begin - first :])
     return np.concatenate(blocks, axis=1)
 
 
@@ -151,10 +151,10 @@ def _predict_windows(
     at_once = math.ceil(count / parts)
     filled = corners[np.minimum(np.arange(parts * at_once), count - 1)]
     fixed = {"size": grid.size, "at_once": at_once, "normalise": grid.normalise}
-    found = _compiled_windows()(
+    probabilities = _compiled_windows()(
         apply_windows, params, jnp.asarray(block), jnp.asarray(filled), **fixed
     )
-    return np.asarray(found)[:, :, :count]
+    return np.asarray(probabilities)[:, :, :count]
 
 
 def table_predictions(
@@ -191,9 +191,15 @@ def patch_accuracy(
       classes, and `accuracy`, the share of all patches.
     """
     classes = probabilities.shape[-1]
-    predicted = [table_predictions(one, table, corners) for one in probabilities]
-    balanced = [metrics.balanced_accuracy(one, table.label, classes) for one in predicted]
-    plain = [float((one == table.label).mean()) for one in predicted]
+    predicted = [
+        table_predictions(classes_of_patches, table, corners)
+        for classes_of_patches in probabilities
+    ]
+    balanced = [
+        metrics.balanced_accuracy(classes_of_patches, table.label, classes)
+        for classes_of_patches in predicted
+    ]
+    plain = [float((classes_of_patches == table.label).mean()) for classes_of_patches in predicted]
     return {"balanced_patch_accuracy": spread(balanced), "accuracy": spread(plain)}
 
 

@@ -5,15 +5,17 @@ import math
 from pathlib import Path
 
 from gxdistill import storage
+from gxdistill.jobs.events import EventFolder
 from gxdistill.storage.files import writing
 
 
 class History:
     """A JSON-lines file of what was seen along the way; a resumed run drops what it repeats."""
 
-    def __init__(self, path: Path):
-        """Names the file; it need not exist."""
+    def __init__(self, path: Path, events: EventFolder | None = None):
+        """Names the file, which need not exist, and where its lines are events, too."""
         self.path = path
+        self._events = events
 
     def cut(self, step: int) -> None:
         """Drops the lines after `step`, and half a line."""
@@ -21,6 +23,8 @@ class History:
         whole = (line for line in lines if line.endswith("}\n"))
         kept = [line for line in whole if json.loads(line)["step"] <= step]
         storage.write_text(self.path, "".join(kept))
+        if self._events:
+            self._events.restart(map(json.loads, kept))
 
     def last(self, name: str) -> float:
         """Returns the newest figure of a name; NaN where there is none."""
@@ -32,3 +36,5 @@ class History:
         """Appends one line; `step` is among its keys."""
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+        if self._events:
+            self._events.add(line)

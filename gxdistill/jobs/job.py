@@ -9,9 +9,11 @@ import ml_collections
 
 from gxdistill.jobs import checks, devices
 from gxdistill.jobs.cohorts import Cohorts
+from gxdistill.jobs.events import EventFolder
+from gxdistill.jobs.history import History
 from gxdistill.jobs.problem import Problem
 from gxdistill.jobs.workdir import Workdir
-from gxdistill.models.cached import create_network
+from gxdistill.models.cached import cached_network
 from gxdistill.package import seeds
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Metadata
@@ -59,13 +61,20 @@ class Job:
         return Problem(
             shape=data.shape,
             classes=data.classes,
-            network=create_network(network.name, network.options, data.shape, data.classes),
+            network=cached_network(network.name, network.options, data.shape, data.classes),
             seed=self.config.seed,
             batches=data.batches,
             sample=data.sample,
             devices=devices.all_devices(),
             card_memory=devices.card_memory(),
         )
+
+    @cached_property
+    def history(self) -> History:
+        """What is seen along the way; in `events`, too, where TensorBoard is to show it."""
+        if self.config.log == "none":
+            return self.workdir.history
+        return History(self.workdir.history.path, EventFolder(self.workdir / "events"))
 
     def key(self, use: Use) -> jax.Array:
         """Derives the typed PRNG key of one use of randomness."""

@@ -34,6 +34,11 @@ def _are_labels(value: object) -> bool:
 _RUN = {
     "name": text("unnamed", "text that may name a folder", "Name of the run and of its folder."),
     "seed": integer(0, 0, 2**32 - 1, "Seed of everything that is drawn at random."),
+    "log": choice(
+        "none",
+        ("none", "tensorboard"),
+        "Where, beside history.jsonl, losses and measures are written: as events for TensorBoard.",
+    ),
     "about.purpose": text(
         "Research on data set distillation.", "text", "What the package may be used for."
     ),

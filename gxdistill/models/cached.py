@@ -12,7 +12,7 @@ from gxdistill.models.zoo import create
 from gxdistill.pytrees import Network
 
 
-def create_network(
+def cached_network(
     name: str, options: Mapping[str, Any], shape: tuple[int, ...], classes: int
 ) -> Network:
     """Creates a network of the zoo for a user's settings; the same settings give the same object.

@@ -12,7 +12,7 @@ import numpy as np
 
 from gxdistill import models, storage
 from gxdistill.errors import UserError
-from gxdistill.models.cached import create_network
+from gxdistill.models.cached import cached_network
 from gxdistill.package.fields import About
 from gxdistill.package.manifest import WAY_OUT
 from gxdistill.pytrees import Params
@@ -94,7 +94,7 @@ def structure(about: About, where: Path) -> Params | None:
         return None
     name, options, classes = about.network.name, about.network.options, len(about.class_names)
     try:
-        network = create_network(name, options, about.patch.shape, classes)
+        network = cached_network(name, options, about.patch.shape, classes)
     except UserError as error:
         reason = " ".join(str(error).split())[:200]  # Of Flax, it may be lines.
         raise UserError(f"{where}: {reason} {WAY_OUT}") from error

@@ -83,9 +83,9 @@ def compiled(program: Program, target: Target, *, log: Log, folder: Path) -> Com
             f"Lower distill.batch, distill.networks_at_once or distill.images_per_step, or choose "
             f"--config.distill.memory=nested."
         ) from error
-    found = _findings(executable, time.monotonic() - began)
-    storage.write_bytes(kept, gzip.compress(storage.json_text(found).encode()))
-    return _read(found, program.unknown)
+    findings = _findings(executable, time.monotonic() - began)
+    storage.write_bytes(kept, gzip.compress(storage.json_text(findings).encode()))
+    return _read(findings, program.unknown)
 
 
 def read(executable: jax.stages.Compiled, unknown: float, compile_s: float = 0.0) -> Compiled:

@@ -155,17 +155,17 @@ def parse(text: str) -> tuple[dict[str, list[Operation]], str]:
 
 
 def _operation(match: re.Match) -> Operation:
-    found = _OPERATION.search(match[3])
-    if found is None:
+    opening = _OPERATION.search(match[3])
+    if opening is None:
         return Operation(match[2], "constant", "", (), "", "", bool(match[1]))
-    depth, end = 1, found.end()
+    depth, end = 1, opening.end()
     while depth and end < len(match[3]):
         depth += {"(": 1, ")": -1}.get(match[3][end], 0)
         end += 1
-    inside, rest = match[3][found.end() : end - 1], match[3][end:]
+    inside, rest = match[3][opening.end() : end - 1], match[3][end:]
     operands = tuple(re.findall(r"%([\w.-]+)", inside))
-    result = match[3][: found.start(1)]
-    return Operation(match[2], found[1], result, operands, inside, rest, bool(match[1]))
+    result = match[3][: opening.start(1)]
+    return Operation(match[2], opening[1], result, operands, inside, rest, bool(match[1]))
 
 
 def _called(operation: Operation, role: str) -> list[str]:

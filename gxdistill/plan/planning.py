@@ -122,8 +122,8 @@ def make(
         problem = program.problem_of(config, size, devices, memory)
         built = program.build(problem, settings)
         folder = folder or compiling.default_folder()
-        found = compiling.compiled(built, known, log=log, folder=folder)
-    return describe(config, problem, known, built, found)
+        compiled = compiling.compiled(built, known, log=log, folder=folder)
+    return describe(config, problem, known, built, compiled)
 
 
 @contextlib.contextmanager
@@ -144,7 +144,7 @@ def _flops(problem: Problem, settings: ConfigDict) -> float:
 
 
 def describe(
-    config: ConfigDict, problem: Problem, target: Target, built: program.Program, found: Compiled
+    config: ConfigDict, problem: Problem, target: Target, built: program.Program, compiled: Compiled
 ) -> Plan:
     """Reads off a plan from what a compiler told.
 
@@ -153,18 +153,20 @@ def describe(
       problem: that is planned.
       target: what for.
       built: its program.
-      found: what the compiler told of the program.
+      compiled: what the compiler told of the program.
     """
     settings = program.settings_of(config)
     arranged = method.mesh_of(problem, settings)
     mesh = {"network": 1, "data": 1} if arranged is None else dict(arranged.shape)
-    own = settings.networks // mesh["network"]
-    at_once = min(own, settings.networks_at_once or (1 if target.platform == "cpu" else own))
+    networks = settings.networks // mesh["network"]
+    at_once = min(
+        networks, settings.networks_at_once or (1 if target.platform == "cpu" else networks)
+    )
     gradients, taken = built.gradients, built.strategy
     peaks = {
-        name: found.peak + at_once * (gradients[name] - gradients[taken]) for name in gradients
+        name: compiled.peak + at_once * (gradients[name] - gradients[taken]) for name in gradients
     }
-    room = _USABLE * target.memory - found.peak
+    room = _USABLE * target.memory - compiled.peak
     rows = mesh["data"]
     more = int(room // (built.per_image * at_once)) * rows
     return Plan(
@@ -178,13 +180,13 @@ def describe(
         inner_steps=settings.steps * settings.epochs,
         outer_steps=settings.outer_steps,
         strategy=taken,
-        compiled=found,
+        compiled=compiled,
         peaks=peaks,
         flops=_flops(problem, settings),
-        moved=found.moved / settings.steps_per_call,
-        sent=found.sent / settings.steps_per_call,
+        moved=compiled.moved / settings.steps_per_call,
+        sent=compiled.sent / settings.steps_per_call,
         largest_batch=max(settings.batch + more, 0),
-        largest_at_once=max(at_once + int(room // (found.temporaries / at_once)), 0),
+        largest_at_once=max(at_once + int(room // (compiled.temporaries / at_once)), 0),
     )
 
 

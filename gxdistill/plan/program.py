@@ -16,7 +16,7 @@ from gxdistill.errors import UserError
 from gxdistill.jobs import devices
 from gxdistill.jobs.kinds import Size
 from gxdistill.jobs.problem import BatchSource, Problem
-from gxdistill.models.cached import create_network
+from gxdistill.models.cached import cached_network
 from gxdistill.package.seeds import Use
 from gxdistill.patching import patch_corners
 from gxdistill.pytrees import Batch, PatchTable
@@ -49,7 +49,7 @@ def problem_of(
     return Problem(
         shape=shape,
         classes=size.classes,
-        network=create_network(network.name, network.options, shape, size.classes),
+        network=cached_network(network.name, network.options, shape, size.classes),
         seed=config.seed,
         batches=partial(_shapes, config.patch, size),
         sample=sample,

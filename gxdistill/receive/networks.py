@@ -11,7 +11,7 @@ from gxdistill import package, storage
 from gxdistill.distill import inner, replay
 from gxdistill.distill.views import View, as_learned
 from gxdistill.errors import UserError
-from gxdistill.models.cached import create_network
+from gxdistill.models.cached import cached_network
 from gxdistill.package import proof, shared_values
 from gxdistill.package.seeds import Use
 from gxdistill.package.seeds import key as job_key
@@ -51,7 +51,7 @@ def network_of(
     if name is not None and name != chosen.name:
         chosen = package.NetworkChoice(name, {})
     classes = len(about.class_names)
-    return create_network(chosen.name, chosen.options, about.patch.shape, classes), chosen
+    return cached_network(chosen.name, chosen.options, about.patch.shape, classes), chosen
 
 
 @pinned()

@@ -199,9 +199,9 @@ def _check_header(
 ) -> None:
     for field, value in expected.items():
         if header.get(field, "nothing") != value:
-            found = reprlib.repr(header.get(field, "nothing"))
+            value_there = reprlib.repr(header.get(field, "nothing"))
             raise UserError(
-                f"{where}: {what} has {field} {found} where {value!r} is declared. "
+                f"{where}: {what} has {field} {value_there} where {value!r} is declared. "
                 f"Get a fresh copy."
             )
 
@@ -243,8 +243,8 @@ def _check_files(folder: Path, declared: Mapping[str, np.ndarray]) -> None:
     What Orbax itself stumbles upon, it tells late and at length, in threads of its own.
     """
     with reading(folder):
-        found = {entry.name for entry in os.scandir(folder / "state") if entry.is_dir()}
-    for name in sorted(found ^ declared.keys()):
+        leaves = {entry.name for entry in os.scandir(folder / "state") if entry.is_dir()}
+    for name in sorted(leaves ^ declared.keys()):
         raise _misplaced(folder, name, declared)
     flags = {"use_ocdbt": False, "use_zarr3": False}
     _check_header(read_json(folder / "state" / "_METADATA"), flags, folder, "the tree")
@@ -289,8 +289,8 @@ def read_arrays(
         if not {header, chunk} <= files.keys():
             raise _misplaced(where, name, declared)
         expected |= {header, chunk}
-        found = parse_json(bytes(files[header]), f"{where}: {header}")
-        _check_leaf(name, array, found, len(files[chunk]), where)
+        header_fields = parse_json(bytes(files[header]), f"{where}: {header}")
+        _check_leaf(name, array, header_fields, len(files[chunk]), where)
         stored = np.frombuffer(files[chunk], array.dtype)
         leaves[name] = stored.reshape(array.shape).copy()  # aligned, and writable
     for file in sorted(files.keys() ^ expected):

@@ -17,8 +17,8 @@ _MAX_BYTES = 1 << 40  # Our own state, whatever its size; packages of others are
 def _steps(folder: Path) -> dict[int, Path]:
     """Returns the checkpoints by step, newest first."""
     matches = [(_STEP.fullmatch(entry.name), entry) for entry in folder.iterdir()]
-    found = {int(match[1]): entry for match, entry in matches if match}
-    return dict(sorted(found.items(), reverse=True))
+    steps = {int(match[1]): entry for match, entry in matches if match}
+    return dict(sorted(steps.items(), reverse=True))
 
 
 def save(folder: Path, step: int, state: Params, *, metadata: Metadata, keep: int = 2) -> None:

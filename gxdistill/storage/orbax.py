@@ -30,11 +30,11 @@ def context() -> "ocp.Context":
     """Makes settings by which each of several processes saves and loads without the others."""
     from orbax.checkpoint import v1 as ocp
 
-    mine = jax.process_index()
-    made = ocp.Context()
-    made.multiprocessing.primary_host = mine
-    made.multiprocessing.active_processes = {mine}
-    return made
+    process = jax.process_index()
+    settings = ocp.Context()
+    settings.multiprocessing.primary_host = process
+    settings.multiprocessing.active_processes = {process}
+    return settings
 
 
 @contextlib.contextmanager

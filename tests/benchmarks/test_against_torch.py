@@ -84,18 +84,22 @@ def test_both_find_the_same_meta_gradient(
     if compiled:
         monkeypatch.setattr(torch, "compile", lambda function, **_: function)  # For minutes.
         gradient = torch_peer.compiled_meta_gradient(peer.apply, window=window)
-        their_loss, found = gradient(weights, data, real, labels)
+        their_loss, their_gradient = gradient(weights, data, real, labels)
     else:
-        their_loss, found = torch_peer.meta_gradient(
+        their_loss, their_gradient = torch_peer.meta_gradient(
             peer.apply, weights, data, real, labels, window=window
         )
 
     np.testing.assert_allclose(loss, their_loss.numpy(), rtol=1e-5)
-    theirs = (found.images.permute(0, 1, 3, 4, 2), found.labels, found.log_lr)
-    for mine, other in zip((grads.images, grads.labels, grads.log_lr), theirs, strict=True):
-        scale = float(jnp.abs(mine).max())
+    theirs = (
+        their_gradient.images.permute(0, 1, 3, 4, 2),
+        their_gradient.labels,
+        their_gradient.log_lr,
+    )
+    for ours, other in zip((grads.images, grads.labels, grads.log_lr), theirs, strict=True):
+        scale = float(jnp.abs(ours).max())
         assert scale > 1e-6
-        np.testing.assert_allclose(mine / scale, other.numpy() / scale, atol=1e-4)
+        np.testing.assert_allclose(ours / scale, other.numpy() / scale, atol=1e-4)
 
 
 def test_the_rounds_are_summed_up():

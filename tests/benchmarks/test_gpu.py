@@ -184,8 +184,12 @@ def test_a_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
         status = next(statuses)
         if stage == "evaluate":
             networks = {"mean": 0.5, "std": 0.1, "n": 2}
-            found = dict.fromkeys(("accuracy", "balanced_patch_accuracy"), networks)
-            evaluation = {"name": "demo_smoke", "contenders": {"distilled": found}, "shares": {}}
+            accuracies = dict.fromkeys(("accuracy", "balanced_patch_accuracy"), networks)
+            evaluation = {
+                "name": "demo_smoke",
+                "contenders": {"distilled": accuracies},
+                "shares": {},
+            }
             path = tmp_path / "runs/demo_smoke/evaluation.json"
             path.write_text(json.dumps(evaluation | {"package_bytes": 7}))
         return status

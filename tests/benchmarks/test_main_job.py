@@ -21,8 +21,8 @@ def evaluation(run):
 
 
 def test_the_figures_are_those_of_the_evaluation(evaluation):
-    found = main_job.figures(evaluation, 12.34)
-    rows = {metric: rest for metric, *rest in found["demo_smoke"]}
+    cases = main_job.figures(evaluation, 12.34)
+    rows = {metric: rest for metric, *rest in cases["demo_smoke"]}
     contenders = evaluation["contenders"]
     ours, ceiling = contenders["distilled"], contenders["all_patches"]
     for name in ("hm", "auc", "sen", "spe"):
@@ -45,11 +45,11 @@ def test_the_figures_are_those_of_the_evaluation(evaluation):
 
 
 def test_ordinary_training_has_a_case_of_its_own(evaluation):
-    found = main_job.figures(evaluation, 1.0)
-    assert set(found) == {"demo_smoke", "demo_smoke_shuffled"}
+    cases = main_job.figures(evaluation, 1.0)
+    assert set(cases) == {"demo_smoke", "demo_smoke_shuffled"}
     ours = evaluation["contenders"]["shuffled"]["accuracy"]
     expected = Measured("accuracy", ours["mean"], ours["std"], ours["n"])
-    assert found["demo_smoke_shuffled"] == [expected]
+    assert cases["demo_smoke_shuffled"] == [expected]
 
 
 def test_an_undefined_figure_is_left_out(evaluation):

@@ -59,8 +59,8 @@ def test_plain_rounding_and_pruning_are_what_their_names_say():
 def test_a_stage_is_measured_once(tmp_path):
     calls = []
     for _ in range(2):
-        found = package_size.cached(tmp_path / "a/b.json", lambda: calls.append(1) or [POINTS[0]])
-    assert [Point(*row) for row in found] == POINTS[:1]
+        points = package_size.cached(tmp_path / "a/b.json", lambda: calls.append(1) or [POINTS[0]])
+    assert [Point(*row) for row in points] == POINTS[:1]
     assert calls == [1]
 
 

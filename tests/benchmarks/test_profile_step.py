@@ -77,13 +77,13 @@ def test_a_program_is_timed_operation_by_operation():
     began = time.perf_counter()
     spent = profile_step.profile(compiled, arguments, 2)
     elapsed = time.perf_counter() - began
-    found = profile_step.sources(compiled.as_text())
-    total = sum(one.seconds for one in spent)
+    operations = profile_step.sources(compiled.as_text())
+    total = sum(operation.seconds for operation in spent)
     assert 0 < total < elapsed
     calls = {
-        (profile_step.part(found[one.operation]), one.calls)
-        for one in spent
-        if found.get(one.operation, "").endswith("dot_general")
+        (profile_step.part(operations[operation.operation]), operation.calls)
+        for operation in spent
+        if operations.get(operation.operation, "").endswith("dot_general")
     }
     assert calls == {("real batch", 1), ("inner steps", 7)}
 

@@ -93,19 +93,19 @@ def test_a_job_reads_the_folder(originals):
 
 
 def test_the_seed_alone_draws_the_split(originals):
-    found = radiographs.find(originals)
-    assert radiographs.split(found, 1) == radiographs.split(found[::-1], 1)
-    assert radiographs.split(found, 1) != radiographs.split(found, 2)
+    images = radiographs.find(originals)
+    assert radiographs.split(images, 1) == radiographs.split(images[::-1], 1)
+    assert radiographs.split(images, 1) != radiographs.split(images, 2)
 
 
 def test_the_split_is_that_of_the_recorded_figures(data_root):
     path = data_root / "cxr_tb_lung/labels.csv"
     with path.open() as file:
         rows = list(csv.DictReader(file))
-    found = [
+    images = [
         radiographs.Original(row["id"], row["site"], int(row["label"]), path, ()) for row in rows
     ]
-    assert radiographs.split(found) == {row["id"]: row["split"] for row in rows}
+    assert radiographs.split(images) == {row["id"]: row["split"] for row in rows}
 
 
 def test_an_image_becomes_a_square_of_box_averages(tmp_path):

@@ -44,11 +44,11 @@ def test_the_latest_figures_are_drawn(name, tmp_path):
     axis = scaling.AXES[name]
     figures = [*_figures(axis, scale=7), *_figures(axis)]
     path = scaling.plot(name, figures, tmp_path / "plots")
-    found = texts(path)
+    drawn = texts(path)
     for setting in axis.settings:
-        assert f"{0.2 + 0.01 * axis.place(setting):.3g}" in found
-    assert found.count(axis.label) == 2
-    assert any(text.startswith("CPU seconds: 0.2 + 0.01 x, R² 1.000") for text in found)
+        assert f"{0.2 + 0.01 * axis.place(setting):.3g}" in drawn
+    assert drawn.count(axis.label) == 2
+    assert any(text.startswith("CPU seconds: 0.2 + 0.01 x, R² 1.000") for text in drawn)
     before = path.read_bytes()
     assert scaling.plot(name, figures, tmp_path / "plots").read_bytes() == before
 

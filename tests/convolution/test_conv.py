@@ -244,10 +244,10 @@ def test_bfloat16_products_are_those_of_rounded_operands(monkeypatch, case, pack
 
     dy = np.random.default_rng(5).normal(size=jax.eval_shape(expected, x, k).shape)
     dy = dy.astype(np.float32)
-    found = jax.jit(functools.partial(both, ours))(x, k, dy)
+    results = jax.jit(functools.partial(both, ours))(x, k, dy)
     wanted = jax.jit(functools.partial(both, expected))(*map(_rounded, (x, k, dy)))
     exact = jax.jit(functools.partial(both, expected))(x, k, dy)
-    for ours, rounded, plain, rounds in zip(found, wanted, exact, packs, strict=True):
+    for ours, rounded, plain, rounds in zip(results, wanted, exact, packs, strict=True):
         near, far = (np.abs(ours - other).max() / np.abs(plain).max() for other in (rounded, plain))
         assert (near if rounds else far) < 1e-5
         assert far < 0.02

@@ -31,13 +31,13 @@ def pictures() -> dict[str, bytes]:
         "lzw.tif": (smooth, {"compression": "tiff_lzw"}),
         "jpeg.tif": (smooth, {"compression": "jpeg"}),
     }
-    made = {}
+    files = {}
     for name, (array, options) in kinds.items():
         buffer = io.BytesIO()
         kind = {"png": "PNG", "jpg": "JPEG", "tif": "TIFF"}[name[-3:]]
         Image.fromarray(array).save(buffer, kind, **options)
-        made[name] = buffer.getvalue()
-    return made
+        files[name] = buffer.getvalue()
+    return files
 
 
 def dicoms(folder: Path) -> dict[str, bytes]:
@@ -49,16 +49,16 @@ def dicoms(folder: Path) -> dict[str, bytes]:
     pixels = np.random.default_rng(0).integers(0, 4096, (_SIDE, _SIDE)).astype(np.uint16)
     bits = {"BitsStored": 12, "HighBit": 11}
     write_dicom(plain, pixels, **bits, WindowCenter=2000, WindowWidth=3000)
-    made = {"plain.dcm": plain.read_bytes(), "jpeg.dcm": _lossless_jpeg(plain, other)}
+    files = {"plain.dcm": plain.read_bytes(), "jpeg.dcm": _lossless_jpeg(plain, other)}
     for name in ("RLELossless", "JPEGLSLossless", "JPEG2000Lossless"):
         dataset = pydicom.dcmread(plain)
         dataset.compress(getattr(uid, name))
         dataset.save_as(other)
-        made[f"{name}.dcm"] = other.read_bytes()
+        files[f"{name}.dcm"] = other.read_bytes()
     dataset = pydicom.dcmread(plain)
     dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
     dataset.save_as(other)
-    return made | {"deflated.dcm": other.read_bytes()}
+    return files | {"deflated.dcm": other.read_bytes()}
 
 
 def _lossless_jpeg(path, other):

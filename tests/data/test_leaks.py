@@ -11,12 +11,12 @@ from gxdistill.data import leaks
 def images():
     """Smooth pictures with fine grain, each another."""
     rng = np.random.default_rng(0)
-    made = []
+    pictures = []
     for _ in range(20):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 12), np.uint8))
         smooth = np.asarray(coarse.resize((160, 160), Image.Resampling.BICUBIC), float)
-        made.append((40 + 0.6 * smooth + rng.normal(0, 4, smooth.shape)).clip(0, 255).round())
-    return np.array(made, np.uint8)
+        pictures.append((40 + 0.6 * smooth + rng.normal(0, 4, smooth.shape)).clip(0, 255).round())
+    return np.array(pictures, np.uint8)
 
 
 def _jpeg(image):
@@ -54,20 +54,20 @@ def _find(images, splits, **columns):
 @pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES)
 def test_a_copy_is_found_among_others_and_nothing_else(copy, images):
     with_copy = [*images, copy(images[3])]
-    found = _find(with_copy, ["train"] * 10 + ["test"] * 11)
-    assert found == (leaks.Leak("duplicate", "3.png", "20.png"),)
+    leaked = _find(with_copy, ["train"] * 10 + ["test"] * 11)
+    assert leaked == (leaks.Leak("duplicate", "3.png", "20.png"),)
     # Within a split a copy is no leak.
     assert _find(with_copy, ["train"] * 21) == ()
 
 
 def test_patients_and_sites_of_both_splits_are_named(images):
-    found = _find(
+    leaked = _find(
         images[:6],
         ["train", "train", "test", "test", "train", "test"],
         patients=np.array(["b", "a", "a", "c", "d", "b"]),
         sites=np.array(["x", "y", "y", "y", "x", "z"]),
     )
-    assert found == (
+    assert leaked == (
         leaks.Leak("patient", "a", "a"),
         leaks.Leak("patient", "b", "b"),
         leaks.Leak("site", "y", "y"),
@@ -79,16 +79,16 @@ def test_pairs_are_those_of_a_loop(monkeypatch):
     rng = np.random.default_rng(0)
     centres = rng.integers(0, 2**63, (6, 4), np.uint64)
     hashes = centres[rng.integers(0, 6, 60)]
-    for one in hashes:  # changes up to 24 bits of each
+    for leak in hashes:  # changes up to 24 bits of each
         for bit in rng.integers(0, 256, rng.integers(0, 25)):
-            one[bit // 64] ^= np.uint64(1) << np.uint64(bit % 64)
+            leak[bit // 64] ^= np.uint64(1) << np.uint64(bit % 64)
     splits = np.where(rng.random(60) < 0.5, "train", "test")
-    found = _find(np.zeros((60, 20, 20), np.uint8), splits, hashes=hashes)
+    leaked = _find(np.zeros((60, 20, 20), np.uint8), splits, hashes=hashes)
     expected = {
         (i, j)
         for i in np.flatnonzero(splits == "train")
         for j in np.flatnonzero(splits == "test")
         if sum(int(a ^ b).bit_count() for a, b in zip(hashes[i], hashes[j], strict=True)) <= 16
     }
-    assert {(int(one.train[:-4]), int(one.test[:-4])) for one in found} == expected
+    assert {(int(leak.train[:-4]), int(leak.test[:-4])) for leak in leaked} == expected
     assert expected

@@ -58,11 +58,11 @@ def test_a_harmed_file_is_read_or_refused(tmp_path, count):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    print(json.dumps(found, indent=1, sort_keys=True))
-    assert found["longest_s"] < 5
-    assert found["peak_mb"] < 1000
-    seen = found["seen"]
+    summary = json.loads(done.stdout)
+    print(json.dumps(summary, indent=1, sort_keys=True))
+    assert summary["longest_s"] < 5
+    assert summary["peak_mb"] < 1000
+    seen = summary["seen"]
     assert sum(seen.values()) == count
     assert {name.split()[0] for name in seen} == {
         *("flipped", "cut", "absurd", "holed", "moved", "bomb")

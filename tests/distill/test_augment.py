@@ -33,8 +33,8 @@ def test_flips_and_turns_are_the_symmetries_of_a_square(names, places):
 @pytest.mark.parametrize("name", ["rotate", "shift", "scale"])
 def test_geometry_is_that_of_scipy(name):
     for key in KEYS[:3]:
-        own = jax.random.fold_in(key, AUGMENTATIONS.index(name))
-        matrix, offset = map(np.asarray, augment_module._AFFINE[name](own))
+        branch_key = jax.random.fold_in(key, AUGMENTATIONS.index(name))
+        matrix, offset = map(np.asarray, augment_module._AFFINE[name](branch_key))
         centre = np.array([4.0, 4.0])
         expected = scipy.ndimage.affine_transform(
             IMAGES[1, 2, :, :, 1],

@@ -107,8 +107,8 @@ def test_kmeans_ends_where_lloyds_algorithm_rests(pool):
         centres = np.asarray(data.images[0, label::3]).reshape(3, -1)
         distances = ((flat[:, None] - centres) ** 2).sum(axis=2)
         for i in range(3):
-            mine = flat[distances.argmin(axis=1) == i]
-            np.testing.assert_allclose(centres[i], mine.mean(axis=0), rtol=1e-4, atol=1e-5)
+            nearest = flat[distances.argmin(axis=1) == i]
+            np.testing.assert_allclose(centres[i], nearest.mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
 @each_choice

@@ -44,8 +44,8 @@ def test_softmax_labels_start_near_one_hot():
     labels = init.noise(jax.random.key(0), **{**NOISE, "rule": "softmax"}).labels
     targets = init.targets(labels, "softmax")
     np.testing.assert_allclose(targets, scipy.special.softmax(labels, axis=-1), rtol=1e-6)
-    own = np.e**3 / (np.e**3 + 2)
-    expected = np.where(np.eye(3, dtype=bool), own, (1 - own) / 2)
+    share = np.e**3 / (np.e**3 + 2)
+    expected = np.where(np.eye(3, dtype=bool), share, (1 - share) / 2)
     np.testing.assert_allclose(targets, np.broadcast_to(expected, (4, 3, 3)), rtol=1e-6)
 
 

@@ -106,11 +106,11 @@ def test_real_and_distilled_images_are_augmented_by_one_draw(data, batch):
 
 
 def test_a_view_is_what_is_trained_on_and_what_is_learned_gets_the_gradient(data, batch):
-    made = synthesis.bases(2)
-    learned = data.replace(images=made.init(jnp.asarray(data.images), KNOWN))
-    step = jax.jit(after_training(NETWORK, rule="softmax", view=views.synthesised(made)))
+    bases = synthesis.bases(2)
+    learned = data.replace(images=bases.init(jnp.asarray(data.images), KNOWN))
+    step = jax.jit(after_training(NETWORK, rule="softmax", view=views.synthesised(bases)))
     value, grads = step(learned, KEY, batch)
-    plain = data.replace(images=made.synthesise(learned.images))
+    plain = data.replace(images=bases.synthesise(learned.images))
     expected, by_pixel = RANDOM_INIT(plain, KEY, batch)
     np.testing.assert_allclose(value, expected, rtol=1e-10)
     coefficients = np.einsum("sbhwc,nhwc->sbn", by_pixel.images, learned.images["bases"])

@@ -32,10 +32,10 @@ def test_centres_are_those_of_lloyds_algorithm(number, count):
         expected = np.stack(
             [m.mean(axis=0) if len(m) else c for m, c in zip(members, expected, strict=True)]
         )
-    found = mixture.centres(images, count, key)
-    assert (found.shape, found.dtype) == ((count, *SHAPE), np.float32)
-    np.testing.assert_allclose(found.reshape(count, -1), expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(found, mixture.centres(images, count, key))
+    centres = mixture.centres(images, count, key)
+    assert (centres.shape, centres.dtype) == ((count, *SHAPE), np.float32)
+    np.testing.assert_allclose(centres.reshape(count, -1), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(centres, mixture.centres(images, count, key))
 
 
 def test_draws_have_the_mean_and_the_covariance_of_one_cluster():
@@ -43,14 +43,14 @@ def test_draws_have_the_mean_and_the_covariance_of_one_cluster():
     count = 40000
     drawn = mixture.drawn(images, *of, np.zeros(count, int), jax.random.key(0))
     assert (drawn.shape, drawn.dtype) == ((count, *SHAPE), np.float32)
-    real, found = images.reshape(-1, 4), drawn.reshape(-1, 4)
+    real, draws = images.reshape(-1, 4), drawn.reshape(-1, 4)
     covariance = np.cov(real.T, bias=True)
     deviation = np.sqrt(np.diag(covariance) / count)
-    assert (np.abs(found.mean(axis=0) - real.mean(axis=0)) < 5 * deviation).all()
+    assert (np.abs(draws.mean(axis=0) - real.mean(axis=0)) < 5 * deviation).all()
     variances = np.diag(covariance)
     # Of a Gaussian's sample covariance: (s_ii s_jj + s_ij^2) / n.
     error = np.sqrt((np.outer(variances, variances) + covariance**2) / count)
-    assert (np.abs(np.cov(found.T) - covariance) < 5 * error).all()
+    assert (np.abs(np.cov(draws.T) - covariance) < 5 * error).all()
 
 
 def test_clusters_far_apart_are_drawn_from_as_often_as_they_are_large():

@@ -55,9 +55,9 @@ def test_hard_labels_are_those_that_the_soft_ones_prefer():
 
 
 def test_images_are_made_before_they_are_viewed():
-    made = synthesis.bases(2)
-    learned = DATA.replace(images=made.init(DATA.images, KEYS[0]))
-    data = views.synthesised(made, views.order_free)(learned, KEYS[1])
-    images = made.synthesise(learned.images)
+    bases = synthesis.bases(2)
+    learned = DATA.replace(images=bases.init(DATA.images, KEYS[0]))
+    data = views.synthesised(bases, views.order_free)(learned, KEYS[1])
+    images = bases.synthesise(learned.images)
     expected = views.order_free(DATA.replace(images=images), KEYS[1])
     jax.tree.map(np.testing.assert_array_equal, data, expected)

@@ -18,11 +18,11 @@ def test_tables_follow_the_area_rule_in_each_split(job):
     cohort = phantom.phantom_cohort(0, patients=16, size=128)
     corners = patch_corners((128, 128), 16, 8)
     for split, part in (("train", job.cohorts.train), ("test", job.cohorts.test)):
-        mine = cohort.select(cohort.splits == split)
-        np.testing.assert_array_equal(part.images, mine.images)
+        in_split = cohort.select(cohort.splits == split)
+        np.testing.assert_array_equal(part.images, in_split.images)
         expected = [
-            (i, row, col, 0 if share <= 0.01 else 1 + mine.labels[i])
-            for i, mask in enumerate(mine.masks)
+            (i, row, col, 0 if share <= 0.01 else 1 + in_split.labels[i])
+            for i, mask in enumerate(in_split.masks)
             for (row, col), share in zip(corners, organ_shares(mask, corners, 16), strict=True)
             if share <= 0.01 or share >= 0.6
         ]

@@ -4,14 +4,14 @@ import jax
 import pytest
 
 from gxdistill.errors import UserError
-from gxdistill.models.cached import create_network
+from gxdistill.models.cached import cached_network
 
 
 def test_equal_settings_give_the_same_network_so_that_programs_are_shared():
-    first = create_network("convnet", {"width": 4, "depth": 1}, (16, 16, 1), 3)
-    assert create_network("convnet", {"depth": 1, "width": 4}, (16, 16, 1), 3) is first
+    first = cached_network("convnet", {"width": 4, "depth": 1}, (16, 16, 1), 3)
+    assert cached_network("convnet", {"depth": 1, "width": 4}, (16, 16, 1), 3) is first
     others = [
-        create_network("convnet", {"width": 4, "depth": 1}, shape, classes)
+        cached_network("convnet", {"width": 4, "depth": 1}, shape, classes)
         for shape, classes in (((16, 16, 3), 3), ((16, 16, 1), 2))
     ]
     for one, other in itertools.combinations([first, *others], 2):
@@ -39,5 +39,5 @@ def test_equal_settings_give_the_same_network_so_that_programs_are_shared():
 )
 def test_a_network_that_cannot_be_is_the_users_to_mend(name, options, message):
     with pytest.raises(UserError, match=r"^network: ") as refusal:
-        create_network(name, options, (16, 16, 1), 3)
+        cached_network(name, options, (16, 16, 1), 3)
     assert message in str(refusal.value)

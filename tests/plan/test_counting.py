@@ -52,8 +52,8 @@ def _traffic(fun, *shapes, unknown=1.0):
 
 
 def test_a_fused_program_reads_its_arguments_and_writes_its_result_once():
-    found = _traffic(lambda a, b: jnp.tanh(a * b) + 1, (1000,), (1000,))
-    assert found == counting.Traffic(3 * 4000, 0)
+    traffic = _traffic(lambda a, b: jnp.tanh(a * b) + 1, (1000,), (1000,))
+    assert traffic == counting.Traffic(3 * 4000, 0)
 
 
 def test_a_loop_moves_its_body_as_often_as_it_runs():

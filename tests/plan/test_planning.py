@@ -62,7 +62,7 @@ def test_long_work_shows_that_it_lives(monkeypatch):
 
 def _plan(**changes):
     target = targets.load("h100")
-    found = Compiled(10**9, 5 * 10**9, 0, 2e12, 0.0, 70.0)
+    compiled = Compiled(10**9, 5 * 10**9, 0, 2e12, 0.0, 70.0)
     fields = {
         "name": "gastric",
         "target": target,
@@ -74,7 +74,7 @@ def _plan(**changes):
         "inner_steps": 30,
         "outer_steps": 10_000,
         "strategy": "nested",
-        "compiled": found,
+        "compiled": compiled,
         "peaks": {"store": 200 * 10**9, "recompute": 7 * 10**9, "nested": 6 * 10**9},
         "flops": 9.89e13,
         "moved": 6.704e11,
@@ -86,24 +86,24 @@ def _plan(**changes):
 
 
 def test_a_step_takes_at_least_what_binds_it():
-    made = _plan()
-    assert made.seconds == pytest.approx({"products": 0.1, "memory": 0.2, "links": 0.0})
-    assert made.fits
-    assert made.best == "recompute"
-    text = plan.as_text(made, price=2.0)
+    job_plan = _plan()
+    assert job_plan.seconds == pytest.approx({"products": 0.1, "memory": 0.2, "links": 0.0})
+    assert job_plan.fits
+    assert job_plan.best == "recompute"
+    text = plan.as_text(job_plan, price=2.0)
     assert "at least 0.556 h, 1.111 at 2 a device-hour" in text
     assert "memory bound" in text
-    assert not _plan(target=made.target._replace(memory=10**9)).fits
+    assert not _plan(target=job_plan.target._replace(memory=10**9)).fits
 
 
 def test_a_plan_expects_what_measured_steps_make_likely():
-    made = _plan()
-    assert made.expected_s is None
-    assert "expected" not in plan.as_text(made)
-    target = made.target._replace(efficiency={"memory": 0.5, "products": 0.2})
-    made = _plan(target=target)
-    assert made.expected_s == pytest.approx(max(0.1 / 0.2, 0.2 / 0.5))
-    text = plan.as_text(made)
+    job_plan = _plan()
+    assert job_plan.expected_s is None
+    assert "expected" not in plan.as_text(job_plan)
+    target = job_plan.target._replace(efficiency={"memory": 0.5, "products": 0.2})
+    job_plan = _plan(target=target)
+    assert job_plan.expected_s == pytest.approx(max(0.1 / 0.2, 0.2 / 0.5))
+    text = plan.as_text(job_plan)
     assert "expected          0.5 s by steps measured on h100; whole run 1.39 h" in text
     assert "at least 0.556 h" in text
 
@@ -145,12 +145,12 @@ def test_a_small_job_is_planned_for_every_target(target, tmp_path):
         pytest.skip(f"needs the compiler of {target}: pip install -e '.[plan]'")
     config = gastric.get_config("smoke")
     config.distill.networks = 8
-    made = plan.make(config, target, log=print, folder=tmp_path)
-    assert made.fits
-    assert tuple(made.peaks) == STRATEGIES
-    assert made.flops > 1e6
-    assert made.moved > 1e5
+    job_plan = plan.make(config, target, log=print, folder=tmp_path)
+    assert job_plan.fits
+    assert tuple(job_plan.peaks) == STRATEGIES
+    assert job_plan.flops > 1e6
+    assert job_plan.moved > 1e5
     learned = 3 * 16 * 16 * 4  # the distilled images, of which the gradient is added up
-    assert (made.sent > learned) == (made.devices > 1)
-    assert made.sent < 2 * learned
-    assert made.largest_batch > made.batch
+    assert (job_plan.sent > learned) == (job_plan.devices > 1)
+    assert job_plan.sent < 2 * learned
+    assert job_plan.largest_batch > job_plan.batch

@@ -48,9 +48,9 @@ def _refusal(content):
 
 
 def test_members_come_back_in_the_order_of_their_names():
-    found = storage.unpack(storage.pack(MEMBERS), WHERE)
-    assert {name: bytes(content) for name, content in found.items()} == MEMBERS
-    assert list(found) == sorted(MEMBERS)
+    members = storage.unpack(storage.pack(MEMBERS), WHERE)
+    assert {name: bytes(content) for name, content in members.items()} == MEMBERS
+    assert list(members) == sorted(MEMBERS)
     assert storage.pack(dict(reversed(MEMBERS.items()))) == storage.pack(MEMBERS)
 
 

@@ -221,31 +221,31 @@ def read(path):
 
 home = Path(sys.argv[1])
 package, note = home / "package", home / "note"
-found = {name: [] for name in ("replaced", "mended", "next", "first", "removed", "note", "full")}
+seen = {name: [] for name in ("replaced", "mended", "next", "first", "removed", "note", "full")}
 
 fill(package, "old")
 for _ in deaths(lambda: fill(package, "new")):
-    found["replaced"].append(read(storage.find_folder(package)))
+    seen["replaced"].append(read(storage.find_folder(package)))
     for _ in deaths(lambda: storage.tidy(home)):
-        found["mended"].append([found["replaced"][-1], read(storage.find_folder(package))])
+        seen["mended"].append([seen["replaced"][-1], read(storage.find_folder(package))])
     fill(package, "next")
-    found["next"].append([read(package), *os.listdir(home)])
+    seen["next"].append([read(package), *os.listdir(home)])
     fill(package, "old")
 
 shutil.rmtree(package)
 for _ in deaths(lambda: fill(package, "new")):
-    found["first"].append(read(package))
+    seen["first"].append(read(package))
     shutil.rmtree(package, ignore_errors=True)
 
 fill(package, "old")
 for _ in deaths(lambda: storage.remove_folder(package)):
     storage.tidy(home)
-    found["removed"].append(read(package))
+    seen["removed"].append(read(package))
     fill(package, "old")
 
 storage.write_text(note, "old")
 for _ in deaths(lambda: storage.write_text(note, "new")):
-    found["note"].append(note.read_text())
+    seen["note"].append(note.read_text())
     storage.write_text(note, "old")
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -257,14 +257,14 @@ for work in (
     try:
         work()
     except UserError as error:
-        found["full"].append(str(error))
-found["full"] += [read(package), note.read_text(), sorted(os.listdir(home))]
-print(json.dumps(found))
+        seen["full"].append(str(error))
+seen["full"] += [read(package), note.read_text(), sorted(os.listdir(home))]
+print(json.dumps(seen))
 """
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def seen(tmp_path_factory):
     """What writers left that died at each of their actions in turn, or met a full disk."""
     home = tmp_path_factory.mktemp("home")
     command = [sys.executable, "-W", "error", "-c", _DYING, str(home)]
@@ -274,36 +274,36 @@ def found(tmp_path_factory):
     return {**json.loads(done.stdout), "home": home}
 
 
-def test_a_writer_killed_at_any_action_leaves_the_old_or_the_new_folder(found):
-    assert len(found["replaced"]) > 15
-    assert set(found["replaced"]) == {"old", "new"}
-    assert found["replaced"] == sorted(found["replaced"], reverse=True)  # old, ..., old, new, ...
+def test_a_writer_killed_at_any_action_leaves_the_old_or_the_new_folder(seen):
+    assert len(seen["replaced"]) > 15
+    assert set(seen["replaced"]) == {"old", "new"}
+    assert seen["replaced"] == sorted(seen["replaced"], reverse=True)  # old, ..., old, new, ...
 
 
-def test_what_is_left_survives_a_kill_while_it_is_mended(found):
-    assert len(found["mended"]) > len(found["replaced"])
-    assert all(before == after for before, after in found["mended"])
+def test_what_is_left_survives_a_kill_while_it_is_mended(seen):
+    assert len(seen["mended"]) > len(seen["replaced"])
+    assert all(before == after for before, after in seen["mended"])
 
 
-def test_the_next_writer_leaves_nothing_but_its_folder(found):
-    assert found["next"] == [["next", "package"]] * len(found["replaced"])
+def test_the_next_writer_leaves_nothing_but_its_folder(seen):
+    assert seen["next"] == [["next", "package"]] * len(seen["replaced"])
 
 
-def test_a_first_writer_killed_at_any_action_leaves_nothing_or_all(found):
-    assert set(found["first"]) == {"nothing", "new"}
+def test_a_first_writer_killed_at_any_action_leaves_nothing_or_all(seen):
+    assert set(seen["first"]) == {"nothing", "new"}
 
 
-def test_a_deleter_killed_at_any_action_leaves_all_or_nothing(found):
-    assert set(found["removed"]) == {"nothing", "old"}
+def test_a_deleter_killed_at_any_action_leaves_all_or_nothing(seen):
+    assert set(seen["removed"]) == {"nothing", "old"}
 
 
-def test_a_file_writer_killed_at_any_action_leaves_the_old_or_the_new_text(found):
-    assert set(found["note"]) == {"old", "new"}
+def test_a_file_writer_killed_at_any_action_leaves_the_old_or_the_new_text(seen):
+    assert set(seen["note"]) == {"old", "new"}
 
 
-def test_a_full_disk_is_told_and_leaves_what_was_there(found):
-    *messages, folder, text, entries = found["full"]
+def test_a_full_disk_is_told_and_leaves_what_was_there(seen):
+    *messages, folder, text, entries = seen["full"]
     for message, name in zip(messages, ("package", "note", "note"), strict=True):
-        start = f"{found['home'] / name} could not be written: File too large. Make room"
+        start = f"{seen['home'] / name} could not be written: File too large. Make room"
         assert message.startswith(start)
     assert (folder, text, entries) == ("old", "old", ["note", "package"])

@@ -30,12 +30,12 @@ def test_any_other_name_is_refused_in_one_short_printable_line(tmp_path, name):
 def test_a_path_to_read_is_below_its_folder_or_refused(name):
     for path in (name, f"a/{name}", f"{name}/a"):
         try:
-            found = storage.below(Path("/data/set"), path)
+            place = storage.below(Path("/data/set"), path)
         except UserError:
             continue
-        assert found.is_relative_to("/data/set")
-        assert found != Path("/data/set")
-        assert ".." not in found.parts
+        assert place.is_relative_to("/data/set")
+        assert place != Path("/data/set")
+        assert ".." not in place.parts
 
 
 @pytest.mark.parametrize("name", ["ä.png", "12:30.png", ".hidden.png", "a%2Fb", "con.png", "{id}"])

@@ -39,15 +39,15 @@ def saved(tmp_path_factory):
 
 def test_the_bytes_of_the_files_suffice(saved, tmp_path):
     folder, digests, tree = saved
-    found = storage.read_arrays(storage.read_files(folder), digests, folder)
-    assert jax.tree.map(_bits, found) == jax.tree.map(_bits, tree)
+    arrays = storage.read_arrays(storage.read_files(folder), digests, folder)
+    assert jax.tree.map(_bits, arrays) == jax.tree.map(_bits, tree)
     for dtype in DTYPES:
         tree = {"many": np.arange(6).reshape(2, 3).astype(dtype), "scalar": np.array(1, dtype)}
         tree["empty"] = {"x.": np.zeros((0, 2), dtype)}
         place = tmp_path / np.dtype(dtype).name
         digests = _saved(place, tree)
-        found = storage.read_arrays(storage.read_files(place), digests, place)
-        assert jax.tree.map(_bits, found) == jax.tree.map(_bits, tree)
+        arrays = storage.read_arrays(storage.read_files(place), digests, place)
+        assert jax.tree.map(_bits, arrays) == jax.tree.map(_bits, tree)
 
 
 @pytest.mark.parametrize(

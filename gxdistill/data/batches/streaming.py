@@ -151,8 +151,8 @@ class Streaming:
         n = len(self._labels)
         turns = np.empty(n)
         for label in np.unique(self._labels):
-            own = np.flatnonzero(self._labels == label)
-            turns[own] = (rng.permutation(len(own)) + 0.5) * n / len(own)
+            of_label = np.flatnonzero(self._labels == label)
+            turns[of_label] = (rng.permutation(len(of_label)) + 0.5) * n / len(of_label)
         return turns
 
 

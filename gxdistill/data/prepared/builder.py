@@ -164,9 +164,9 @@ def write_part(part: Part, folder: Path) -> None:
 
 def read_account(part: Part, folder: Path) -> Account:
     """Reads the account of a part that `write_part` wrote."""
-    found = storage.read_json(folder / part.inputs / _ACCOUNT)
-    rows = (Row(*row)._replace(facts=row[4] and Facts(*row[4])) for row in found["rows"])
-    return Account(tuple(rows), tuple(found["sizes"]), tuple(found["levels"]))
+    account = storage.read_json(folder / part.inputs / _ACCOUNT)
+    rows = (Row(*row)._replace(facts=row[4] and Facts(*row[4])) for row in account["rows"])
+    return Account(tuple(rows), tuple(account["sizes"]), tuple(account["levels"]))
 
 
 def write_parts(
@@ -239,16 +239,16 @@ def assemble(parts: Sequence[Part], folder: Path, place: Path, metadata: Metadat
     with storage.fresh_folder(place) as fresh:
         splits, digests = [], {}
         for split in dict.fromkeys(part.split for part in parts):
-            own = [(part, read_account(part, folder)) for part in parts if part.split == split]
-            own = [(part, account) for part, account in own if account.sizes]
+            in_split = [(part, read_account(part, folder)) for part in parts if part.split == split]
+            in_split = [(part, account) for part, account in in_split if account.sizes]
             template = api.core.ShardedFileTemplate(
                 dataset_name=NAME, data_dir=fresh, split=split, filetype_suffix="array_record"
             )
-            for i, (part, _) in enumerate(own):
-                path = Path(template.sharded_filepath(shard_index=i, num_shards=len(own)))
+            for i, (part, _) in enumerate(in_split):
+                path = Path(template.sharded_filepath(shard_index=i, num_shards=len(in_split)))
                 os.link(folder / part.inputs / _RECORDS, path)
                 digests[path.name] = file_digest(path)
-            sizes = [account.sizes for _, account in own]
+            sizes = [account.sizes for _, account in in_split]
             splits.append(
                 api.core.SplitInfo(
                     name=split,
@@ -257,10 +257,10 @@ def assemble(parts: Sequence[Part], folder: Path, place: Path, metadata: Metadat
                     filename_template=template,
                 )
             )
-        made = builder(parts[0].form, place.parents[1], place.name)
-        made.info.set_splits(api.core.SplitDict(splits))
-        made.info.metadata.update(storage.seal({**metadata, "files": digests}))
-        made.info.write_to_directory(fresh)
+        dataset = builder(parts[0].form, place.parents[1], place.name)
+        dataset.info.set_splits(api.core.SplitDict(splits))
+        dataset.info.metadata.update(storage.seal({**metadata, "files": digests}))
+        dataset.info.write_to_directory(fresh)
 
 
 def file_digest(path: Path) -> str:

@@ -218,7 +218,7 @@ def parts_of_cohort(cohort: Cohort, names: Pseudonyms) -> list[Part]:
     """Divides a cohort in memory into parts, as `parts_of_files` does the files of a manifest."""
     height, width = cohort.images.shape[1:3]
     form = Form((height, width), cohort.masks is not None, cohort.label_names)
-    made = []
+    parts = []
     for split, some in _divided(entries_of_cohort(cohort), form):
         hidden = tuple(map(names.hide, some))
         lines = np.array([entry.line for entry in some])
@@ -226,16 +226,16 @@ def parts_of_cohort(cohort: Cohort, names: Pseudonyms) -> list[Part]:
         arrays = [array for array in (part.images, part.masks) if array is not None]
         pixels = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
         inputs = _digest(repr((_FORMAT, form, hidden, pixels)))
-        made.append(Part(form, split, hidden, Held(part.images, part.masks, lines), inputs))
-    return made
+        parts.append(Part(form, split, hidden, Held(part.images, part.masks, lines), inputs))
+    return parts
 
 
 def _divided(entries: Sequence[Entry], form: Form) -> Iterator[tuple[str, Sequence[Entry]]]:
     most = max(1, min(_PART_IMAGES, _PART_BYTES // (form.shape[0] * form.shape[1])))
     for split in sorted({entry.split for entry in entries}, reverse=True):  # train, test
-        own = [entry for entry in entries if entry.split == split]
-        for begin in range(0, len(own), most):
-            yield split, own[begin : begin + most]
+        in_split = [entry for entry in entries if entry.split == split]
+        for begin in range(0, len(in_split), most):
+            yield split, in_split[begin : begin + most]
 
 
 def _digest(text: str) -> str:

@@ -48,13 +48,13 @@ def read_prepared(folder: Path) -> Prepared:
     if about.get("schema") != builder.SCHEMA:
         raise UserError(f"{place} is of another schema than {builder.SCHEMA}. Prepare it anew.")
     _check_files(place, about["files"])
-    made = api.builder_from_directory(str(place))
-    _check_splits(made, place, about["files"])
+    dataset = api.builder_from_directory(str(place))
+    _check_splits(dataset, place, about["files"])
     columns = {name: about["columns"][name] for name in ("label", "patient", "site", "hash")}
     joined = {name: [v for s in SPLITS for v in of.get(s, [])] for name, of in columns.items()}
     counts = {split: len(columns["label"].get(split, [])) for split in SPLITS}
     names = [f"{split}/{i:05d}" for split in SPLITS for i in range(counts[split])]
-    image, mask = _reader(made, "image", "mask"), _reader(made, "mask", "image")
+    image, mask = _reader(dataset, "image", "mask"), _reader(dataset, "mask", "image")
     rows, shape = np.arange(len(names)), tuple(about["image_size"])
     hashes = np.frombuffer(bytes.fromhex("".join(joined["hash"])), np.uint64).reshape(-1, 4)
     images: Any = Stack(image, rows, shape=(*shape, 1), dtype=np.uint8)
@@ -77,8 +77,8 @@ def find_version(folder: Path) -> Path | None:
     """Finds the latest version of a set below a folder, or the one that it is itself."""
     if (folder / "dataset_info.json").is_file():
         return folder
-    found = folder.glob("**/dataset_info.json") if folder.is_dir() else ()
-    places = [path.parent for path in found if not path.parent.name.startswith(".")]
+    infos = folder.glob("**/dataset_info.json") if folder.is_dir() else ()
+    places = [path.parent for path in infos if not path.parent.name.startswith(".")]
     return max(places, key=_version, default=None)
 
 

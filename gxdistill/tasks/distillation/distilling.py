@@ -91,7 +91,7 @@ def _outer_loop(job: Job, *, force: bool) -> Learned:
         schedule=Schedule(settings.outer_steps, settings.checkpoint_every, settings.evaluate_every),
         checkpoints=job.workdir.checkpoints,
         log=job.log,
-        history=job.workdir.history,
+        history=job.history,
         begin=lambda state: dataclasses.replace(state, learned=_begin(job, state.learned)),
         measure=_monitor(job),
         advice=(

@@ -86,9 +86,9 @@ def test_each_patch_of_a_class_is_as_likely_as_the_next(cohort, table):
     drawn = [_rows(DRAW(feed, key), cohort, table) for key in keys]
     counts = np.bincount(np.ravel(drawn), minlength=len(table.label))
     for label in range(3):
-        mine = counts[table.label == label]
-        assert len(mine) > 5
-        assert scipy.stats.chisquare(mine).pvalue > 0.001
+        of_label = counts[table.label == label]
+        assert len(of_label) > 5
+        assert scipy.stats.chisquare(of_label).pvalue > 0.001
 
 
 def test_only_the_given_rows_are_drawn(cohort, table):

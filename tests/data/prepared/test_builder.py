@@ -41,10 +41,12 @@ def test_beam_writes_the_same_records(cohort, made, tmp_path):
     by_beam.download_and_prepare(file_format="array_record")
     for split in ("train", "test"):
         records = tfds.builder_from_directory(by_beam.data_dir).as_data_source(split)
-        mine = cohort.select(cohort.splits == split)
+        in_split = cohort.select(cohort.splits == split)
         seen = {record["image"].tobytes(): record for record in records}
-        assert len(seen) == len(records) == len(mine.images)
-        for image, mask, label in zip(mine.images, mine.masks, mine.labels, strict=True):
+        assert len(seen) == len(records) == len(in_split.images)
+        for image, mask, label in zip(
+            in_split.images, in_split.masks, in_split.labels, strict=True
+        ):
             np.testing.assert_array_equal(seen[image.tobytes()]["mask"], mask)
             assert seen[image.tobytes()]["label"] == label
 

@@ -41,7 +41,9 @@ def _classes(run, cohort):
 
 
 def _shares_of_positive(classes):
-    return np.array([(one == 2).sum() / np.isin(one, (1, 2)).sum() for one in classes])
+    return np.array(
+        [(predicted == 2).sum() / np.isin(predicted, (1, 2)).sum() for predicted in classes]
+    )
 
 
 def _sen_spe(scores, labels, tau):

@@ -35,9 +35,9 @@ def test_essential_weights_are_small_and_give_the_network_bit_for_bit(written):
     assert said[-1].startswith(f"essential weights: {path}, {package.size_bytes(path)} bytes")
     trained = networks.from_weights(path)
     assert trained.record["proof"]["equal"]
-    found = jax.tree.map(lambda leaf: leaf[0], trained.params)
+    params = jax.tree.map(lambda leaf: leaf[0], trained.params)
     coded = shared_values.unpack(package.load_weights(path).codes, start)
-    jax.tree.map(np.testing.assert_array_equal, found, shared_values.restored(start, coded))
+    jax.tree.map(np.testing.assert_array_equal, params, shared_values.restored(start, coded))
     assert np.abs(coded.values).max() > 0
 
 
@@ -56,13 +56,13 @@ def test_they_are_inspected_and_verified(written, tmp_path, capsys):
     _, path, _ = written
     main.main(["inspect", str(path)])
     said = capsys.readouterr().out
-    found = package.load_weights(path)
+    loaded = package.load_weights(path)
     for words in (
-        f"{found.manifest.name}: essential weights, one trained network",
+        f"{loaded.manifest.name}: essential weights, one trained network",
         "their start of seed 0, moved by coded values",
-        f"{package.size_bytes(path)} bytes: codes {len(found.codes)}, all else ",
-        found.sha256,
-        found.manifest.privacy[:40],
+        f"{package.size_bytes(path)} bytes: codes {len(loaded.codes)}, all else ",
+        loaded.sha256,
+        loaded.manifest.privacy[:40],
     ):
         assert words in said
     main.main(["verify", str(path)])
@@ -99,19 +99,19 @@ def test_values_learn_half_from_classes_and_half_from_the_trained_network(tmp_pa
     values = jax.random.normal(jax.random.key(2), (sum(shared_values.counts(start, fineness)),))
     batch = job.cohorts.sample("train", 20, jax.random.key(3))
     fixed = start, shared_values.factors(start), whole
-    found = weights.halfway_loss(job.problem.network, fineness)(values, (batch, fixed))
-    own = shared_values.moved(
+    loss = weights.halfway_loss(job.problem.network, fineness)(values, (batch, fixed))
+    coarse = shared_values.moved(
         start, shared_values.factors(start), shared_values.round_values(values), fineness
     )
     logs, thought = (
         scipy.special.log_softmax(
             np.asarray(job.problem.network.apply(p, batch.images), np.float64), -1
         )
-        for p in (own, whole)
+        for p in (coarse, whole)
     )
     by_class = -logs[np.arange(len(logs)), batch.targets].mean()
     by_network = -(np.exp(thought) * logs).sum(-1).mean()
-    np.testing.assert_allclose(found, (by_class + by_network) / 2, rtol=1e-5)
+    np.testing.assert_allclose(loss, (by_class + by_network) / 2, rtol=1e-5)
 
 
 def test_essential_weights_decide_images(written, tmp_path):
