@@ -86,6 +86,7 @@ class Cohorts:
     def _table(self, cohort: Cohort) -> PatchTable:
         patch, table = self.config.patch, self.by_area(cohort)
         counts = np.bincount(table.label, minlength=self.classes)
+        self._check_images_of_each_class(cohort)
         for name, count in zip(cohort.class_names, counts, strict=True):
             if count == 0:
                 raise UserError(
@@ -95,6 +96,20 @@ class Cohorts:
                     f"patch.inside_above (now {patch.inside_above}) closer together."
                 )
         return table
+
+    def _check_images_of_each_class(self, cohort: Cohort) -> None:
+        """Refuses a split in which a class has no image, so that no patch can be of it."""
+        split = cohort.splits[0]
+        for label, name in enumerate(cohort.label_names):
+            if label in cohort.labels:
+                continue
+            whole = self.source.cohort
+            patients = len(set(whole.patients[whole.labels == label].tolist()))
+            raise UserError(
+                f"No {split} image is {name}: none of the {patients} patients of this class is in "
+                f"the {split} split. Add patients of it, move some by the manifest's column "
+                f"`split`, or change data.test_share (now {self.config.data.test_share}) or seed."
+            )
 
     @cached_property
     def sampler(self) -> sampling.Sampler:

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from gxdistill.data import idx, intensities, phantom, source
+from gxdistill.data.files.manifest import few, look_alikes
 from gxdistill.data.files.reading import Recipe
 from gxdistill.data.prepared import reader
 from gxdistill.errors import UserError
@@ -114,7 +115,15 @@ def _load_prepared(config: ml_collections.ConfigDict, _: Log) -> source.Source:
 
 def _load_files(config: ml_collections.ConfigDict, log: Log) -> source.Source:
     data, clock = config.data, Progress(log, "reading images")
-    return source.read_cohort(Path(data.path), data.manifest, **_listed(config), progress=clock)
+    read = source.read_cohort(Path(data.path), data.manifest, **_listed(config), progress=clock)
+    alike = look_alikes(read.cohort.patients.tolist())
+    if alike:
+        pairs = few([f"{known} / {other}" for known, other in alike])
+        log(
+            f"ids of patients that may be of the same one, of whom training and test would then "
+            f"both have images: {pairs}; correct the manifest if they are"
+        )
+    return read
 
 
 def _files_size(config: ml_collections.ConfigDict, images: int | None) -> Size:

@@ -1,8 +1,11 @@
 """Sound image files of many kinds, and ways to harm them."""
 
+import base64
 import io
+import json
 import random
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -30,6 +33,9 @@ def pictures() -> dict[str, bytes]:
         "float.tif": (pixels.astype(np.float32), {}),
         "lzw.tif": (smooth, {"compression": "tiff_lzw"}),
         "jpeg.tif": (smooth, {"compression": "jpeg"}),
+        "turned.tif": (smooth, {"exif": _turned()}),
+        "turned.jpg": (smooth, {"exif": _turned()}),
+        "opaque.png": (np.dstack([smooth] * 3 + [np.full_like(smooth, 255)]), {}),
     }
     files = {}
     for name, (array, options) in kinds.items():
@@ -38,6 +44,34 @@ def pictures() -> dict[str, bytes]:
         Image.fromarray(array).save(buffer, kind, **options)
         files[name] = buffer.getvalue()
     return files
+
+
+def _turned():
+    exif = Image.Exif()
+    exif[274] = 6
+    return exif
+
+
+def masks() -> dict[str, bytes]:
+    """Small masks of two values, by name: a PNG, and shapes of LabelMe and VIA."""
+    buffer = io.BytesIO()
+    organ = np.zeros((_SIDE, _SIDE), bool)
+    organ[9:40, 20:50] = True
+    Image.fromarray(organ).save(buffer, "PNG")
+    star = [[5, 5], [60, 9], [40, 30], [50, 60], [9.5, 40]]
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    mask = {"label": "o", "shape_type": "mask", "points": [[0, 0], [63, 63]], "mask": encoded}
+    shapes = [{"label": "o", "shape_type": "polygon", "points": star}, mask]
+    polygon = {"name": "polygon", "all_points_x": [5, 60, 9], "all_points_y": [5, 9, 50]}
+    circle = {"name": "circle", "cx": 30, "cy": 30, "r": 9}
+    regions = [{"shape_attributes": s, "region_attributes": {"n": "o"}} for s in (polygon, circle)]
+    return {
+        "mask.png": buffer.getvalue(),
+        "labelme.json": json.dumps(
+            {"shapes": shapes, "imageHeight": 64, "imageWidth": 64}
+        ).encode(),
+        "via.json": json.dumps({"a": {"filename": "a.png", "regions": regions}}).encode(),
+    }
 
 
 def dicoms(folder: Path) -> dict[str, bytes]:
@@ -58,7 +92,15 @@ def dicoms(folder: Path) -> dict[str, bytes]:
     dataset = pydicom.dcmread(plain)
     dataset.file_meta.TransferSyntaxUID = uid.DeflatedExplicitVRLittleEndian
     dataset.save_as(other)
-    return files | {"deflated.dcm": other.read_bytes()}
+    files["deflated.dcm"] = other.read_bytes()
+    item, scale, group = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
+    item.LUTDescriptor, item.LUTData = [4096, 0, 12], np.arange(4096, dtype="<u2").tobytes()
+    scale.RescaleSlope, scale.RescaleIntercept = 2, -100
+    group.PixelValueTransformationSequence = [scale]
+    write_dicom(other, pixels, **bits, VOILUTSequence=[item], PixelPaddingValue=0)
+    files["table.dcm"] = other.read_bytes()
+    write_dicom(other, pixels, **bits, SharedFunctionalGroupsSequence=[group])
+    return files | {"groups.dcm": other.read_bytes()}
 
 
 def _lossless_jpeg(path, other):
@@ -155,7 +197,28 @@ def _deflated_bomb(sound):
     return sound[:start] + b"".join([*parts, packer.compress(dataset), packer.flush()])
 
 
-KINDS = (*(flipped,) * 4, *(absurd,) * 3, *(cut,) * 2, holed, holed, moved)
+def revalued(rng, sound):
+    """An element of a DICOM header is empty, zero, of another sign, or text; others are flipped."""
+    import pydicom
+
+    if sound[128:132] != b"DICM":
+        return flipped(rng, sound)
+    dataset = pydicom.dcmread(io.BytesIO(sound))
+    element = dataset[rng.choice([e.tag for e in dataset if e.tag.group == 0x28])]
+    whole = rng.choice((0, 1, 3, 7, 17, 33, 255, 65535))
+    text = rng.choice(("", "0", "-1", "1e400", "nan", "12,5", "1,024", "x", "9\\\\9"))
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            element.value = whole if element.VR in ("US", "SS") else text
+            dataset.save_as(buffer)
+        except Exception:  # Not all that stands in files can be written by pydicom.
+            return flipped(rng, sound)
+    return buffer.getvalue()
+
+
+KINDS = (*(flipped,) * 4, *(absurd,) * 3, *(revalued,) * 3, *(cut,) * 2, holed, holed, moved)
 _BOMBS = 40  # One file in so many: making one takes a second.
 
 

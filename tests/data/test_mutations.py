@@ -19,7 +19,7 @@ import collections, json, random, sys, time
 from pathlib import Path
 
 from benchmarks.peak_memory import peak_rss_mb
-from gxdistill.data.files import images
+from gxdistill.data.files import images, masks
 from gxdistill.data.files.grey import BadEntryError
 from tests.data import mutating
 
@@ -28,27 +28,36 @@ sound = mutating.pictures() | mutating.dicoms(folder)
 for name, content in sound.items():
     (folder / name).write_bytes(content)
     assert images.read_image(folder / name).pixels.shape == (64, 64), name
+organs = mutating.masks()
+for name, content in organs.items():
+    (folder / name).write_bytes(content)
+    assert masks.read_mask(folder / name, "a.png", (64, 64)).any(), name
+sound |= organs
 rng, seen, reasons, longest = random.Random(0), collections.Counter(), set(), 0
 for i in range(count):
     name = rng.choice(sorted(sound))
     kind, content = mutating.mutate(rng, sound[name])
-    path = folder / f"harmed{name[-4:]}"
+    path = folder / f"harmed{Path(name).suffix}"
     path.write_bytes(content)
     start = time.process_time()
     with images.quiet():
         try:
-            outcome = f"read {images.read_image(path).pixels.dtype}"
+            if name in organs or rng.randrange(4) == 0:
+                mask = masks.read_mask(path, "a.png", (64, 64))
+                outcome = f"read {mask.dtype}"
+            else:
+                outcome = f"read {images.read_image(path).pixels.dtype}"
         except BadEntryError as error:
             outcome = "refused"
             reasons.add(str(error))
     longest = max(longest, time.process_time() - start)
-    seen[f"{kind} {name[-3:]} {outcome}"] += 1
+    seen[f"{kind} {path.suffix[1:]} {outcome}"] += 1
 assert all(reason and "\\n" not in reason and len(reason) < 200 for reason in reasons), reasons
 print(json.dumps({"seen": seen, "longest_s": longest, "peak_mb": peak_rss_mb()}))
 """
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_harmed_file_is_read_or_refused(tmp_path, count):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), str(count)],
@@ -65,6 +74,7 @@ def test_a_harmed_file_is_read_or_refused(tmp_path, count):
     seen = summary["seen"]
     assert sum(seen.values()) == count
     assert {name.split()[0] for name in seen} == {
-        *("flipped", "cut", "absurd", "holed", "moved", "bomb")
+        *("flipped", "cut", "absurd", "revalued", "holed", "moved", "bomb")
     }
-    assert {name.split(maxsplit=2)[2] for name in seen} == {"read uint8", "refused"}
+    outcomes = {name.split(maxsplit=2)[2] for name in seen}
+    assert outcomes == {"read uint8", "read bool", "refused"}

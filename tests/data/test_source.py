@@ -190,7 +190,7 @@ BAD = {
     "image outside": (_rename("image", "../07.png"), "image path leaves the folder"),
     "image listed twice": (_listed_twice, "same file as line 9"),
     "image twice in pixels": (_copied, "same pixels as line 4"),
-    "dicom truncated": (_dicom(_NOISE, cut=True), "DICOM pixels damaged, truncated"),
+    "dicom truncated": (_dicom(_NOISE, cut=True), "DICOM pixels truncated"),
     "dicom of many frames": (_dicom(np.stack([_NOISE, _NOISE])), "multi-frame DICOM"),
     "dicom in colour": (_dicom(_NOISE, PhotometricInterpretation="RGB"), "colour DICOM"),
     "mask not given": (_rename("mask", ""), "mask missing"),

@@ -1,9 +1,12 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from gxdistill.data import phantom
 from gxdistill.errors import UserError
+from gxdistill.jobs.cohorts import Cohorts
 from gxdistill.package.seeds import Use
 from gxdistill.patching import organ_shares, patch_corners
 from tests import small_jobs
@@ -97,3 +100,14 @@ def test_a_split_without_images_is_named(tmp_path):
     job = small_jobs.make(tmp_path, data__kind="manifest", data__path=str(tmp_path))
     with pytest.raises(UserError, match=r"No image is for the test split.*data\.test_share"):
         _ = job.cohorts.tables
+
+
+def test_a_class_without_a_test_image_is_named_as_such(job):
+    cohort = job.cohorts.source.cohort
+    kept = cohort.select((cohort.splits == "train") | (cohort.labels == 0))
+    lacking = Cohorts(job.config, job.log)
+    lacking.__dict__["source"] = dataclasses.replace(job.cohorts.source, cohort=kept)
+    patients = len(set(kept.patients[kept.labels == 1].tolist()))
+    message = f"No test image is {kept.label_names[1]}: none of the {patients} patients"
+    with pytest.raises(UserError, match=message):
+        _ = lacking.tables

@@ -4,25 +4,29 @@ A header holds names, dates and places of patients: labels and patient ids come 
 and no message here repeats a header's text, not even a decoder's own.
 """
 
-import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gxdistill.data.files import decoding, grey
-from gxdistill.data.files.grey import BadEntryError, Header, Picture, Spacing
+from gxdistill.data.files import (
+    dicom_header,
+    dicom_pixels,
+    dicom_segments,
+    grey,
+    label_maps,
+)
+from gxdistill.data.files.dicom_header import Window
+from gxdistill.data.files.grey import BadEntryError, Header, Picture
 from gxdistill.errors import UserError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 _MAX_BYTES = 1 << 28  # Of a file, and of what one unpacks to, of which pydicom makes two copies.
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-_MILLIMETRES = (1e-3, 1e2)  # A spacing outside is no spacing.
-_DAMAGED = "DICOM pixels damaged, truncated or compressed in a way that no installed decoder reads"
+_DAMAGED = "DICOM pixels damaged or truncated"
 
 
 def read_header(path: Path) -> Header:
@@ -32,16 +36,17 @@ def read_header(path: Path) -> Header:
       BadEntryError: the header is damaged, or tells of no single grey image of sane size.
       UserError: pydicom is not installed.
     """
-    dataset = _open(path, stop_before_pixels=True)
-    _check_single_grey(dataset)
-    return Header((int(dataset.Rows), int(dataset.Columns)), _spacing(dataset))
+    with grey.guarded("DICOM header damaged"):
+        dataset = _open(path, stop_before_pixels=True)
+        return Header(_single_grey_size(dataset), dicom_header.spacing(dataset))
 
 
 def read_image(path: Path, window: str = "file") -> Picture:
     """Decodes the pixels of a DICOM file to 8-bit grey, in the order of PS3.4 N.2.
 
-    Modality LUT or rescale; then the VOI LUT, or else the first window, or else, for more than 8
-    bits, the percentiles of `grey.to_uint8`; then MONOCHROME1 is inverted, so that black is 0.
+    Modality LUT or rescale; then the VOI LUT, or else the first valid window, or else, for more
+    than 8 bits, the percentiles of `grey.to_uint8`; then MONOCHROME1 is inverted, so that black is
+    0. Padding is black, and no percentile counts it.
 
     Args:
       path: of a DICOM file.
@@ -51,69 +56,61 @@ def read_image(path: Path, window: str = "file") -> Picture:
       The picture.
 
     Raises:
-      BadEntryError: the file is damaged or truncated, or is no single grey image.
+      BadEntryError: the file is damaged or truncated, is no single grey image, or is coded in a way
+        that is not read.
       UserError: pydicom is not installed.
     """
-    dataset = _open(path)
-    _check_single_grey(dataset)
-    try:
-        stored = _stored(dataset, path)
-        rule = _Rendering(dataset, window)
-        pixels = grey.map_values(stored, rule)
-    except BadEntryError:
-        raise
-    except Exception as error:  # Damaged bytes make pydicom and its decoders raise nearly anything.
-        raise BadEntryError(_DAMAGED) from error
-    return Picture(
-        255 - pixels if dataset.PhotometricInterpretation == "MONOCHROME1" else pixels,
-        bits=int(dataset.BitsStored),
-        window=rule.name,
-        spacing=_spacing(dataset),
-        says_text=dataset.get("BurnedInAnnotation") == "YES",
-    )
+    with grey.guarded(_DAMAGED):
+        dataset = _open(path)
+        _single_grey_size(dataset)
+        if dicom_segments.is_segmentation(dataset):
+            raise BadEntryError("a DICOM segmentation, which is a mask and no image")
+        stored = dicom_pixels.decode(dataset, path)
+        rule = _Rendering(dataset, window, stored)
+        pixels = grey.map_values(stored.values, rule, stored.ignored)
+        if dicom_header.code(dataset, "PhotometricInterpretation") == "MONOCHROME1":
+            pixels = 255 - pixels
+        if stored.ignored is not None:
+            pixels[stored.ignored] = 0
+        return Picture(
+            pixels,
+            bits=stored.bits,
+            window=rule.name,
+            spacing=dicom_header.spacing(dataset),
+            says_text=dicom_header.code(dataset, "BurnedInAnnotation") == "YES",
+        )
 
 
 def read_mask(path: Path, organ: Sequence[int] = ()) -> np.ndarray:
-    """Reads a label map: a DICOM segmentation, or the stored values of a single grey image.
+    """Reads a label map: a DICOM segmentation, or the values of a single grey image.
 
     Args:
       path: of a DICOM file.
-      organ: numbers of segments, or values, that are the organ; none stands for all above 0.
+      organ: numbers of segments, or values, that are the organ; none stands for all segments, or
+        for the other of two values of which one is 0.
 
     Returns:
       The mask, `[H, W]` bool.
 
     Raises:
-      BadEntryError: the file is damaged, or a segmentation of several slices.
+      BadEntryError: the file is damaged, a segmentation of several slices, or does not say where
+        the organ is.
       UserError: pydicom is not installed.
     """
-    dataset = _open(path)
-    try:
-        if dataset.get("Modality") == "SEG":
-            return _union(dataset, organ)
-        _check_single_grey(dataset)
-        return grey.of_labels(_stored(dataset, path), organ)
-    except BadEntryError:
-        raise
-    except Exception as error:
-        raise BadEntryError(_DAMAGED) from error
-
-
-def _union(dataset: "Dataset", organ: Sequence[int]) -> np.ndarray:
-    """Joins the segments of a segmentation, each a frame."""
-    if _is_stream(dataset):
-        raise BadEntryError("DICOM segmentation compressed as a photograph")
-    frames, height, width = int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns)
-    grey.check_pixel_count(frames * height, width)
-    stored = dataset.pixel_array.reshape(frames, height, width)
-    groups = dataset.PerFrameFunctionalGroupsSequence
-    numbers = [int(g.SegmentIdentificationSequence[0].ReferencedSegmentNumber) for g in groups]
-    if len(set(numbers)) < len(numbers):
-        raise BadEntryError("DICOM segmentation of several slices; one of an image is expected")
-    fractional = dataset.SegmentationType == "FRACTIONAL"
-    least = dataset.MaximumFractionalValue / 2 if fractional else 1
-    chosen = [i for i, number in enumerate(numbers) if not organ or number in organ]
-    return np.asarray((stored[chosen] >= least).any(axis=0))
+    with grey.guarded(_DAMAGED):
+        dataset = _open(path)
+        if dicom_segments.is_segmentation(dataset):
+            return dicom_segments.read_mask(dataset, path, organ)
+        _single_grey_size(dataset)
+        if dicom_header.code(dataset, "PhotometricInterpretation") == "MONOCHROME1":
+            raise BadEntryError("DICOM mask in MONOCHROME1: whether 0 is the organ is open")
+        stored = dicom_pixels.decode(dataset, path)
+        values = _modality(dataset, stored.values)
+        if stored.ignored is not None:
+            values = np.where(stored.ignored, 0, values)
+        if stored.lossy and values.dtype == np.uint8:
+            return label_maps.of_lossy(values, organ)
+        return label_maps.of_numbers(values, organ)
 
 
 def _open(path: Path, *, stop_before_pixels: bool = False) -> "Dataset":
@@ -131,24 +128,26 @@ def _open(path: Path, *, stop_before_pixels: bool = False) -> "Dataset":
     except BadEntryError:
         raise
     except Exception as error:
-        raise BadEntryError("DICOM header damaged, truncated or without an image") from error
+        raise BadEntryError("DICOM header damaged or truncated") from error
 
 
-def _check_single_grey(dataset: "Dataset") -> None:
-    try:
-        height, width = int(dataset.Rows), int(dataset.Columns)
-        frames = int(dataset.get("NumberOfFrames") or 1)
-        colour = dataset.SamplesPerPixel != 1 or dataset.PhotometricInterpretation not in (
-            "MONOCHROME1",
-            "MONOCHROME2",
-        )
-    except Exception as error:
-        raise BadEntryError("DICOM header damaged, truncated or without an image") from error
+def _single_grey_size(dataset: "Dataset") -> tuple[int, int]:
+    """Returns height and width, and refuses what is no single grey image of sane size."""
+    if dataset.get("Rows") is None and dataset.get("Columns") is None:
+        raise BadEntryError("DICOM file without an image")
+    height, width = (dicom_header.whole(dataset, name) for name in ("Rows", "Columns"))
     grey.check_pixel_count(height, width)
-    if frames > 1:
+    if dicom_header.whole(dataset, "NumberOfFrames", 1) > 1:
         raise BadEntryError("multi-frame DICOM; a single image is expected")
-    if colour:
+    photometric = dicom_header.code(dataset, "PhotometricInterpretation")
+    if not photometric:
+        raise BadEntryError("DICOM header without PhotometricInterpretation")
+    if dicom_header.whole(dataset, "SamplesPerPixel") != 1 or photometric not in (
+        "MONOCHROME1",
+        "MONOCHROME2",
+    ):
         raise BadEntryError("colour DICOM; MONOCHROME1 or MONOCHROME2 is expected")
+    return height, width
 
 
 def _check_bytes(path: Path) -> None:
@@ -170,115 +169,58 @@ def _check_bytes(path: Path) -> None:
                 raise BadEntryError(f"DICOM file that unpacks to more than {_MAX_BYTES >> 20} MiB")
 
 
-def _is_stream(dataset: "Dataset") -> bool:
-    """Whether the pixels are of the JPEG family; all others pydicom reads by itself, in Python."""
-    from pydicom import uid
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    return syntax.is_encapsulated and syntax != uid.RLELossless
-
-
-def _stored(dataset: "Dataset", path: Path) -> np.ndarray:
-    from pydicom import encaps
-
-    size = dataset.Rows, dataset.Columns
-    if not _is_stream(dataset):
-        stored = dataset.pixel_array
-    else:
-        _check_stream(encaps.get_frame(dataset.PixelData, 0, number_of_frames=1), size)
-        stored = decoding.decode(path, math.prod(size))
-    if stored.shape != size or stored.dtype.itemsize > 4:
-        raise BadEntryError(_DAMAGED)
-    return stored
-
-
-def _check_stream(stream: bytes, size: tuple[int, int]) -> None:
-    """Refuses a compressed image that was cut, or that is not of the size the header says.
-
-    A decoder may take 10 s to find out, make half an image, or ask for the memory of the stream's
-    own size, which nobody has checked.
-    """
-    if not stream.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):
-        raise BadEntryError("DICOM pixels truncated: the mark of their end is missing")
-    if next(_stream_sizes(stream), None) != size:
-        raise BadEntryError("DICOM pixels damaged: header and pixels disagree on the size")
-
-
-def _stream_sizes(stream: bytes) -> Iterator[tuple[int, int]]:
-    """Reads height and width from the frame headers of JPEG and JPEG-LS, the SIZ of JPEG 2000."""
-    at = 2
-    while at + 4 <= len(stream) and stream[at] == 0xFF:
-        kind, length = stream[at + 1], int.from_bytes(stream[at + 2 : at + 4])
-        body = stream[at + 4 : at + 2 + length]
-        if kind == 0x51:  # SIZ: right and lower edge, then left and upper, four bytes each.
-            right, lower, left, upper = (int.from_bytes(body[i : i + 4]) for i in range(2, 18, 4))
-            yield lower - upper, right - left
-        elif kind == 0xF7 or (0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC)):
-            yield int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
-        # A byte FF before a mark is padding.
-        at += 2 + length if kind != 0xFF else 1
+def _modality(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:
+    """Turns stored values into those of the device: PS3.3 C.11.1.1."""
+    signed = stored.dtype.kind != "u"
+    table = dicom_header.lookup(dataset, "ModalityLUTSequence", signed=signed)
+    if table is not None:
+        return table(stored)
+    slope, intercept = dicom_header.rescale(dataset)
+    return stored if (slope, intercept) == (1, 0) else stored * slope + intercept
 
 
 class _Rendering:
     """The rule from stored values to levels; `name` says which it was, once it was applied."""
 
-    def __init__(self, dataset: "Dataset", window: str) -> None:
+    def __init__(self, dataset: "Dataset", window: str, stored: dicom_pixels.Stored) -> None:
         self._dataset, self._by_file = dataset, window == "file"
+        self._plain = stored.bits == 8 and stored.values.dtype.kind == "u"
         self.name = ""
 
     def __call__(self, stored: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
-        from pydicom.pixels import processing
-
-        dataset = self._dataset
-        values = processing.apply_modality_lut(stored, dataset)
+        values = _modality(self._dataset, stored)
         grey.check_finite(values)
-        if self._by_file and dataset.get("VOILUTSequence"):
-            self.name = "lookup table"
-            table = dataset.VOILUTSequence[0]
-            looked_up = processing.apply_voi(np.rint(values).astype(np.int64), dataset)
-            return grey.stretch(looked_up, 0, 2 ** int(table.LUTDescriptor[2]) - 1)
-        if self._by_file and (window := _window(dataset)) is not None:
-            self.name = "window"
-            return _apply_window(values, *window)
-        if (
-            dataset.BitsStored == 8
-            and dataset.PixelRepresentation == 0
-            and (values == stored).all()
-        ):
+        if self._by_file:
+            table = dicom_header.lookup(
+                self._dataset, "VOILUTSequence", signed=bool(values.min() < 0)
+            )
+            if table is not None:
+                self.name = "lookup table"
+                return _look_up(table, values)
+            window = dicom_header.window(self._dataset)
+            if window is not None:
+                self.name = "window"
+                return _apply_window(values, window)
+        if self._plain and values is stored:
             self.name = "as stored"
             return values.astype(np.uint8)
         self.name = "percentiles"
         return grey.to_uint8(values, counts)
 
 
-def _spacing(dataset: "Dataset") -> Spacing | None:
-    """The first spacing that makes sense: at the patient, at the detector, of the film's scan."""
-    low, high = _MILLIMETRES
-    for name in _SPACINGS:
-        try:
-            row, column = map(float, dataset.get(name) or ())
-        except (TypeError, ValueError):
-            continue
-        if low <= row <= high and low <= column <= high:
-            return row, column
-    return None
+def _look_up(table: dicom_header.Lookup, values: np.ndarray) -> np.ndarray:
+    most = (1 << table.bits) - 1
+    if table.entries.max() <= most // 2:  # Of 12 bits, say, in a table that claims to be of 16.
+        raise BadEntryError("DICOM lookup table that uses fewer bits than it says")
+    return grey.stretch(table(values), 0, most)
 
 
-def _window(dataset: "Dataset") -> tuple[float, float, str] | None:
-    """The first window as (centre, width, function); None where there is no valid one."""
-    centres, widths = (np.ravel(dataset.get(k) or ()) for k in ("WindowCenter", "WindowWidth"))
-    if not len(centres) or not len(widths):
-        return None
-    function = str(dataset.get("VOILUTFunction") or "LINEAR")
-    centre, width = float(centres[0]), float(widths[0])
-    valid = math.isfinite(centre) and math.inf > width > (function == "LINEAR")
-    return (centre, width, function) if valid else None
-
-
-def _apply_window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray:
+def _apply_window(values: np.ndarray, window: Window) -> np.ndarray:
     """Maps a window to 0..255 as in DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3."""
+    centre, width, function = window
     if function == "SIGMOID":
-        return grey.stretch(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
+        with np.errstate(over="ignore"):  # Far below the window, where the level is 0.
+            return grey.stretch(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
     if function == "LINEAR":
         centre, width = centre - 0.5, width - 1
     elif function != "LINEAR_EXACT":

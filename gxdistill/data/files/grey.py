@@ -1,11 +1,14 @@
 """Grey pixels of any origin: checks, levels of 8 bits, other sizes."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from gxdistill.errors import UserError
 
 Spacing = tuple[float, float]  # From row to row and from column to column, in millimetres.
 Rule = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -42,6 +45,7 @@ class Picture(NamedTuple):
       window: how they became 8 bits: "as stored", "percentiles", "window" or "lookup table".
       spacing: of the pixels; None where the file does not say.
       says_text: whether the file says that text is burned in.
+      turned: whether an orientation of the file was applied, so that pixels are not as stored.
     """
 
     pixels: np.ndarray
@@ -49,6 +53,28 @@ class Picture(NamedTuple):
     window: str = "as stored"
     spacing: Spacing | None = None
     says_text: bool = False
+    turned: bool = False
+
+
+@contextlib.contextmanager
+def guarded(reason: str) -> Iterator[None]:
+    """Makes whatever a file raises within a reason to leave it out: damaged bytes raise anything.
+
+    Raises:
+      BadEntryError: as it was, or for another error; it says `reason` and the error's type, whose
+        text may quote the file.
+      UserError: as it was.
+    """
+    try:
+        yield
+    except (BadEntryError, UserError):
+        raise
+    except MemoryError as error:
+        raise BadEntryError("asks for more memory than there is") from error
+    except RecursionError as error:
+        raise BadEntryError(f"{reason}: nested too deeply") from error
+    except Exception as error:
+        raise BadEntryError(f"{reason} ({type(error).__name__})") from error
 
 
 def check_finite(values: np.ndarray) -> None:
@@ -88,25 +114,36 @@ def stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
 
-def map_values(stored: np.ndarray, rule: Rule) -> np.ndarray:
+def map_values(stored: np.ndarray, rule: Rule, ignored: np.ndarray | None = None) -> np.ndarray:
     """Maps each stored value to a level; integers through a table of at most 65,536 values.
 
     Args:
       stored: `[H, W]`, integer or float.
       rule: from values `[n]`, and how many pixels have each or None for one each, to `[n]` uint8.
+      ignored: `[H, W]` bool, pixels that show nothing; they become 0 and do not count.
 
     Returns:
       Same shape, uint8.
 
     Raises:
-      BadEntryError: there are too many pixels of a wider range.
+      BadEntryError: there are too many pixels of a wider range, or none that shows anything.
     """
-    flat = stored.reshape(-1)
-    first = flat.min() if stored.dtype.kind in "iu" else 0
-    if stored.dtype.kind not in "iu" or int(flat.max()) - int(first) >= _LEVELS:
+    levels = np.zeros(stored.shape, np.uint8)
+    if ignored is None:
+        levels.reshape(-1)[:] = _map_shown(stored.reshape(-1), rule)
+    elif ignored.all():
+        raise BadEntryError("nothing but padding")
+    else:
+        levels[~ignored] = _map_shown(stored[~ignored], rule)
+    return levels
+
+
+def _map_shown(flat: np.ndarray, rule: Rule) -> np.ndarray:
+    first = flat.min() if flat.dtype.kind in "iu" else 0
+    if flat.dtype.kind not in "iu" or int(flat.max()) - int(first) >= _LEVELS:
         if flat.size > _MAX_WIDE_PIXELS:
             raise BadEntryError(f"more than {_MAX_WIDE_PIXELS} pixels of more than 16 bits")
-        return rule(flat, None).reshape(stored.shape)
+        return rule(flat, None)
     values = np.arange(int(first), int(flat.max()) + 1)
     # By blocks: NumPy makes eight bytes of every index.
     indices = [slice(i, i + _BLOCK) for i in range(0, flat.size, _BLOCK)]
@@ -117,7 +154,7 @@ def map_values(stored: np.ndarray, rule: Rule) -> np.ndarray:
     levels = np.empty(flat.size, np.uint8)
     for block in indices:
         levels[block] = table[flat[block].astype(np.int64) - values[0]]
-    return levels.reshape(stored.shape)
+    return levels
 
 
 def to_uint8(values: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
@@ -156,11 +193,6 @@ def _ranked(values: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     )
     low, high = (below + (ranks % 1) * (above - below)).tolist()
     return low, high
-
-
-def of_labels(values: np.ndarray, organ: Sequence[int] = ()) -> np.ndarray:
-    """Returns where a label map shows the organ: one of its labels, or without any above 0."""
-    return np.isin(values, organ) if organ else values > 0
 
 
 def resample(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,27 +1,28 @@
 """Decodes one file: an image as 8-bit grey, a mask as True and False, or a reason why not."""
 
 import contextlib
+import functools
 import logging
+import os
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, TiffImagePlugin, UnidentifiedImageError
 
-from gxdistill.data.files import dicom
+from gxdistill.data.files import dicom, label_maps, raster
 from gxdistill.data.files.grey import (
-    MAX_PIXELS,
     BadEntryError,
     Header,
     Picture,
-    check_pixel_count,
+    guarded,
     map_values,
-    of_labels,
     to_uint8,
 )
+from gxdistill.data.files.raster import Raster
 
-_FORMATS = ("PNG", "JPEG", "TIFF")
+_MOST_NAMES = 100_000  # Of a folder in which a missing file is looked for.
 _DICOM_SUFFIXES = (".dcm", ".dicom")
 
 
@@ -34,12 +35,11 @@ def read_header(path: Path) -> Header:
     """
     if _is_dicom(path):
         return dicom.read_header(path)
-    with _opened(path) as image:
-        return Header((image.height, image.width))
+    return Header(raster.read_size(path))
 
 
 def read_image(path: Path, window: str = "file") -> Picture:
-    """Decodes a PNG, JPEG, TIFF or DICOM file to 8-bit grey.
+    """Decodes a PNG, JPEG, TIFF or DICOM file to 8-bit grey, upright.
 
     Eight bits are kept as they are. More are windowed linearly by `to_uint8`, DICOM by its own
     rule (`dicom.read_image`). A colour file is accepted where all its pixels are grey.
@@ -53,52 +53,57 @@ def read_image(path: Path, window: str = "file") -> Picture:
 
     Raises:
       BadEntryError: the file is missing, empty, damaged, truncated, coloured, transparent, not a
-        single image or holds a number that is not finite.
+        single image, holds a number that is not finite, or stores its pixels in a way not read.
       UserError: the file is DICOM and pydicom is not installed.
     """
     if _is_dicom(path):
         return dicom.read_image(path, window)
-    with _opened(path) as image:
-        if image.mode in ("1", "L"):
-            return Picture(np.array(image.convert("L")))
-        if image.mode == "F" or image.mode.startswith("I"):
-            stored = np.asarray(image)
-            pixels = map_values(stored, to_uint8)
-            # Pillow turns "white is zero" (TIFF tag 262) round for 8 bits, not for more.
-            white_is_zero = (
-                isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(262) == 0
-            )
-            bits = 16 if ";16" in image.mode else 32
-            return Picture(255 - pixels if white_is_zero else pixels, bits, "percentiles")
-        return Picture(_grey_of_colour(image))
+    with guarded("damaged or truncated"):
+        image = raster.read_raster(path)
+        if image.alpha is not None:
+            raise BadEntryError("transparent pixels; an opaque grey image is expected")
+        values = _grey_of_colour(image)
+        if values.dtype == bool:
+            values = values * np.uint8(255)
+        if values.dtype == np.uint8:
+            return Picture(values, turned=image.turned)
+        pixels = map_values(values, to_uint8)
+        # Pillow turns "white is zero" (TIFF tag 262) round for 8 bits, not for more.
+        if image.layout.white_is_zero:
+            pixels = 255 - pixels
+        bits = 8 * values.dtype.itemsize
+        return Picture(pixels, bits, "percentiles", turned=image.turned)
 
 
 def read_mask(path: Path, organ: Sequence[int] = ()) -> np.ndarray:
-    """Decodes an organ mask or label map: True where a pixel is above 0, in a JPEG above 127.
+    """Decodes an organ mask or label map, upright, by the rules of `label_maps`.
 
     Args:
-      path: of a PNG, JPEG, TIFF or DICOM file: bits, numbers of labels, or colours on black.
-      organ: the labels that are the organ, of a palette its indices; none stands for all above 0.
+      path: of a PNG, JPEG, TIFF or DICOM file: two values, numbers of labels, or two colours.
+      organ: the labels that are the organ, of a palette its indices; none stands for the other of
+        two values of which one is 0 or black.
 
     Returns:
       The mask, `[H, W]` bool.
 
     Raises:
-      BadEntryError: the file is missing, empty, damaged, truncated or not a single image, or holds
-        no labels to choose from.
+      BadEntryError: the file is missing, empty, damaged, truncated or not a single image, or it
+        does not say without doubt where the organ is.
       UserError: the file is DICOM and pydicom is not installed.
     """
     if _is_dicom(path):
         return dicom.read_mask(path, organ)
-    with _opened(path) as image:
-        least = 128 if image.format == "JPEG" else 1  # Its edges ring: above 0 is not yet organ.
-        colours = len(image.getbands()) > 1
-        if organ and (colours or least > 1):
-            raise BadEntryError("colours or JPEG; labels to choose from need a grey PNG or TIFF")
-        if colours or (image.mode == "P" and not organ):
-            return np.asarray(image.convert("RGB")).max(axis=-1) >= least
-        values = np.asarray(image)
-        return of_labels(values, organ) if least == 1 else values >= least
+    with guarded("damaged or truncated"):
+        return label_maps.organ_of(raster.read_raster(path), organ)
+
+
+def is_turned(path: Path) -> bool:
+    """Whether a file bears an EXIF orientation other than upright; a DICOM file never does.
+
+    Raises:
+      BadEntryError: there is no such file, or it is no image of a known kind and sane size.
+    """
+    return not _is_dicom(path) and raster.is_turned(path)
 
 
 @contextlib.contextmanager
@@ -117,7 +122,7 @@ def quiet() -> Iterator[None]:
 def _is_dicom(path: Path) -> bool:
     try:
         if not path.is_file():
-            raise BadEntryError("file missing")
+            raise BadEntryError(f"file missing{_near(path)}")
         with path.open("rb") as file:
             head = file.read(132)
     except OSError as error:
@@ -131,29 +136,39 @@ def _is_dicom(path: Path) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            check_pixel_count(image.height, image.width)
-            if getattr(image, "n_frames", 1) > 1:
-                raise BadEntryError("several images in one file")
-            yield image
-    except BadEntryError:
-        raise
-    except UnidentifiedImageError as error:
-        raise BadEntryError("not a readable PNG, JPEG, TIFF or DICOM file") from error
-    except Image.DecompressionBombError as error:
-        raise BadEntryError(f"header claims far more than {MAX_PIXELS} pixels") from error
-    except Exception as error:  # Damaged bytes make Pillow raise nearly anything.
-        raise BadEntryError(f"damaged or truncated ({type(error).__name__})") from error
+def _near(path: Path) -> str:
+    """Names the file that was likely meant: of other case, blanks, accents or ending."""
+    folder = path.parent
+    if path.exists() or not folder.is_dir():
+        return "" if path.exists() else f": there is no folder {folder.name!r} for it"
+    names = _names_in(folder, folder.stat().st_mtime_ns)
+    for key, difference in ((_folded(path.name), "its name"), (_folded(path.stem), "its ending")):
+        if key in names:
+            return f"; there is {names[key]!r}, {difference} differs"
+    return ""
 
 
-def _grey_of_colour(image: Image.Image) -> np.ndarray:
-    mode = "RGBA" if image.has_transparency_data else "RGB"
-    red, green, blue, *opacity = image.convert(mode).split()
-    if opacity and opacity[0].getextrema() != (255, 255):
-        raise BadEntryError("transparent pixels; an opaque grey image is expected")
-    if any(ImageChops.difference(red, other).getbbox() for other in (green, blue)):
+@functools.lru_cache(maxsize=8)
+def _names_in(folder: Path, _: int) -> dict[str, str]:
+    """The names of a folder, by how they are spelt in lower case, with and without ending."""
+    listed = sorted(os.listdir(folder))[:_MOST_NAMES]
+    return {_folded(Path(name).stem): name for name in listed} | {_folded(n): n for n in listed}
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold().strip()
+
+
+def _grey_of_colour(image: Raster) -> np.ndarray:
+    """Returns the grey levels of a raster; of colours, where all are grey."""
+    values = image.values
+    if image.palette is not None:
+        if int(values.max()) >= len(image.palette):
+            raise BadEntryError("damaged (an index beyond its palette)")
+        values = image.palette[values]
+    if values.ndim == 2:
+        return values
+    red = values[..., 0]
+    if any((red != values[..., i]).any() for i in range(1, values.shape[2])):
         raise BadEntryError("colour image; a grey one is expected")
-    return np.array(red)
+    return np.ascontiguousarray(red)

@@ -6,7 +6,8 @@ import hashlib
 import math
 import os.path
 import re
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,15 @@ FIELDS = ("image", "mask", "label", "patient", "site", "split", "spacing")
 REQUIRED = ("image", "label", "patient")
 
 _PLACEHOLDER = re.compile(r"{([^{}]*)}")
+# What programs write where a value is missing; as an id it would make one patient of many.
+_BLANKS = {
+    *("nan", "na", "n/a", "n.a.", "none", "null", "nil", "nat", "<na>", "<null>"),
+    *("#n/a", "#na", "#ref!", "#value!", "#name?", "#null!", "#div/0!", "-", "--", "?"),
+    *("missing", "unknown", "undefined", "anonymous", "anonymized", "anonymised"),
+}
+_ROUNDED = re.compile(r"[+-]?\d([.,]\d+)?E\+?\d+", re.IGNORECASE)
+_INVISIBLE = re.compile(r"[\s\u200b-\u200f\u2060\ufeff]")
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class Entry(NamedTuple):
@@ -91,7 +101,7 @@ def read_manifest(
     header, lines = _read_csv(path)
     getters = _getters(path, header, columns)
     rows = [
-        _Row(line, len(cells) == len(header), {f: get(cells).strip() for f, get in getters.items()})
+        _Row(line, len(cells) == len(header), {f: get(cells) for f, get in getters.items()})
         for line, cells in lines
     ]
     if limit is not None and limit < len(rows):
@@ -152,9 +162,14 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             f"(mask, site, split and spacing may be left out), or name another."
         ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"Manifest {path} is not UTF-8 text. Save it as UTF-8.") from error
+        raise UserError(
+            f"Manifest {path} is not UTF-8 text{_kind_of_bytes(path)}. Save it as UTF-8."
+        ) from error
     except (OSError, csv.Error) as error:
-        raise UserError(f"Manifest {path} cannot be read as CSV: {error}.") from error
+        raise UserError(
+            f"Manifest {path} cannot be read as CSV{_kind_of_bytes(path)}: {error}."
+        ) from error
+    _check_separator(path, lines)
     if len(lines) < 2:
         raise UserError(f"Manifest {path} lists no image. Add a header and a row for each image.")
     header = [cell.strip() for cell in lines[0][1]]
@@ -162,6 +177,30 @@ def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         twice = [name for name in set(header) if header.count(name) > 1]
         raise UserError(f"Manifest {path} has columns of the same name: {few(sorted(twice))}.")
     return header, lines[1:]
+
+
+def _kind_of_bytes(path: Path) -> str:
+    """What a file that is no text is likely to be, to be put into a message."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError:
+        return ""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return " but UTF-16"
+    return "; it is a workbook: export the sheet as CSV" if head == b"PK\x03\x04" else ""
+
+
+def _check_separator(path: Path, lines: Sequence[tuple[int, list[str]]]) -> None:
+    """Refuses a file that another sign than the comma parts into cells."""
+    for _, cells in lines[:1]:
+        text = cells[0]
+        for sign, name in _SEPARATORS.items():
+            if len(cells) == 1 and (sign in text or text.strip() == f"sep={sign}"):
+                raise UserError(
+                    f"Manifest {path} has one column {text[:60]!r}: its cells seem to be parted by "
+                    f"{name}. Save it with commas."
+                )
 
 
 def _getters(
@@ -186,20 +225,50 @@ def _getters(
                 f"{_hint(field, header)}"
             )
 
-    def getter(source: str) -> Callable[[list[str]], str]:
+    def getter(field: str, source: str) -> Callable[[list[str]], str]:
         template = f"{{{source}}}" if source in header else source
+        names = _PLACEHOLDER.findall(template)
 
         def cell(cells: list[str], name: str) -> str:
-            return cells[i].strip() if (i := header.index(name)) < len(cells) else ""
+            text = cells[i].strip() if (i := header.index(name)) < len(cells) else ""
+            return "" if is_blank(text) and field != "label" else text
 
-        return lambda cells: _PLACEHOLDER.sub(lambda match: cell(cells, match[1]), template)
+        def text(cells: list[str]) -> str:
+            if field == "patient" and not all(cell(cells, name) for name in names):
+                return ""  # A part of an id would make one patient of many.
+            return _PLACEHOLDER.sub(lambda match: cell(cells, match[1]), template).strip()
 
-    return {field: getter(source) for field, source in sources.items()}
+        return text
+
+    return {field: getter(field, source) for field, source in sources.items()}
+
+
+def is_blank(text: str) -> bool:
+    """Whether a cell says that its value is missing."""
+    return not text or text.casefold() in _BLANKS
+
+
+def look_alikes(ids: Iterable[str]) -> list[tuple[str, str]]:
+    """Finds ids that may be the same: alike but for case, blanks, leading zeros or a final ".0".
+
+    Args:
+      ids: of patients.
+
+    Returns:
+      Pairs of different ids, in order.
+    """
+    groups: dict[str, list[str]] = {}
+    for known in sorted(set(ids)):
+        key = _INVISIBLE.sub("", unicodedata.normalize("NFKC", known)).casefold()
+        key = re.sub(r"(?<=\d)\.0+$", "", key)
+        groups.setdefault(re.sub(r"(?<!\d)0+(?=\d)", "", key), []).append(known)
+    return [(group[0], other) for group in groups.values() for other in group[1:]]
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    meant = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    folded = {other.casefold(): other for other in reversed(known)}
+    nearest = difflib.get_close_matches(name.casefold(), folded, n=1)
+    meant = f" Did you mean {folded[nearest[0]]!r}?" if nearest else ""
     return f"{meant} There are: {', '.join(known)}."
 
 
@@ -218,15 +287,20 @@ def _entry(row: _Row, folder: Path, label_names: Sequence[str]) -> Entry:
     if not row.fits:
         raise BadEntryError("the row has more or fewer cells than the header")
     if not texts["patient"]:
-        raise BadEntryError("patient empty")
+        raise BadEntryError("patient empty, or a word for a missing value as 'nan'")
+    if _ROUNDED.fullmatch(texts["patient"]):
+        raise BadEntryError(
+            f"patient {texts['patient'][:40]!r} is a number that a table rounded; format its "
+            f"column as text"
+        )
     return Entry(
         line=row.line,
         name=texts["image"],
         image=_within(folder, texts["image"], "image"),
         mask=_within(folder, texts["mask"], "mask") if texts.get("mask") else None,
         label=_label(texts["label"], label_names),
-        patient=texts["patient"],
-        site=texts.get("site") or "unknown",
+        patient=unicodedata.normalize("NFC", texts["patient"]),
+        site=unicodedata.normalize("NFC", texts.get("site") or "unknown"),
         split=texts.get("split", ""),
         spacing=_spacing(texts.get("spacing", "")),
     )
@@ -237,10 +311,20 @@ def _within(folder: Path, name: str, what: str) -> Path:
         raise BadEntryError(f"{what} empty")
     # Links are followed: they are the owner's, a manifest may be a stranger's.
     try:
-        return storage.below(folder, name)
+        path = storage.below(folder, name)
+        return path if path.exists() else _other_form(folder, name) or path
     except storage.BadNameError as error:
         where = " of the manifest" if error.reason == "leaves the folder" else ""
         raise BadEntryError(f"{what} path {error.reason}{where}") from error
+
+
+def _other_form(folder: Path, name: str) -> Path | None:
+    """The file whose name has the same letters, composed or decomposed as another system does."""
+    for form in ("NFC", "NFD"):
+        path = storage.below(folder, unicodedata.normalize(form, name))
+        if path.exists():
+            return path
+    return None
 
 
 def _spacing(text: str) -> float | None:
@@ -258,13 +342,17 @@ def _spacing(text: str) -> float | None:
 def _label(text: str, label_names: Sequence[str]) -> int:
     if not text:
         raise BadEntryError("label empty")
-    if text in label_names:
-        return list(label_names).index(text)
+    text = unicodedata.normalize("NFC", text)
+    names = [unicodedata.normalize("NFC", name) for name in label_names]
+    if text in names:
+        return names.index(text)
     try:
         number = float(text)  # Not int: tables write "1.0" where a label of another row is missing.
     except ValueError:
         number = -1
     if number not in range(len(label_names)):
         known = f"0..{len(label_names) - 1}, {', '.join(label_names)}"
-        raise BadEntryError(f"label {text[:40]!r} is none of {known}")
+        near = next((name for name in names if name.casefold() == text.casefold()), None)
+        meant = f"; did you mean {near!r}?" if near else ""
+        raise BadEntryError(f"label {text[:40]!r} is none of {known}{meant}")
     return int(number)

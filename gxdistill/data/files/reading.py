@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -130,6 +131,7 @@ def read_entry(entry: Entry, recipe: Recipe) -> Sample:
     mask = None
     if entry.mask:
         mask = _read_mask(entry, pixels.shape, recipe.organ)
+        _check_turned_alike(entry.mask, turned=picture.turned)
         mask = grey.shrink(_fitted(mask, size, recipe), recipe.downscale)
     elif recipe.segment:
         mask = grey.shrink(_segmented(whole, recipe.segment), recipe.downscale)
@@ -220,6 +222,18 @@ def _read_mask(entry: Entry, size: tuple[int, ...], organ: tuple[int | str, ...]
     if mask.shape != size:
         raise BadEntryError(f"mask is {in_pixels(mask.shape)}, its image {in_pixels(size)}")
     return mask
+
+
+def _check_turned_alike(mask: Path, *, turned: bool) -> None:
+    """Refuses an image that its file turns beside a mask that does not say whether it is turned.
+
+    Polygons are drawn on what a viewer shows, which is upright; pixels may be of either.
+    """
+    if turned and mask.suffix.lower() != ".json" and not images.is_turned(mask):
+        raise BadEntryError(
+            "the image bears an EXIF orientation and its mask none, so that they may not meet; "
+            "save both upright"
+        )
 
 
 def _segmented(whole: np.ndarray, segment: Segmenter) -> np.ndarray:

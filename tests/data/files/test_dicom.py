@@ -24,7 +24,7 @@ REFUSED = {
     "emri_small_RLE.dcm": "multi-frame DICOM",
     "emri_small_jpeg_ls_lossless.dcm": "multi-frame DICOM",
     "liver_deflate.dcm": "multi-frame DICOM",
-    "MR_truncated.dcm": "DICOM pixels damaged, truncated",
+    "MR_truncated.dcm": "DICOM pixels truncated",
     "no_meta.dcm": "not a DICOM file",
 }
 # Lossy: the index has what another decoder rounds otherwise; this is what libjpeg-turbo 3 gives.
@@ -146,8 +146,10 @@ def test_each_lossless_compression_gives_the_same_pixels(tmp_path):
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
         read[name] = images.read_image(tmp_path / name)
-    assert len(read) == 6
-    for name, picture in read.items():
+    others = ("table.dcm", "groups.dcm")  # Of other levels.
+    lossless = {name: picture for name, picture in read.items() if name not in others}
+    assert len(lossless) == 6
+    for name, picture in lossless.items():
         np.testing.assert_array_equal(picture.pixels, read["plain.dcm"].pixels, err_msg=name)
         assert (picture.bits, picture.window) == (12, "window")
 
@@ -206,9 +208,10 @@ def test_a_window_without_width_is_passed_over(tmp_path, write_dicom, window):
         ({"NumberOfFrames": 2}, "multi-frame DICOM"),
         ({"Rows": 60_000, "Columns": 60_000}, "header claims 60000x60000 pixels"),
         ({"Rows": 0}, "header claims 0x30 pixels"),
-        ({"Rows": None}, "DICOM header damaged"),
-        ({"Rows": 21}, "DICOM pixels damaged"),
-        ({"PixelData": None}, "DICOM pixels damaged"),
+        ({"Rows": None}, "DICOM header without Rows"),
+        ({"Rows": 21}, "DICOM pixels truncated: 1200 of 1260 bytes"),
+        ({"Rows": 19}, "header and pixels disagree on the size"),
+        ({"PixelData": None}, "DICOM file without pixels"),
         ({"WindowCenter": 9, "WindowWidth": 9, "VOILUTFunction": "DOE"}, "unknown function"),
     ],
 )

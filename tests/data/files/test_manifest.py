@@ -1,6 +1,8 @@
 import pytest
 
-from gxdistill.data.files.manifest import read_manifest
+from gxdistill.data.files import images
+from gxdistill.data.files.grey import BadEntryError
+from gxdistill.data.files.manifest import look_alikes, read_manifest
 from gxdistill.errors import UserError
 
 NAMES = ("normal", "ill")
@@ -61,7 +63,7 @@ def test_a_template_reads_columns_and_nothing_else(tmp_path):
             {},
             "no column 'patient'. Add it, or map .* There are: image, label",
         ),
-        ("image;label;patient\na;0;p\n", {}, "no column 'image'.* There are: image;label;patient"),
+        ("image;label;patient\na;0;p\n", {}, "parted by semicolons. Save it with commas"),
         ("image,lable,patient\na,0,p\n", {}, "no column 'label'.*Did you mean 'lable'"),
         (f"{HEADER},label\na,0,p,1\n", {}, "columns of the same name: 'label'"),
         (f"{HEADER}\na,0,p\n", {"site": "hospitl"}, "maps 'site' to column 'hospitl', which"),
@@ -152,3 +154,77 @@ def test_a_limit_is_spread_over_labels_sites_and_splits(tmp_path):
     assert _read(tmp_path, text, limit=16)[0] == entries
     assert _read(tmp_path, text, limit=16, seed=1)[0] != entries
     assert len(_read(tmp_path, text, limit=500)[0]) == 80
+
+
+@pytest.mark.parametrize("blank", ["nan", "NaN", "None", "NA", "n/a", "null", "#N/A", "unknown"])
+def test_a_word_for_a_missing_value_is_no_patient(tmp_path, blank):
+    rows = f"a.png,0,p\nb.png,0,{blank}\nc.png,1,{blank}\n"
+    entries, bad = _read(
+        tmp_path, f"{HEADER},mask,site\n{rows.replace(chr(10), f',{blank},nan' + chr(10))}"
+    )
+    assert [(e.patient, e.mask, e.site) for e in entries] == [("p", None, "unknown")]
+    assert [bad[line].reason[:13] for line in (3, 4)] == ["patient empty"] * 2
+    _, bad = _read(
+        tmp_path, f"image,label,id,site\na.png,0,{blank},x\n", {"patient": "{site}-{id}"}
+    )
+    assert list(bad) == [2]
+
+
+def test_an_id_that_a_spreadsheet_rounded_is_refused(tmp_path):
+    _, bad = _read(tmp_path, f"{HEADER}\na.png,0,1.23457E+11\nb.png,0,E12\n")
+    assert list(bad) == [2]
+    assert bad[2].reason.startswith("patient '1.23457E+11' is a number that a table rounded")
+
+
+def test_ids_that_may_be_the_same_are_found():
+    ids = ["P01", "p01", "7", "007", "7.0", "a b", "ab", "p10", "p100", "Zoe\u0301", "Zo\u00e9"]
+    pairs = look_alikes(ids)
+    assert {frozenset(pair) for pair in pairs} == {
+        *map(frozenset, [("P01", "p01"), ("007", "7"), ("007", "7.0"), ("a b", "ab")]),
+        frozenset(("Zoe\u0301", "Zo\u00e9")),
+    }
+    assert look_alikes(["p1", "p2", "p10", "p20"]) == []
+
+
+def test_a_name_in_the_other_form_of_its_accents_is_found(tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    (tmp_path / f"{decomposed}.png").touch()
+    entries, bad = _read(tmp_path, f"{HEADER}\n{composed}.png,0,{composed}\n{decomposed}.png,0,p\n")
+    assert entries[0].image == tmp_path / f"{decomposed}.png"
+    assert entries[0].patient == composed
+    assert bad[3].reason == "same file as line 2"
+
+
+@pytest.mark.parametrize(
+    ("listed", "hint"),
+    [
+        ("a.PNG", "file missing; there is 'a.png', its name differs"),
+        ("a.jpg", "file missing; there is 'a.png', its ending differs"),
+        ("b.png", "file missing$"),
+        ("x/a.png", "file missing: there is no folder 'x'"),
+    ],
+)
+def test_of_a_missing_file_the_likely_one_is_named(tmp_path, listed, hint):
+    (tmp_path / "a.png").touch()
+    with pytest.raises(BadEntryError, match=hint):
+        images.read_image(tmp_path / listed)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("image\tlabel\tpatient\n", "parted by tabs"),
+        ("sep=;\nimage;label;patient\n", "parted by semicolons"),
+        (f"{HEADER}\n".encode("utf-16"), "not UTF-8 text but UTF-16"),
+        (b"PK\x03\x04\xff\xff", "it is a workbook: export the sheet as CSV"),
+        ("IMAGE,label,patient\na,0,p\n", "Did you mean 'IMAGE'"),
+    ],
+)
+def test_a_table_of_another_kind_is_named(tmp_path, content, message):
+    with pytest.raises(UserError, match=message):
+        _read(tmp_path, content)
+
+
+def test_a_label_in_other_case_is_hinted_at(tmp_path):
+    _, bad = _read(tmp_path, f"{HEADER}\na.png,Ill,p\n")
+    assert bad[2].reason.endswith("did you mean 'ill'?")

@@ -78,11 +78,12 @@ def test_rectangles_and_ellipses_have_their_area(tmp_path):
 
 def test_only_the_organ_is_taken(tmp_path):
     shapes = [("stomach", "polygon", STAR), ("marker", "rectangle", [(0, 0), (80, 60)])]
-    shapes.append(("stomach", "line", [(0, 0), (80, 60)]))
+    shapes.append(("marker", "line", [(0, 0), (80, 60)]))
     np.testing.assert_array_equal(
         _read(tmp_path, _labelme(shapes), ("stomach",)), _read(tmp_path, _labelme(shapes[:1]))
     )
-    assert not _read(tmp_path, _via([_polygon(STAR)], organ="marker"), ("stomach",)).any()
+    with pytest.raises(BadEntryError, match="none of its shapes bears a label of the organ"):
+        _read(tmp_path, _via([_polygon(STAR)], organ="marker"), ("stomach",))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,8 @@ def test_of_a_label_map_the_labels_of_the_organ_are_taken(tmp_path, name):
         _palette(path)
     else:
         Image.fromarray(LABELS.astype(np.uint16) if "wide" in name else LABELS).save(path)
-    np.testing.assert_array_equal(masks.read_mask(path, "a.png", SIZE), LABELS > 0)
+    with pytest.raises(BadEntryError, match=r"5 (values|indices)"):
+        masks.read_mask(path, "a.png", SIZE)
     chosen = masks.read_mask(path, "a.png", SIZE, (2, 3, "stomach"))
     np.testing.assert_array_equal(chosen, (LABELS == 2) | (LABELS == 3))
 
@@ -175,5 +177,28 @@ def test_a_dicom_segmentation_is_the_union_of_its_segments(tmp_path, write_dicom
 
 def test_a_dicom_label_map_is_read_without_a_window(tmp_path, write_dicom):
     write_dicom(tmp_path / "a.dcm", LABELS, WindowCenter=2, WindowWidth=2)
-    np.testing.assert_array_equal(masks.read_mask(tmp_path / "a.dcm", "a", SIZE), LABELS > 0)
+    with pytest.raises(BadEntryError, match=r"5 values \(0, 1, 2, 3, 4\)"):
+        masks.read_mask(tmp_path / "a.dcm", "a", SIZE)
     np.testing.assert_array_equal(masks.read_mask(tmp_path / "a.dcm", "a", SIZE, (4,)), LABELS == 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (_via([{"name": "polyline", "all_points_x": [1], "all_points_y": [1]}]), "'polyline'"),
+        (_via([{"name": "point", "cx": 1, "cy": 1}]), "'point', which has no inside"),
+        (_via([_polygon(STAR[:2])]), "polygon of 2 corners that encloses nothing"),
+        ({"images": [], "annotations": []}, "COCO annotations"),
+        (_via([_polygon(STAR)], name="A.png"), "differs in upper and lower case"),
+    ],
+)
+def test_a_shape_or_a_file_of_another_kind_is_named(tmp_path, content, reason):
+    with pytest.raises(BadEntryError, match=reason):
+        _read(tmp_path, content)
+
+
+def test_the_boxes_checked_in_via_are_labels(tmp_path):
+    content = _via([_polygon(STAR)], organ={"stomach": True, "other": False})
+    assert _read(tmp_path, content, ("stomach",)).any()
+    with pytest.raises(BadEntryError, match="none of its shapes"):
+        _read(tmp_path, content, ("other",))
