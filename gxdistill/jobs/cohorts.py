@@ -70,7 +70,15 @@ class Cohorts:
         Raises:
           UserError: the settings of `patch` do not fit the images.
         """
-        patch = self.config.patch
+        patch, data = self.config.patch, self.config.data
+        height, width = cohort.images.shape[1:3]
+        if patch.size > min(height, width):
+            shrunken = f" after data.downscale {data.downscale}" if data.downscale > 1 else ""
+            raise UserError(
+                f"patch.size is {patch.size}, which does not fit in images of {height}x{width} "
+                f"px{shrunken}. Lower it, as --config.patch.size={suggest_patch(height, width)}, "
+                f"and patch.stride with it."
+            )
         try:
             return patching.patch_table(
                 cohort,
@@ -196,6 +204,16 @@ class Cohorts:
         if self.source.prepared:
             return str(self.source.prepared.metadata["sha256"])
         return _digest(self.source.cohort)
+
+
+def suggest_patch(height: int, width: int) -> int:
+    """Returns the side of a patch that is as large a part of an image as the papers' 299 of 2048.
+
+    Args:
+      height: of the image in pixels.
+      width: likewise.
+    """
+    return max(1, round(299 / 2048 * min(height, width)))
 
 
 def _digest(cohort: Cohort) -> str:

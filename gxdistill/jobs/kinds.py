@@ -114,7 +114,10 @@ def _load_prepared(config: ml_collections.ConfigDict, _: Log) -> source.Source:
 
 def _load_files(config: ml_collections.ConfigDict, log: Log) -> source.Source:
     data, clock = config.data, Progress(log, "reading images")
-    return source.read_cohort(Path(data.path), data.manifest, **_listed(config), progress=clock)
+    read = source.read_cohort(Path(data.path), data.manifest, **_listed(config), progress=clock)
+    for note in read.notes:
+        log(f"note: {note}")
+    return read
 
 
 def _files_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
@@ -163,13 +166,26 @@ def load(config: ml_collections.ConfigDict, log: Log) -> source.Source:
     return kind_of(config).load(config, log)
 
 
-def list_files(config: ml_collections.ConfigDict) -> source.Listing:
-    """Lists what a config's manifest names; decodes no pixel.
+def list_files(
+    config: ml_collections.ConfigDict, log: Log, *, max_bad_share: float | None = None
+) -> source.Listing:
+    """Lists what a config's manifest names, see `source.list_entries`.
+
+    Args:
+      config: of the job.
+      log: is told how the manifest was understood.
+      max_bad_share: takes the place of the config's.
 
     Raises:
       UserError: it cannot be used, or too much of it is bad.
     """
-    return source.list_entries(Path(config.data.path), config.data.manifest, **_listed(config))
+    listed = _listed(config)
+    if max_bad_share is not None:
+        listed["max_bad_share"] = max_bad_share
+    listing = source.list_entries(Path(config.data.path), config.data.manifest, **listed)
+    for note in listing.notes:
+        log(f"note: {note}")
+    return listing
 
 
 def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -182,6 +198,8 @@ def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "seed": config.seed,
         "max_bad_share": data.max_bad_share,
         "limit": data.limit,
+        "files": Path(data.files).absolute() if data.files else None,
+        "splits": dict(data.splits),
     }
 
 

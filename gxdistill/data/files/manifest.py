@@ -6,6 +6,7 @@ import hashlib
 import math
 import os.path
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from gxdistill.errors import UserError
 
 FIELDS = ("image", "mask", "label", "patient", "site", "split", "spacing")
 REQUIRED = ("image", "label", "patient")
+SKIP = "skip"  # As a split: the row is passed over.
 
 _PLACEHOLDER = re.compile(r"{([^{}]*)}")
 
@@ -58,6 +60,22 @@ class Quarantined(NamedTuple):
     reason: str
 
 
+class Rows(NamedTuple):
+    """What the rows of a manifest name.
+
+    Attributes:
+      entries: in order, those that can be looked up.
+      bad: by line, those that cannot.
+      skipped: number of those that the split column passes over.
+      labels: how often each text stands in the label column.
+    """
+
+    entries: list[Entry]
+    bad: dict[int, Quarantined]
+    skipped: int
+    labels: Counter[str]
+
+
 class _Row(NamedTuple):
     line: int
     fits: bool  # It has as many cells as the header.
@@ -69,42 +87,50 @@ def read_manifest(
     *,
     columns: Mapping[str, str],
     label_names: Sequence[str],
+    root: Path | None = None,
+    splits: Mapping[str, str] | None = None,
     limit: int | None = None,
     seed: int = 0,
-) -> tuple[list[Entry], dict[int, Quarantined]]:
+) -> Rows:
     """Reads a manifest and sorts out the rows that name nothing that can be looked up.
 
     Args:
-      path: of the CSV file, UTF-8 with a header; file names in it are relative to its folder.
+      path: of the CSV file, UTF-8 with a header.
       columns: for a field of `FIELDS` that goes by another name, the name of the file's column,
         or a template with columns in braces, as in `{"image": "images/{id}.jpg"}`.
       label_names: names of the image classes; the label column holds these or their numbers.
+      root: folder that file names are relative to, and that absolute ones must lie below; None
+        stands for the manifest's.
+      splits: for a value of the split column, the split that it means, or `SKIP`.
       limit: keeps this many rows, evenly over labels, sites and splits.
       seed: of the draw of `limit`.
 
     Returns:
-      The entries in order, and by line what was quarantined.
+      What the rows name. A row without a split, where others have one, is skipped.
 
     Raises:
       UserError: there is no such file, it is no CSV, has no row, or lacks a column.
     """
     header, lines = _read_csv(path)
     getters = _getters(path, header, columns)
-    rows = [
+    listed = [
         _Row(line, len(cells) == len(header), {f: get(cells).strip() for f, get in getters.items()})
         for line, cells in lines
     ]
+    rows = _of_splits(listed, splits or {})
+    labels = Counter(row.texts["label"] for row in rows)
+    skipped = len(listed) - len(rows)
     if limit is not None and limit < len(rows):
         rows = _spread(rows, limit, seed)
     entries, bad = [], {}
     for row in rows:
         try:
-            entries.append(_entry(row, path.parent, label_names))
+            entries.append(_entry(row, root or path.parent, label_names))
         except BadEntryError as error:
             bad[row.line] = Quarantined(row.texts["image"] or f"line {row.line}", str(error))
     twice = duplicates({entry: os.path.normpath(entry.image) for entry in entries}, "file")
     bad |= twice
-    return [entry for entry in entries if entry.line not in twice], bad
+    return Rows([entry for entry in entries if entry.line not in twice], bad, skipped, labels)
 
 
 def duplicates(keys: Mapping[Entry, object], what: str) -> dict[int, Quarantined]:
@@ -203,6 +229,19 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"{meant} There are: {', '.join(known)}."
 
 
+def _of_splits(rows: list[_Row], splits: Mapping[str, str]) -> list[_Row]:
+    """Returns the rows that are not skipped, each with the split that its text means."""
+    known = [row._replace(texts={**row.texts, "split": _split(row, splits)}) for row in rows]
+    if not any(row.texts["split"] not in ("", SKIP) for row in known):
+        return [row for row in known if row.texts["split"] != SKIP]
+    return [row for row in known if row.texts["split"] not in ("", SKIP)]
+
+
+def _split(row: _Row, splits: Mapping[str, str]) -> str:
+    text = row.texts.get("split", "")
+    return splits.get(text, text)
+
+
 def _spread(rows: list[_Row], limit: int, seed: int) -> list[_Row]:
     def rank(row: _Row) -> tuple:
         strata = (row.texts.get(field, "") for field in ("label", "site", "split"))
@@ -235,12 +274,27 @@ def _entry(row: _Row, folder: Path, label_names: Sequence[str]) -> Entry:
 def _within(folder: Path, name: str, what: str) -> Path:
     if not name:
         raise BadEntryError(f"{what} empty")
-    # Links are followed: they are the owner's, a manifest may be a stranger's.
     try:
-        return storage.below(folder, name)
+        return locate(folder, name)
     except storage.BadNameError as error:
-        where = " of the manifest" if error.reason == "leaves the folder" else ""
-        raise BadEntryError(f"{what} path {error.reason}{where}") from error
+        way = " of the manifest; data.files names another" * (error.reason == "leaves the folder")
+        raise BadEntryError(f"{what} path {error.reason}{way}") from error
+
+
+def locate(root: Path, name: str) -> Path:
+    """Returns the path of a file that a manifest names, below the folder of its files.
+
+    Args:
+      root: the folder.
+      name: relative to it, or absolute and below it.
+
+    Raises:
+      BadNameError: the file would lie elsewhere, or a name of the path is not plain.
+    """
+    # Links are followed: they are the owner's, a manifest may be a stranger's.
+    if name.startswith("/") and Path(name).is_relative_to(root.absolute()):
+        name = Path(name).relative_to(root.absolute()).as_posix()
+    return storage.below(root, name)
 
 
 def _spacing(text: str) -> float | None:
