@@ -182,6 +182,7 @@ def read(
         return None
     from gxdistill.jobs import settings
     from gxdistill.jobs.shared import SHARED
+    from gxdistill.jobs.typed import change
 
     file = locate(typed)
     plain = _load(file, typed)
@@ -191,7 +192,7 @@ def read(
     try:
         config = _value(file, others)
         for name, text in free:
-            settings.change(config, name, text, known)
+            change(config, name, text, known)
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"a setting has an unfit value: {_cause(error)}") from error
     return config
@@ -204,7 +205,7 @@ def _part(
 
     ml_collections takes `a,b` for one name, makes `(None,)` of None, and adds no key to a mapping.
     """
-    from gxdistill.jobs.settings import is_free_text
+    from gxdistill.jobs.typed import is_free_text
 
     free, others = [], []
     for field in fields:
@@ -247,7 +248,7 @@ def _check_known(
     config: "ml_collections.ConfigDict", changes: Sequence[str], table: "Mapping[str, Setting]"
 ) -> None:
     """Refuses changes of settings that a config does not have; ml_collections names no nearest."""
-    from gxdistill.jobs.settings import mapping_of
+    from gxdistill.jobs.typed import mapping_of
 
     known = _names(config)
     for change in changes:

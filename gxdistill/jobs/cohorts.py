@@ -70,15 +70,8 @@ class Cohorts:
         Raises:
           UserError: the settings of `patch` do not fit the images.
         """
-        patch, data = self.config.patch, self.config.data
-        height, width = cohort.images.shape[1:3]
-        if patch.size > min(height, width):
-            shrunken = f" after data.downscale {data.downscale}" if data.downscale > 1 else ""
-            raise UserError(
-                f"patch.size is {patch.size}, which does not fit in images of {height}x{width} "
-                f"px{shrunken}. Lower it, as --config.patch.size={suggest_patch(height, width)}, "
-                f"and patch.stride with it."
-            )
+        patch = self.config.patch
+        check_patch_fits(self.config, *cohort.images.shape[1:3])
         try:
             return patching.patch_table(
                 cohort,
@@ -94,6 +87,12 @@ class Cohorts:
     def _table(self, cohort: Cohort) -> PatchTable:
         patch, table = self.config.patch, self.by_area(cohort)
         counts = np.bincount(table.label, minlength=self.classes)
+        absent = set(cohort.label_names) - {cohort.label_names[i] for i in set(cohort.labels)}
+        if absent:
+            raise UserError(
+                f"No {cohort.splits[0]} image is {' or '.join(sorted(absent))}. Change the "
+                f"manifest's splits, data.test_share, or data.label_names."
+            )
         for name, count in zip(cohort.class_names, counts, strict=True):
             if count == 0:
                 raise UserError(
@@ -204,6 +203,27 @@ class Cohorts:
         if self.source.prepared:
             return str(self.source.prepared.metadata["sha256"])
         return _digest(self.source.cohort)
+
+
+def check_patch_fits(config: ml_collections.ConfigDict, height: int, width: int) -> None:
+    """Refuses patches that are larger than the images.
+
+    Args:
+      config: of a job.
+      height: of the images as they are cut, in pixels.
+      width: likewise.
+
+    Raises:
+      UserError: naming the setting, and a value that fits.
+    """
+    size, downscale = config.patch.size, config.data.downscale
+    if size > min(height, width):
+        shrunken = f" after data.downscale {downscale}" if downscale > 1 else ""
+        raise UserError(
+            f"patch.size is {size}, which does not fit in images of {height}x{width} px{shrunken}. "
+            f"Lower it, as --config.patch.size={suggest_patch(height, width)}, and patch.stride "
+            f"with it."
+        )
 
 
 def suggest_patch(height: int, width: int) -> int:

@@ -188,6 +188,11 @@ def list_files(
     return listing
 
 
+def files_of(config: ml_collections.ConfigDict) -> Path | None:
+    """Returns the folder of the files that a manifest names; None where it is the manifest's."""
+    return Path(config.data.files).absolute() if config.data.files else None
+
+
 def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
     data = config.data
     return {
@@ -198,7 +203,7 @@ def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "seed": config.seed,
         "max_bad_share": data.max_bad_share,
         "limit": data.limit,
-        "files": Path(data.files).absolute() if data.files else None,
+        "files": files_of(config),
         "splits": dict(data.splits),
     }
 

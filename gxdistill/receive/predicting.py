@@ -19,7 +19,7 @@ import numpy as np
 
 from gxdistill import package, storage
 from gxdistill.data import intensities
-from gxdistill.data.files import grey, images, reading
+from gxdistill.data.files import folders, grey, images, reading
 from gxdistill.data.files.manifest import Entry
 from gxdistill.data.files.reading import Recipe
 from gxdistill.errors import UserError
@@ -32,13 +32,15 @@ from gxdistill.runtime.console import Log, Progress
 _CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
 
 
-def _list_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+def _list_files(paths: Sequence[Path], log: Log) -> list[tuple[Path, str]]:
     """Lists the files that paths name, folders with all that is in them, each with a short name."""
     files: list[tuple[Path, str]] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("[!.]*") if file.is_file())
+            inside, passed = folders.list_files(path)
             files += [(file, file.relative_to(path).as_posix()) for file in inside]
+            if passed:
+                log(f"note: {folders.count_passed(passed, [path])}")
         else:
             files.append((path, path.name))
     if not files:
@@ -248,7 +250,7 @@ def predict(
         raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
-    files, shown = _list_files(paths), _masks_for(about, masks)
+    files, shown = _list_files(paths, log), _masks_for(about, masks)
     trained = _networks(path, about, how)
     with storage.fresh_folder(out) as folder:
         rows = list(_predictions(trained, about, how, files, shown, folder, log))

@@ -117,7 +117,7 @@ def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsy
     said = capsys.readouterr().out.splitlines()
     patch = package.load(run / "package.gxd").manifest.patch
     side = patch.image_height * patch.downscale
-    assert said[1] == f"small.png: refused: image is 20x30 px, the cohort {side}x{side} px"
+    assert said[1] == f"small.png: refused: image is 20x30 px, not {side}x{side} px"
     assert said[2].startswith("text.png: refused: not a readable")
     assert said[-1] == package.WARNING
     rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]

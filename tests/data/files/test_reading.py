@@ -31,7 +31,7 @@ def test_a_smaller_image_is_padded_with_black_and_its_mask_with_no_organ(tmp_pat
     np.testing.assert_array_equal(read.image, np.pad(NOISE, ((5, 5), (2, 2))))
     np.testing.assert_array_equal(read.mask, np.pad(NOISE > 99, ((5, 5), (2, 2))))
     for size, fit in (((50, 64), "same"), ((40, 50), "pad"), ((30, 64), "pad")):
-        with pytest.raises(BadEntryError, match=f"image is 40x60 px, the cohort {size[0]}x"):
+        with pytest.raises(BadEntryError, match=f"image is 40x60 px, not {size[0]}x"):
             reading.read_entry(_entry(image, mask), Recipe(size, fit=fit))
 
 

@@ -70,7 +70,7 @@ def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
 
 
 def test_a_patch_that_does_not_fit_is_the_users_to_mend(folder, tmp_path):
-    with pytest.raises(UserError, match="patch: A 99x99 patch does not fit"):
+    with pytest.raises(UserError, match=r"patch.size is 99, which .* 64x64 px. Lower it, as --config.patch.size=9,"):
         _write(folder, tmp_path, patch__size=99)
 
 
