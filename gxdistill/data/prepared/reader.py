@@ -83,7 +83,7 @@ def find_version(folder: Path) -> Path | None:
         return folder
     files = folders.list_files(folder)[0] if folder.is_dir() else []
     places = [path.parent for path in files if path.name == "dataset_info.json"]
-    ours = [place for place in places if place.parent.name == builder.NAME]
+    ours = [place for place in places if (place / "metadata.json").is_file()]
     return max(ours, key=_version, default=None)
 
 

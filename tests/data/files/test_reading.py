@@ -165,7 +165,7 @@ def test_a_cohort_of_mixed_sizes_is_padded_to_the_largest(tmp_path):
     )
     assert read.recipe.size == (48, 64)
     assert read.cohort.images.shape == (4, 6, 8, 1)
-    with pytest.raises(UserError, match=r"2 of 4 entries .* the cohort 40x60 px"):
+    with pytest.raises(UserError, match=r"2 of 4 entries .* not 40x60 px"):
         source.read_cohort(tmp_path, "manifest.csv", max_bad_share=0)
 
 

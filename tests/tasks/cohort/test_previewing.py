@@ -65,8 +65,11 @@ def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
     for path in folder.glob("?.png"):
         path.write_bytes(path.read_bytes()[:-500])
     captions, _, page = _write(folder, tmp_path)
-    assert captions == []
-    assert page.count("cannot be used: damaged or truncated") == 6
+    assert len(captions) == 6
+    assert all("damaged or truncated" in caption for caption in captions)
+    assert "6 entries cannot be used" in page
+    listed = (tmp_path / "quarantine.csv").read_text().splitlines()
+    assert sorted(line.partition(",")[0] for line in listed[1:]) == [f"{i}.png" for i in range(6)]
 
 
 def test_a_patch_that_does_not_fit_is_the_users_to_mend(folder, tmp_path):
