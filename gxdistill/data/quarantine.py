@@ -1,4 +1,4 @@
-"""What is left out of a cohort: when it is too much, what is said then, the list that is written."""
+"""What is left out of a cohort: how much may be, what is said of more, the list of it."""
 
 import csv
 import io

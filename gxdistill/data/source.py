@@ -167,9 +167,9 @@ def list_entries(
 
     Of one that will not, all files are decoded, so that the refusal has all that is to be mended.
     The manifest is a CSV, UTF-8 with a header: `image, mask, label, patient, site, split, spacing`,
-    the last three and `mask` optional, paths relative to its folder, or to `files`. Images are PNG, JPEG, TIFF or
-    DICOM (`images.read_image` tells how more than 8 bits become 8), masks these or polygons
-    (`masks.read_mask`). Given splits are kept; without them `splits.draw_splits` draws.
+    the last three and `mask` optional, paths relative to its folder, or to `files`. Images are PNG,
+    JPEG, TIFF or DICOM (`images.read_image` tells how more than 8 bits become 8), masks these or
+    polygons (`masks.read_mask`). Given splits are kept; without them `splits.draw_splits` draws.
 
     Args and errors are those of `read_cohort`.
     """
@@ -205,8 +205,8 @@ def list_entries(
         patients, sites = (
             np.array([getattr(entry, field) for entry in entries]) for field in ("patient", "site")
         )
-        splits = draw_splits(labels, patients, sites, test_share=test_share, seed=seed)
-        entries = [e._replace(split=str(s)) for e, s in zip(entries, splits, strict=True)]
+        drawn = draw_splits(labels, patients, sites, test_share=test_share, seed=seed)
+        entries = [e._replace(split=str(s)) for e, s in zip(entries, drawn, strict=True)]
     skipped = f"{rows.skipped} rows are skipped: their split is {SKIP!r} or empty"
     notes = (skipped * bool(rows.skipped), describe_labels(rows.labels, label_names))
     return Listing(tuple(entries), bad, path, sized, tuple(filter(None, notes)))

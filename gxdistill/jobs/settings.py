@@ -72,7 +72,7 @@ class Setting:
             return None if value in self.names else self.may_be
         if not isinstance(value, self.kind):
             return self.may_be if self.optional else f"a {self.kind.__name__}"
-        if self.choices:
+        if self.choices and isinstance(value, tuple | ml_collections.ConfigDict):
             parts = value if isinstance(value, tuple) else value.values()
             return None if all(part in self.names for part in parts) else self.may_be
         return None if self.fits is None or self.fits(value) else self.may_be

@@ -49,7 +49,7 @@ def change(
     for parent in parents:
         section = section[parent]
     if at != name:
-        value = {**section[last].to_dict(), name.rpartition(".")[2]: _literal(text)}
+        value: object = {**section[last].to_dict(), name.rpartition(".")[2]: _literal(text)}
     elif known[name].optional and text.lower() == "none":
         value = None
     elif known[name].kind is tuple:

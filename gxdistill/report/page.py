@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gxdistill import storage
 from gxdistill.report.findings import Findings, gather
-from gxdistill.report.markup import Markup, count, join, tag
+from gxdistill.report.markup import Markup, join, tag
 from gxdistill.report.sections import background, images, results
 from gxdistill.report.style import CSS
 
@@ -42,8 +42,8 @@ def write(workdir: Path, package_path: Path) -> Path:
 
 def _page(findings: Findings) -> str:
     steps, per_step = findings.package.distilled.images.shape[:2]
-    real = count(findings.cohort["splits"]["train"]["images"], "image")
-    title = f"{real} distilled into {steps * per_step:,}"
+    done = "distilled into" if findings.is_learned else "stood for by"
+    title = f"{findings.units(findings.patches)} {done} {steps * per_step:,}"
     name = findings.manifest.name
     head = tag(
         "head",

@@ -122,7 +122,7 @@ def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsy
     assert said[-1] == package.WARNING
     rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert ["refused" in row for row in rows] == [False, True, True]
-    with pytest.raises(UserError, match=r"No image fits .*; small\.png: image is 20x30 px, the"):
+    with pytest.raises(UserError, match=r"No image fits .*; small\.png: image is 20x30 px, not"):
         predicting.predict(run / "package.gxd", [tmp_path / "small.png"], tmp_path / "none", print)
     assert not (tmp_path / "none").exists()
 

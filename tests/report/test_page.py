@@ -77,7 +77,7 @@ def test_cohort_sizes_rates_and_settings_are_on_the_page(whole):
     text = Page(whole / "report.html").text
     total, packed = 8 * stages.SIDE**2, package.size_bytes(whole / "package.gxd")
     for fact in (
-        "6 images distilled into 6",
+        "3,603 patches distilled into 6",
         "8 images of 4 patients",
         "Patches3,603903",
         "gastritis1,202302",

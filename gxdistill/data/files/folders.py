@@ -9,7 +9,7 @@ _LEFT = ("thumbs.db", "desktop.ini", "ehthumbs.db")
 
 
 def is_left_by_tools(name: str) -> bool:
-    """Tells whether a file or folder is hidden, or by its name of a system: `.Trash`, `Thumbs.db`."""
+    """Tells whether a file or folder is hidden or a system's: `.Trash`, `Thumbs.db`."""
     return name.startswith((".", "~$")) or name in _TOOLS or name.lower() in _LEFT
 
 

@@ -22,6 +22,7 @@ def thumbnail(path: Path, side: int) -> "Image.Image | None":
     """
     from PIL import Image
 
+    picture: Image.Image | None
     with images.quiet():
         try:
             picture = Image.fromarray(images.read_image(path).pixels)

@@ -187,7 +187,7 @@ def _template(
         start = name.rindex(text)
         template = f"{name[:start]}{{{column}}}{name[start + len(text) :]}"
         hits = sum(_fill(template, row) in files for row in rows)
-        best = max(best, (hits, template))
+        best = max(best, (hits, template), key=lambda pair: pair[0])  # The first of equals.
     return best[1] or None
 
 

@@ -55,7 +55,8 @@ def propose_cut(height: int, width: int) -> tuple[int, int, int]:
       The downscale, which divides both sides; side and stride of a patch in shrunken pixels.
     """
     common, least = math.gcd(height, width), min(height, width)
-    downscale = max(d for d in range(1, common + 1) if common % d == 0 and least // d >= _SIDE or d == 1)
+    factors = [d for d in range(1, common + 1) if common % d == 0]
+    downscale = max(d for d in factors if d == 1 or least // d >= _SIDE)
     # A multiple of 8: three poolings of the network halve it without a rest.
     size = max(8, 8 * round(_PATCH * (least // downscale) / 8))
     return downscale, size, max(1, size // 2)
@@ -82,7 +83,7 @@ def _config(folder: Path, seen: Look, target: Path) -> str:
     largest = tuple(max(sides) for sides in zip(*seen.sizes, strict=True))
     downscale, patch, stride = propose_cut(*(size if same else (_rounded(s) for s in largest)))
     lines = [
-        f'r"""Distils a cohort of one\'s own; written by `gxdistill new`, to be changed at will.',
+        'r"""Distils a cohort of one\'s own; written by `gxdistill new`, to be changed at will.',
         "",
         f"  {_preview(Path(target.name))}",
         f"  gxdistill check --config={target.name} --workdir=runs/{target.stem}",
@@ -143,7 +144,7 @@ def _labels(seen: Look) -> Iterator[str]:
 
 def _splits(seen: Look) -> Iterator[str]:
     if seen.splits:
-        yield "    # Of the split column; \"skip\" passes rows over. Validation is trained on here."
+        yield '    # Of the split column; "skip" passes rows over. Validation is trained on here.'
         yield f"    config.data.splits = {seen.splits!r}"
     if len(seen.sites) > 1:
         yield f"    # Sites: {few([f'{name} ({n})' for name, n in seen.sites.most_common()], 10)}."
