@@ -42,8 +42,12 @@ def write(workdir: Path, package_path: Path) -> Path:
 
 def _page(findings: Findings) -> str:
     steps, per_step = findings.package.distilled.images.shape[:2]
-    done = "distilled into" if findings.is_learned else "stood for by"
-    title = f"{findings.units(findings.patches)} {done} {steps * per_step:,}"
+    ours, real = steps * per_step, findings.patches
+    title = (
+        f"{findings.units(real)} distilled into {ours:,}"
+        if findings.is_learned
+        else f"{findings.units(ours)} drawn in place of {real:,}"
+    )
     name = findings.manifest.name
     head = tag(
         "head",

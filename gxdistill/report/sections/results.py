@@ -87,7 +87,7 @@ def _worth(findings: Findings) -> Iterator[str]:
     at_chance = [name for name, _ in parts if name in shares and shares[name] is None]
     if at_chance:
         yield ". The ceiling, a network trained on all real patches, is itself no better than "
-        yield f"chance by {_listed([join(_SPELT[name]) for name in at_chance])}"
+        yield f"chance in its {_listed([join(_FIGURES[name]) for name in at_chance])}"
     elif all(name in shares for name, _ in parts):
         reached = _listed([tag("strong", share(shares[name])) for name, _ in parts])
         patches = sum(findings.cohort["patches"]["train"].values())

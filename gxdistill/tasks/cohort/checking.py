@@ -127,7 +127,7 @@ def quarantined(job: Job, manifest: Path, left_out: Sequence[Quarantined]) -> It
     """Shows what was left out: a thumbnail where the image can be decoded, its name, the reason."""
     root = kinds.files_of(job.config) or manifest.parent
     figures = [_figure(root, bad) for bad in left_out[:_MOST]]
-    yield tag("div", *figures, class_="tiles")
+    yield tag("div", *figures, class_="thumbnails")
     if len(left_out) > _MOST:
         yield tag("p", f"{len(left_out) - _MOST:,} more are in quarantine.csv.", class_="note")
 

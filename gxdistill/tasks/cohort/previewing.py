@@ -61,9 +61,8 @@ def write(job: Job) -> Path:
     names = (*(["irrelevant"] if masks else []), *labels)
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
     body = [_figure(job, one, colours, labels) for one in shown]
-    body += _refusals(job, refused)
     path = job.workdir / "preview.html"
-    storage.write_text(path, _page(job, colours, masks, body))
+    storage.write_text(path, _page(job, colours, masks, body, _refusals(job, refused)))
     return path
 
 
@@ -75,7 +74,8 @@ def _refusals(job: Job, refused: Sequence[Quarantined]) -> list[Markup]:
         return []
     manifest = Path(job.config.data.path) / job.config.data.manifest
     said = f"{count(len(refused), 'entry', 'entries')} cannot be used, as quarantine.csv lists"
-    return [tag("p", f"{said}:", class_="warning"), *checking.quarantined(job, manifest, few)]
+    shown = checking.quarantined(job, manifest, few)
+    return [tag("section", tag("h2", "Quarantined"), tag("p", f"{said}:"), *shown)]
 
 
 def _rank(refused: Sequence[Quarantined], i: int) -> int:
@@ -206,7 +206,13 @@ def _draw(
     return picture
 
 
-def _page(job: Job, colours: dict[str, str], masks: bool, body: Sequence[Markup]) -> str:
+def _page(
+    job: Job,
+    colours: dict[str, str],
+    masks: bool,
+    body: Sequence[Markup],
+    refusals: Sequence[Markup],
+) -> str:
     patch = job.config.patch
     title = f"{job.config.name}: patches of {by(patch.size, patch.size)} pixels"
     rule = (
@@ -235,6 +241,6 @@ def _page(job: Job, colours: dict[str, str], masks: bool, body: Sequence[Markup]
         tag("p", *(join(one, " ") for one in key)),
         tag("p", _WARNING, class_="warning"),
     )
-    main = tag("main", tag("div", *body, class_="pair"))
+    main = tag("main", tag("div", *body, class_="pair"), *refusals)
     document = tag("html", head, tag("body", header, main), lang="en")
     return f"<!DOCTYPE html>\n{document}\n"
