@@ -72,15 +72,17 @@ def _literal(text: str) -> object:
 
 
 def _read_items(text: str, setting: Setting) -> tuple:
-    whole = _literal(text)
-    if isinstance(whole, tuple | list):
-        return tuple(whole)
-    if text.lower() in ("", "none"):
-        return ()
-    parts = [part.strip() for part in text.split(",")]
     default = setting.default if isinstance(setting.default, tuple) else ()
     are_names = bool(setting.choices) or any(isinstance(item, str) for item in default)
-    return tuple(part if are_names else _literal(part) for part in parts if part)
+    whole = _literal(text)
+    if isinstance(whole, tuple | list):
+        items = tuple(whole)
+    elif text.lower() in ("", "none"):
+        return ()
+    else:
+        parts = [part.strip() for part in text.split(",")]
+        items = tuple(part if are_names else _literal(part) for part in parts if part)
+    return tuple(map(str, items)) if are_names else items
 
 
 def _read_mapping(name: str, text: str) -> dict:

@@ -34,11 +34,7 @@ def test_settings_are_read_as_people_write_them(flag, name, value):
 
 def test_a_key_is_added_to_those_of_the_config():
     columns = config.read("radiograph", ["--config.data.columns.patient=id"]).data.columns
-    assert columns == {
-        "image": "images/{id}.jpg",
-        "mask": "masks/{id}.png",
-        "patient": "id",
-    } or columns.to_dict() == {
+    assert columns.to_dict() == {
         "image": "images/{id}.jpg",
         "mask": "masks/{id}.png",
         "patient": "id",
@@ -51,8 +47,7 @@ def test_a_key_is_added_to_those_of_the_config():
         ("data.columns=foo", "write KEY=VALUE,KEY=VALUE"),
         ("data.splits.val=dev", "data.splits is .* with train, test or skip"),
         ("data.image_size=3", "height and width in pixels, or None"),
-        ("data.label_names=a", "data.label_names"),
-        ("data.colums.patient=id", r"Did you mean --config\.data\.columns\?"),
+        ("data.colums.patient=id", "unknown setting --config.data.colums.patient"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(flag, reason):

@@ -153,6 +153,17 @@ def test_images_are_normalised_by_the_organ_that_a_mask_shows(run, cohort, tmp_p
         predicting.predict(path, [folder], tmp_path / "two", print, masks=tmp_path / "masks")
 
 
+def test_hidden_folders_are_passed_over_and_told(run, cohort, tmp_path):
+    (tmp_path / "in/.ipynb_checkpoints").mkdir(parents=True)
+    whole = (cohort[0] / "a.png").read_bytes()
+    for name in ("a.png", ".ipynb_checkpoints/a-checkpoint.png", "Thumbs.db"):
+        (tmp_path / "in" / name).write_bytes(whole)
+    said = []
+    rows = predicting.predict(run / "package.gxd", [tmp_path / "in"], tmp_path / "out", said.append)
+    assert [row["image"] for row in rows] == ["a.png"]
+    assert f"note: 2 hidden or system entries of {tmp_path / 'in'} are passed over" in said
+
+
 def test_what_cannot_be_done_is_told(run, cohort, tmp_path):
     (tmp_path / "empty").mkdir()
     for paths, out, reason in (

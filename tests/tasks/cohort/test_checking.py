@@ -15,7 +15,7 @@ from tests import small_jobs
 
 @pytest.fixture
 def folder(tmp_path):
-    small_jobs.write_cohort(tmp_path / "files", ("train", "train", "test", "test", "test"))
+    small_jobs.write_cohort(tmp_path / "files", ("train", "train", "train", "test", "test"))
     return tmp_path / "files"
 
 

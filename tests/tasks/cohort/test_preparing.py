@@ -297,3 +297,11 @@ def test_without_the_library_it_is_named(made, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match="pip install tensorflow-datasets"):
         _ = _read(made[1], tmp_path).cohorts.source
+
+
+def test_other_sets_and_hidden_ones_beside_it_are_passed_over(files, tmp_path):
+    place = preparing.prepare(_job(files, tmp_path / "work"))
+    for other in ("work/other_set/9.0.0", "work/prepared/.Trash/gxdistill_cohort/9.0.0"):
+        (tmp_path / other).mkdir(parents=True)
+        (tmp_path / other / "dataset_info.json").write_text("{}")
+    assert reader.find_version(tmp_path / "work") == place
