@@ -35,6 +35,6 @@ COMMANDS = (
         "check",
         "read all files of a cohort and show what is bad; status 1 if it cannot be used",
         _check,
-        example="check --config=own.py --workdir=runs/mine",
+        example="check --config=gastric --config.data.path=FOLDER --workdir=runs/mine",
     ),
 )

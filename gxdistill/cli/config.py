@@ -253,7 +253,12 @@ def _check_known(
     known = _names(config)
     for change in changes:
         name = change.removeprefix("--").partition("=")[0]
-        if name not in known and not mapping_of(name.removeprefix("config."), table):
+        at, _, key = name.rpartition(".")
+        present = [other.rpartition(".")[2] for other in known if other.startswith(f"{at}.")]
+        # A new key of a mapping is the user's, unless it looks like one that is there.
+        mistyped = difflib.get_close_matches(key, present, 1, 0.75)
+        is_new = mapping_of(name.removeprefix("config."), table) and not mistyped
+        if name not in known and not is_new:
             nearest = difflib.get_close_matches(name, known, 1, 0)
             hint = f" Did you mean --{nearest[0]}?" if nearest else ""
             raise UserError(f"unknown setting --{name}.{hint}")
