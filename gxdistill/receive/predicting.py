@@ -48,10 +48,10 @@ def _list_files(paths: Sequence[Path], log: Log) -> list[tuple[Path, str]]:
     return files
 
 
-def _list_masks(folder: Path) -> dict[str, Path]:
+def _list_masks(folder: Path, log: Log) -> dict[str, Path]:
     """Finds the mask of each image by its name in the folder, without the suffix."""
     masks: dict[str, Path] = {}
-    for path, name in _list_files([folder]):
+    for path, name in _list_files([folder], log):
         stem = str(Path(name).with_suffix(""))
         if stem in masks:
             raise UserError(f"{path} and {masks[stem]} would both be the mask of {stem}. Keep one.")
@@ -59,7 +59,7 @@ def _list_masks(folder: Path) -> dict[str, Path]:
     return masks
 
 
-def _masks_for(about: package.About, masks: Path | None) -> dict[str, Path]:
+def _masks_for(about: package.About, masks: Path | None, log: Log) -> dict[str, Path]:
     if not intensities.needs_mask(about.image_normalisation):
         return {}
     if masks is None:
@@ -68,7 +68,7 @@ def _masks_for(about: package.About, masks: Path | None) -> dict[str, Path]:
             f"({about.image_normalisation}), so that each needs a mask. Name their folder as "
             f"--masks=FOLDER: files called as their images are, whatever their suffix."
         )
-    return _list_masks(masks)
+    return _list_masks(masks, log)
 
 
 def _recipe(about: package.About) -> Recipe:
@@ -250,7 +250,7 @@ def predict(
         raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
-    files, shown = _list_files(paths, log), _masks_for(about, masks)
+    files, shown = _list_files(paths, log), _masks_for(about, masks, log)
     trained = _networks(path, about, how)
     with storage.fresh_folder(out) as folder:
         rows = list(_predictions(trained, about, how, files, shown, folder, log))

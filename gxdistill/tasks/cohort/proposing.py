@@ -151,6 +151,9 @@ def _splits(seen: Look) -> Iterator[str]:
 
 
 def _cut(downscale: int, patch: int, stride: int, *, masks: bool) -> Iterator[str]:
+    yield "    # Grey values of each image by itself, for packages that go to other hospitals;"
+    yield '    # "cohort" measures them once for all, "organ" within the masks.'
+    yield '    config.data.normalise = "image"'
     yield "    # Blocks of so many pixels a side are averaged; patches are measured after that."
     yield f"    config.data.downscale = {downscale}"
     yield f"    config.patch.size = {patch}"
