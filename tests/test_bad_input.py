@@ -250,7 +250,7 @@ def test_a_bad_cohort_stops_the_job(harm, reason, cohort, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("patch.size=64", "64x64 patch does not fit"),
+        ("patch.size=64", "patch.size is 64, which does not fit in images of 48x48 px"),
         ("patch.stride=0", "stride"),
         ("patch.inside_above=0.005", "irrelevant_below"),
         ("patch.size=40", "none passes the area rule"),

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import ml_collections
 
     from gxdistill.jobs.job import Job
+    from gxdistill.jobs.settings import Setting
 
 CONFIG = Flag(
     "config",
@@ -179,12 +180,41 @@ def read(
         if fields:
             raise UserError(_missing())
         return None
+    from gxdistill.jobs import settings
+    from gxdistill.jobs.shared import SHARED
+    from gxdistill.jobs.typed import change
+
     file = locate(typed)
-    _check_known(_load(file, typed), fields)
+    plain = _load(file, typed)
+    known = settings.table_of(plain, SHARED).settings
+    _check_known(plain, fields, known)
+    free, others = _part(fields, known)
     try:
-        return _value(file, fields)
+        config = _value(file, others)
+        for name, text in free:
+            change(config, name, text, known)
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"a setting has an unfit value: {_cause(error)}") from error
+    return config
+
+
+def _part(
+    fields: Sequence[str], known: "Mapping[str, Setting]"
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """Parts the changes of tuples, of mappings and to None, as people write them, from the others.
+
+    ml_collections takes `a,b` for one name, makes `(None,)` of None, and adds no key to a mapping.
+    """
+    from gxdistill.jobs.typed import is_free_text
+
+    free, others = [], []
+    for field in fields:
+        name, _, text = field.removeprefix("--config.").partition("=")
+        if is_free_text(name, text, known):
+            free.append((name, text))
+        else:
+            others.append(field)
+    return free, others
 
 
 def _value(file: str, fields: Sequence[str]) -> Any:
@@ -214,12 +244,21 @@ def _load(file: str, typed: str) -> "ml_collections.ConfigDict":
     return config
 
 
-def _check_known(config: "ml_collections.ConfigDict", changes: Sequence[str]) -> None:
+def _check_known(
+    config: "ml_collections.ConfigDict", changes: Sequence[str], table: "Mapping[str, Setting]"
+) -> None:
     """Refuses changes of settings that a config does not have; ml_collections names no nearest."""
+    from gxdistill.jobs.typed import mapping_of
+
     known = _names(config)
     for change in changes:
         name = change.removeprefix("--").partition("=")[0]
-        if name not in known:
+        at, _, key = name.rpartition(".")
+        present = [other.rpartition(".")[2] for other in known if other.startswith(f"{at}.")]
+        # A new key of a mapping is the user's, unless it looks like one that is there.
+        mistyped = difflib.get_close_matches(key, present, 1, 0.75)
+        is_new = mapping_of(name.removeprefix("config."), table) and not mistyped
+        if name not in known and not is_new:
             nearest = difflib.get_close_matches(name, known, 1, 0)
             hint = f" Did you mean --{nearest[0]}?" if nearest else ""
             raise UserError(f"unknown setting --{name}.{hint}")

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from gxdistill.data.batches.sampling import Sampler, sampler
     from gxdistill.data.files.reading import Recipe
     from gxdistill.data.phantom import phantom_cohort
-    from gxdistill.data.source import Source, read_cohort, write_quarantine
+    from gxdistill.data.quarantine import write_quarantine
+    from gxdistill.data.source import Source, read_cohort
 
 __all__ = [
     "Normalisation",
@@ -39,6 +40,7 @@ __getattr__, __dir__ = _lazy.names(
         "batches.sampling": ("Sampler", "sampler"),
         "files.reading": ("Recipe",),
         "phantom": ("phantom_cohort",),
-        "source": ("Source", "read_cohort", "write_quarantine"),
+        "quarantine": ("write_quarantine",),
+        "source": ("Source", "read_cohort"),
     },
 )

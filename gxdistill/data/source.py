@@ -1,8 +1,6 @@
 """Reads a cohort from a manifest and its files; quarantines what is broken, with the reason."""
 
-import csv
 import dataclasses
-import io
 import math
 import os
 from collections import Counter
@@ -13,12 +11,20 @@ from typing import TypeVar
 
 import numpy as np
 
-from gxdistill import _check, storage
+from gxdistill import _check
 from gxdistill.data.files import images, reading
 from gxdistill.data.files.grey import BadEntryError
-from gxdistill.data.files.manifest import Entry, Quarantined, duplicates, few, read_manifest
+from gxdistill.data.files.manifest import SKIP, Entry, Quarantined, duplicates, few, read_manifest
 from gxdistill.data.files.reading import Facts, Recipe
 from gxdistill.data.prepared.reader import Prepared
+from gxdistill.data.quarantine import (
+    describe_labels,
+    in_order,
+    is_too_bad,
+    stop_if_too_bad,
+    suggest_labels,
+    suggest_size,
+)
 from gxdistill.data.splits import SPLITS, check_splits, draw_splits
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata
@@ -28,18 +34,6 @@ Progress = Callable[[int, int], None]  # (images done, images in all)
 _THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock.
 _T = TypeVar("_T")
 _AS_THEY_ARE = Recipe()
-
-
-class TooManyBadError(UserError):
-    """More of a cohort is bad than is allowed.
-
-    Attributes:
-      quarantine: all that was found bad, for `write_quarantine`.
-    """
-
-    def __init__(self, message: str, quarantine: tuple[Quarantined, ...]):
-        super().__init__(message)
-        self.quarantine = quarantine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +47,7 @@ class Source:
       recipe: how its files became images.
       reading: how they were read (`reading.account`); empty where no file was.
       prepared: the set that it was read from; None where that was none.
+      notes: what a person should know of how the manifest was understood, a sentence each.
     """
 
     cohort: Cohort
@@ -61,6 +56,7 @@ class Source:
     recipe: Recipe
     reading: Metadata
     prepared: Prepared | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +68,14 @@ class Listing:
       bad: by line of the manifest, those that may not.
       manifest: its path.
       recipe: how to read them, with the size of the cohort.
+      notes: what a person should know of how it was understood, a sentence each.
     """
 
     entries: tuple[Entry, ...]
     bad: dict[int, Quarantined]
     manifest: Path
     recipe: Recipe
+    notes: tuple[str, ...] = ()
 
 
 def read_cohort(
@@ -91,6 +89,8 @@ def read_cohort(
     seed: int = 0,
     max_bad_share: float = 0.05,
     limit: int | None = None,
+    files: Path | None = None,
+    splits: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Source:
     """Reads the images that a manifest lists, checks them, and divides them by patient.
@@ -105,6 +105,8 @@ def read_cohort(
       seed: of the draw.
       max_bad_share: share of entries that may be quarantined before the job stops.
       limit: reads only this many entries, evenly over labels, sites and splits.
+      files: folder of the files that the manifest names; None stands for the manifest's own.
+      splits: for a value of the split column, "train", "test" or "skip".
       progress: called with the number of images decoded and of all.
 
     Returns:
@@ -125,6 +127,8 @@ def read_cohort(
         seed=seed,
         max_bad_share=max_bad_share,
         limit=limit,
+        files=files,
+        splits=splits,
     )
     path, bad = listing.manifest, dict(listing.bad)
     total = len(listing.entries) + len(bad)
@@ -141,9 +145,8 @@ def read_cohort(
         class_names=(*(() if masks is None else ("irrelevant",)), *label_names),
     )
     check_classes(entries, label_names, path)
-    return Source(
-        cohort, in_order(bad), path, listing.recipe, reading.account(listing.recipe, facts)
-    )
+    how = reading.account(listing.recipe, facts)
+    return Source(cohort, in_order(bad), path, listing.recipe, how, notes=listing.notes)
 
 
 def list_entries(
@@ -157,13 +160,16 @@ def list_entries(
     seed: int = 0,
     max_bad_share: float = 0.05,
     limit: int | None = None,
+    files: Path | None = None,
+    splits: Mapping[str, str] | None = None,
 ) -> Listing:
-    """Reads a manifest and the headers of its images; decodes no pixel.
+    """Reads a manifest and the headers of its images; decodes no pixel of a cohort that will do.
 
+    Of one that will not, all files are decoded, so that the refusal has all that is to be mended.
     The manifest is a CSV, UTF-8 with a header: `image, mask, label, patient, site, split, spacing`,
-    the last three and `mask` optional, paths relative to its folder. Images are PNG, JPEG, TIFF or
-    DICOM (`images.read_image` tells how more than 8 bits become 8), masks these or polygons
-    (`masks.read_mask`). Given splits are kept; without them `splits.draw_splits` draws.
+    the last three and `mask` optional, paths relative to its folder, or to `files`. Images are PNG,
+    JPEG, TIFF or DICOM (`images.read_image` tells how more than 8 bits become 8), masks these or
+    polygons (`masks.read_mask`). Given splits are kept; without them `splits.draw_splits` draws.
 
     Args and errors are those of `read_cohort`.
     """
@@ -171,43 +177,57 @@ def list_entries(
     if limit is not None:
         _check.positive(limit=limit)
     path = Path(root) / manifest
-    entries, bad = read_manifest(
-        path, columns=columns or {}, label_names=label_names, limit=limit, seed=seed
+    rows = read_manifest(
+        path,
+        columns=columns or {},
+        label_names=label_names,
+        root=files,
+        splits=splits,
+        limit=limit,
+        seed=seed,
     )
+    entries, bad = rows.entries, rows.bad
     total = len(entries) + len(bad)
     if not recipe.segment and any(entry.mask for entry in entries):
         bad |= {e.line: Quarantined(e.name, "mask missing") for e in entries if not e.mask}
         entries = [entry for entry in entries if entry.mask]
-    stop_if_too_bad(bad, total, max_bad_share, path)
-    given = any(entry.split for entry in entries)
-    if given:
+    sized, entries, way_out = _of_one_size(entries, bad, recipe)
+    if is_too_bad(bad, total, max_bad_share):
+        if entries and sized.is_divided:
+            bad |= examine(entries, sized)
+        way_out = way_out or suggest_labels(rows.labels, label_names)
+        stop_if_too_bad(bad, total, max_bad_share, path, way_out)
+    _check_divides(sized)
+    if any(entry.split for entry in entries):
         check_splits([entry.split for entry in entries], [entry.patient for entry in entries])
-    size, entries = _of_one_size(entries, bad, recipe)
-    stop_if_too_bad(bad, total, max_bad_share, path)
-    _check_divides(recipe.downscale, size)
-    if not given:
+    else:
         labels = np.array([entry.label for entry in entries], np.int32)
         patients, sites = (
             np.array([getattr(entry, field) for entry in entries]) for field in ("patient", "site")
         )
-        splits = draw_splits(labels, patients, sites, test_share=test_share, seed=seed)
-        entries = [e._replace(split=str(s)) for e, s in zip(entries, splits, strict=True)]
-    return Listing(tuple(entries), bad, path, dataclasses.replace(recipe, size=size))
+        drawn = draw_splits(labels, patients, sites, test_share=test_share, seed=seed)
+        entries = [e._replace(split=str(s)) for e, s in zip(entries, drawn, strict=True)]
+    skipped = f"{rows.skipped} rows are skipped: their split is {SKIP!r} or empty"
+    notes = (skipped * bool(rows.skipped), describe_labels(rows.labels, label_names))
+    return Listing(tuple(entries), bad, path, sized, tuple(filter(None, notes)))
 
 
-def write_quarantine(path: Path, quarantine: Sequence[Quarantined]) -> None:
-    """Writes a CSV of name and reason, at one stroke.
+def examine(
+    entries: Sequence[Entry], recipe: Recipe, progress: Progress | None = None
+) -> dict[int, Quarantined]:
+    """Decodes each entry, keeps no pixel, and returns by line those that cannot be used.
 
     Args:
-      path: of the file; a former one is replaced.
-      quarantine: what was left out.
-
-    Raises:
-      UserError: the file cannot be written.
+      entries: of a manifest.
+      recipe: of the cohort, with its size.
+      progress: called with the number of images decoded and of all.
     """
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Quarantined._fields, *quarantine])
-    storage.write_text(path, text.getvalue())
+    bad: dict[int, Quarantined] = {}
+    digests = _attempt(
+        lambda _, entry: reading.read_entry(entry, recipe).digest, entries, bad, progress
+    )
+    by_entry = {entries[slot]: digest for slot, digest in digests.items()}
+    return bad | duplicates(by_entry, "pixels")
 
 
 def summary(source: Source) -> Metadata:
@@ -251,35 +271,6 @@ def summary(source: Source) -> Metadata:
     }
 
 
-def in_order(bad: Mapping[int, Quarantined]) -> tuple[Quarantined, ...]:
-    """Returns what was left out in the order of the manifest's lines."""
-    return tuple(bad[line] for line in sorted(bad))
-
-
-def stop_if_too_bad(bad: Mapping[int, Quarantined], total: int, share: float, path: Path) -> None:
-    """Refuses a cohort of which too much was left out.
-
-    Args:
-      bad: what was left out, by line of the manifest.
-      total: number of entries that were to be read.
-      share: of them that may be bad.
-      path: of the manifest.
-
-    Raises:
-      TooManyBadError: more is bad, or all.
-    """
-    if len(bad) <= share * total and len(bad) < total:
-        return
-    quarantine = in_order(bad)
-    shown = "; ".join(f"{entry.name!r}: {entry.reason}" for entry in quarantine[:3])
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
-    raise TooManyBadError(
-        f"{len(bad)} of {total} entries of {path} are bad, {share:.1%} are allowed: "
-        f"{shown}{more}. Mend them there, or raise `max_bad_share`.",
-        quarantine,
-    )
-
-
 def _attempt(
     work: Callable[[int, Entry], _T],
     entries: Sequence[Entry],
@@ -308,18 +299,20 @@ def _attempt(
 
 def _of_one_size(
     entries: Sequence[Entry], bad: dict[int, Quarantined], recipe: Recipe
-) -> tuple[tuple[int, int], list[Entry]]:
-    """Returns the size of the cohort in pixels and the entries that fit it."""
-    sizes = _attempt(lambda _, entry: reading.read_size(entry, recipe.spacing), entries, bad)
-    size = recipe.size or _common_size(list(sizes.values()), recipe)
+) -> tuple[Recipe, list[Entry], str]:
+    """Returns the recipe with a size, the entries that fit it, and what to do where few do."""
+    by_slot = _attempt(lambda _, entry: reading.read_size(entry, recipe.spacing), entries, bad)
+    sizes = list(by_slot.values())
+    size = recipe.size or _common_size(sizes, recipe)
     fitting = []
-    for slot, other in sizes.items():
+    for slot, other in by_slot.items():
         try:
             reading.check_fits(other, size, recipe.fit)
             fitting.append(entries[slot])
         except BadEntryError as error:
             bad[entries[slot].line] = Quarantined(entries[slot].name, str(error))
-    return size, fitting
+    way_out = suggest_size(sizes, recipe.size, len(sizes) - len(fitting))
+    return dataclasses.replace(recipe, size=size), fitting, way_out
 
 
 def _common_size(sizes: Sequence[tuple[int, int]], recipe: Recipe) -> tuple[int, int]:
@@ -366,13 +359,14 @@ def _decode(
     return [entries[slot] for slot in kept], pixels[:n], None if masks is None else masks[:n], facts
 
 
-def _check_divides(downscale: int, size: tuple[int, int]) -> None:
-    common = math.gcd(*size)
-    if common % downscale:
+def _check_divides(recipe: Recipe) -> None:
+    assert recipe.size
+    if not recipe.is_divided:
+        common = math.gcd(*recipe.size)
         factors = [str(f) for f in range(1, common + 1) if common % f == 0]
         raise UserError(
-            f"`downscale` {downscale} does not divide images of {reading.in_pixels(size)}. "
-            f"These do: {', '.join(factors)}."
+            f"`downscale` {recipe.downscale} does not divide images of "
+            f"{reading.in_pixels(recipe.size)}. These do: {', '.join(factors)}."
         )
 
 

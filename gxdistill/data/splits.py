@@ -71,8 +71,9 @@ def check_splits(splits: Sequence[str], patients: Sequence[str]) -> None:
     unknown = sorted(set(splits) - set(SPLITS))
     if unknown:
         raise UserError(
-            f"The split column holds {few(unknown)}; it may hold only 'train' and 'test'. "
-            f"Correct it, or leave the column out and the split is drawn."
+            f"The split column holds {few(unknown)}; it may hold only 'train' and 'test', and "
+            f"'skip'. Say what each means, as --config.data.splits.{unknown[0]}=train (or test, or "
+            f"skip), or leave the column out and the split is drawn."
         )
     train, test = (
         {p for p, s in zip(patients, splits, strict=True) if s == kind} for kind in SPLITS

@@ -71,6 +71,7 @@ class Cohorts:
           UserError: the settings of `patch` do not fit the images.
         """
         patch = self.config.patch
+        check_patch_fits(self.config, *cohort.images.shape[1:3])
         try:
             return patching.patch_table(
                 cohort,
@@ -211,6 +212,37 @@ class Cohorts:
         if self.source.prepared:
             return str(self.source.prepared.metadata["sha256"])
         return _digest(self.source.cohort)
+
+
+def check_patch_fits(config: ml_collections.ConfigDict, height: int, width: int) -> None:
+    """Refuses patches that are larger than the images.
+
+    Args:
+      config: of a job.
+      height: of the images as they are cut, in pixels.
+      width: likewise.
+
+    Raises:
+      UserError: naming the setting, and a value that fits.
+    """
+    size, downscale = config.patch.size, config.data.downscale
+    if size > min(height, width):
+        shrunken = f" after data.downscale {downscale}" if downscale > 1 else ""
+        raise UserError(
+            f"patch.size is {size}, which does not fit in images of {height}x{width} px{shrunken}. "
+            f"Lower it, as --config.patch.size={suggest_patch(height, width)}, and patch.stride "
+            f"with it."
+        )
+
+
+def suggest_patch(height: int, width: int) -> int:
+    """Returns the side of a patch that is as large a part of an image as the papers' 299 of 2048.
+
+    Args:
+      height: of the image in pixels.
+      width: likewise.
+    """
+    return max(1, round(299 / 2048 * min(height, width)))
 
 
 def _digest(cohort: Cohort) -> str:

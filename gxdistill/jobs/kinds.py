@@ -123,6 +123,8 @@ def _load_files(config: ml_collections.ConfigDict, log: Log) -> source.Source:
             f"ids of patients that may be of the same one, of whom training and test would then "
             f"both have images: {pairs}; correct the manifest if they are"
         )
+    for note in read.notes:
+        log(f"note: {note}")
     return read
 
 
@@ -172,13 +174,31 @@ def load(config: ml_collections.ConfigDict, log: Log) -> source.Source:
     return kind_of(config).load(config, log)
 
 
-def list_files(config: ml_collections.ConfigDict) -> source.Listing:
-    """Lists what a config's manifest names; decodes no pixel.
+def list_files(
+    config: ml_collections.ConfigDict, log: Log, *, max_bad_share: float | None = None
+) -> source.Listing:
+    """Lists what a config's manifest names, see `source.list_entries`.
+
+    Args:
+      config: of the job.
+      log: is told how the manifest was understood.
+      max_bad_share: takes the place of the config's.
 
     Raises:
       UserError: it cannot be used, or too much of it is bad.
     """
-    return source.list_entries(Path(config.data.path), config.data.manifest, **_listed(config))
+    listed = _listed(config)
+    if max_bad_share is not None:
+        listed["max_bad_share"] = max_bad_share
+    listing = source.list_entries(Path(config.data.path), config.data.manifest, **listed)
+    for note in listing.notes:
+        log(f"note: {note}")
+    return listing
+
+
+def files_of(config: ml_collections.ConfigDict) -> Path | None:
+    """Returns the folder of the files that a manifest names; None where it is the manifest's."""
+    return Path(config.data.files).absolute() if config.data.files else None
 
 
 def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -191,6 +211,8 @@ def _listed(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "seed": config.seed,
         "max_bad_share": data.max_bad_share,
         "limit": data.limit,
+        "files": files_of(config),
+        "splits": dict(data.splits),
     }
 
 

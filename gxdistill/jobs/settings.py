@@ -26,8 +26,8 @@ class Setting:
       help: one line for people.
       kind: type of its value.
       limits: lowest and highest number.
-      choices: the names that it may be, or that a tuple may hold; a function of code that is costly
-        to import.
+      choices: the names that it may be, or that a tuple or the values of a mapping may be; a
+        function of code that is costly to import.
       form: what a text, a tuple or a mapping holds, in words.
       fits: whether a value of the kind may be it, beyond the above.
       optional: whether it may be None, too.
@@ -59,7 +59,7 @@ class Setting:
         elif self.choices and self.kind is tuple:
             form = f"names among {', '.join(map(repr, self.names))}"
         else:
-            form = " or ".join(map(repr, self.names)) or self.form
+            form = self.form or " or ".join(map(repr, self.names))
         return form + (", or None" if self.optional else "")
 
     def refusal(self, value: object) -> str | None:
@@ -72,8 +72,9 @@ class Setting:
             return None if value in self.names else self.may_be
         if not isinstance(value, self.kind):
             return self.may_be if self.optional else f"a {self.kind.__name__}"
-        if isinstance(value, tuple) and self.choices:
-            return None if all(item in self.names for item in value) else self.may_be
+        if self.choices and isinstance(value, tuple | ml_collections.ConfigDict):
+            parts = value if isinstance(value, tuple) else value.values()
+            return None if all(part in self.names for part in parts) else self.may_be
         return None if self.fits is None or self.fits(value) else self.may_be
 
     def _is_number(self, value: object, low: float, high: float) -> bool:
@@ -201,9 +202,9 @@ def items(
     return Setting(default, help, tuple, choices=choices, form=form, fits=fits, optional=optional)
 
 
-def mapping(form: str, help: str) -> Setting:
+def mapping(form: str, help: str, *, choices: Choices = ()) -> Setting:
     """Makes a setting whose keys are the user's, at first none."""
-    return Setting({}, help, ml_collections.ConfigDict, form=form)
+    return Setting({}, help, ml_collections.ConfigDict, form=form, choices=choices)
 
 
 def to_config(table: Table) -> ml_collections.ConfigDict:

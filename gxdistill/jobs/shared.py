@@ -58,9 +58,19 @@ _DATA = {
         "a file in the folder data.path",
         "File that lists images, masks, labels and patients.",
     ),
+    "data.files": text(
+        "",
+        "a folder, or nothing for the manifest's",
+        "Folder that the files of the manifest lie in; absolute names must lie below it.",
+    ),
     "data.columns": mapping(
         "a field with a column, or with a template as images/{id}.jpg",
         "Fields that the manifest calls otherwise.",
+    ),
+    "data.splits": mapping(
+        "a value of the split column with train, test or skip",
+        "What the manifest's splits mean, where they are called otherwise.",
+        choices=("train", "test", "skip"),
     ),
     "data.label_names": items(
         ("non-gastritis", "gastritis"),
@@ -96,8 +106,7 @@ _DATA = {
     "data.normalise": choice(
         "cohort",
         names_in("gxdistill.data.intensities", "WAYS"),
-        "By what grey values are normalised: once for the cohort, or each image by itself or its "
-        "organ, straight or by ranks; for other hospitals' images.",
+        "What normalises the grey values: the cohort, the image or its organ.",
     ),
     "data.burned_in": choice(
         "mask",

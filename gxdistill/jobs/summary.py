@@ -1,11 +1,30 @@
 """What is known of a job's cohort, for people."""
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 
 from gxdistill import storage
 from gxdistill.data import source
+from gxdistill.data.quarantine import TooManyBadError, write_quarantine
 from gxdistill.jobs.job import Job
 from gxdistill.pytrees import Metadata
+
+
+@contextlib.contextmanager
+def keeping_quarantine(job: Job) -> Iterator[None]:
+    """Writes `quarantine.csv` where a cohort is refused within, and names it in the refusal.
+
+    Raises:
+      TooManyBadError: that of the cohort, with the path of the list.
+    """
+    try:
+        yield
+    except TooManyBadError as error:
+        path = job.workdir / "quarantine.csv"
+        write_quarantine(path, error.quarantine)
+        raise TooManyBadError(f"{error} All are named in {path}.", error.quarantine) from error
 
 
 def write_summary(job: Job, told: source.Source) -> Metadata:
@@ -28,7 +47,7 @@ def write_summary(job: Job, told: source.Source) -> Metadata:
         )
     }
     if told.quarantine or not told.prepared:  # which kept no names
-        source.write_quarantine(job.workdir / "quarantine.csv", told.quarantine)
+        write_quarantine(job.workdir / "quarantine.csv", told.quarantine)
     storage.write_json(job.workdir / "cohort.json", summary)
     job.log(
         f"cohort: {summary['images']} images of {summary['patients']} patients, "

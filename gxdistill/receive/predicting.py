@@ -19,7 +19,7 @@ import numpy as np
 
 from gxdistill import package, storage
 from gxdistill.data import intensities
-from gxdistill.data.files import grey, images, reading
+from gxdistill.data.files import folders, grey, images, reading
 from gxdistill.data.files.manifest import Entry
 from gxdistill.data.files.reading import Recipe
 from gxdistill.errors import UserError
@@ -33,13 +33,15 @@ from gxdistill.runtime.environment import pinned
 _CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
 
 
-def _list_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+def _list_files(paths: Sequence[Path], log: Log) -> list[tuple[Path, str]]:
     """Lists the files that paths name, folders with all that is in them, each with a short name."""
     files: list[tuple[Path, str]] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.rglob("[!.]*") if file.is_file())
+            inside, passed = folders.list_files(path)
             files += [(file, file.relative_to(path).as_posix()) for file in inside]
+            if passed:
+                log(f"note: {folders.count_passed(passed, [path])}")
         else:
             files.append((path, path.name))
     if not files:
@@ -47,10 +49,10 @@ def _list_files(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     return files
 
 
-def _list_masks(folder: Path) -> dict[str, Path]:
+def _list_masks(folder: Path, log: Log) -> dict[str, Path]:
     """Finds the mask of each image by its name in the folder, without the suffix."""
     masks: dict[str, Path] = {}
-    for path, name in _list_files([folder]):
+    for path, name in _list_files([folder], log):
         stem = str(Path(name).with_suffix(""))
         if stem in masks:
             raise UserError(f"{path} and {masks[stem]} would both be the mask of {stem}. Keep one.")
@@ -58,7 +60,7 @@ def _list_masks(folder: Path) -> dict[str, Path]:
     return masks
 
 
-def _masks_for(about: package.About, masks: Path | None) -> dict[str, Path]:
+def _masks_for(about: package.About, masks: Path | None, log: Log) -> dict[str, Path]:
     if not intensities.needs_mask(about.image_normalisation):
         return {}
     if masks is None:
@@ -67,7 +69,7 @@ def _masks_for(about: package.About, masks: Path | None) -> dict[str, Path]:
             f"({about.image_normalisation}), so that each needs a mask. Name their folder as "
             f"--masks=FOLDER: files called as their images are, whatever their suffix."
         )
-    return _list_masks(masks)
+    return _list_masks(masks, log)
 
 
 def _recipe(about: package.About) -> Recipe:
@@ -250,7 +252,7 @@ def predict(
         raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
-    files, shown = _list_files(paths), _masks_for(about, masks)
+    files, shown = _list_files(paths, log), _masks_for(about, masks, log)
     trained = _networks(path, about, how)
     with storage.fresh_folder(out) as folder:
         rows = list(_predictions(trained, about, how, files, shown, folder, log))

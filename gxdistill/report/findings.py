@@ -12,6 +12,7 @@ from gxdistill import package, storage
 from gxdistill.errors import UserError
 from gxdistill.package import Manifest, Package
 from gxdistill.pytrees import Metadata
+from gxdistill.report.markup import count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,26 @@ class Findings:
     def shares(self) -> Metadata:
         """The share of the ceiling that the distilled set reaches, by figure."""
         return {} if self.evaluation is None else self.evaluation["shares"]
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether an outer loop learned the images; else they are what they started as."""
+        return self.manifest.distillation.outer_steps > 0
+
+    @property
+    def patches(self) -> int:
+        """Number of real training patches."""
+        return sum(self.cohort["patches"]["train"].values())
+
+    @property
+    def unit(self) -> str:
+        """What a distilled image stands for: a "patch", or an "image" where that is one patch."""
+        whole = self.patches == self.cohort["splits"]["train"]["images"]
+        return "image" if whole else "patch"
+
+    def units(self, number: int) -> str:
+        """Writes a number of `unit`."""
+        return count(number, self.unit, {"image": "images", "patch": "patches"}[self.unit])
 
     @property
     def image_classes(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gxdistill import storage
 from gxdistill.report.findings import Findings, gather
-from gxdistill.report.markup import Markup, count, join, tag
+from gxdistill.report.markup import Markup, join, tag
 from gxdistill.report.sections import background, images, results
 from gxdistill.report.style import CSS
 
@@ -42,8 +42,12 @@ def write(workdir: Path, package_path: Path) -> Path:
 
 def _page(findings: Findings) -> str:
     steps, per_step = findings.package.distilled.images.shape[:2]
-    real = count(findings.cohort["splits"]["train"]["images"], "image")
-    title = f"{real} distilled into {steps * per_step:,}"
+    ours, real = steps * per_step, findings.patches
+    title = (
+        f"{findings.units(real)} distilled into {ours:,}"
+        if findings.is_learned
+        else f"{findings.units(ours)} drawn in place of {real:,}"
+    )
     name = findings.manifest.name
     head = tag(
         "head",

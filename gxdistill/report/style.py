@@ -63,6 +63,10 @@ img { display: block; width: 100%; height: auto; background: #000; }
 .tiles { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); }
 .tile { margin: 0; max-width: 8rem; }
 .tile img { image-rendering: pixelated; }
+.thumbnails { display: grid; gap: 1.2rem 1.4rem;
+  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.thumbnails figure { margin: 0; }
+.thumbnails figcaption { font: .85rem/1.45 var(--sans); margin-top: .35rem; }
 .bars { font: .72rem/1.25 var(--sans); list-style: none; margin: .45rem 0 0; padding: 0; }
 .bars li { margin-bottom: .3rem; }
 .bars span { display: flex; justify-content: space-between; gap: .3em; }

@@ -59,7 +59,7 @@ def test_settings_are_changed_and_no_others():
     changes = ["--config.seed=7", "--config.patch.border=true", "--config.data.label_names=a,b"]
     changed = config.read("demo:smoke", changes)
     assert (changed.seed, changed.patch.border) == (7, True)
-    assert changed.data.label_names == ("a,b",)
+    assert changed.data.label_names == ("a", "b")
     changed = changed.copy_and_resolve_references()
     with changed.unlocked():
         changed.seed, changed.patch.border = plain.seed, plain.patch.border

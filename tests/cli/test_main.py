@@ -47,7 +47,8 @@ def test_the_help_lists_the_commands(arguments, capsys):
     said = capsys.readouterr().out
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == [
-        *("demo", "prepare", "preview", "distill", "train", "export-networks", "compress"),
+        *("new", "check", "demo", "prepare", "preview", "distill", "train", "export-networks"),
+        "compress",
         *("evaluate", "plan", "report", "settings", "inspect", "verify"),
         *("sign", "diff", "export", "predict", "migrate"),
     ]

@@ -7,13 +7,8 @@ import pytest
 from PIL import Image
 
 from gxdistill.data.files.reading import Recipe
-from gxdistill.data.source import (
-    Quarantined,
-    TooManyBadError,
-    read_cohort,
-    summary,
-    write_quarantine,
-)
+from gxdistill.data.quarantine import TooManyBadError, write_quarantine
+from gxdistill.data.source import Quarantined, read_cohort, summary
 from gxdistill.errors import UserError
 
 FIELDS = ("image", "mask", "label", "patient", "site", "split")
@@ -176,7 +171,7 @@ BAD = {
     "image is text": (lambda f: (f.root / "07.png").write_text("x"), "not a readable PNG"),
     "image of another size": (
         _save("07.png", np.eye(13, 16, dtype=np.uint8)),
-        "image is 13x16 px, the cohort 12x16 px",
+        "image is 13x16 px, not 12x16 px",
     ),
     "image constant": (_save("07.png", np.full((12, 16), 9, np.uint8)), "constant image"),
     "image coloured": (
@@ -249,7 +244,7 @@ STOPS = {
     "another size": (
         lambda _: None,
         {"recipe": Recipe((8, 8))},
-        "image is 12x16 px, the cohort 8x8",
+        "image is 12x16 px, not 8x8",
     ),
     "an empty class": (_spoil(40, value=0), {}, "No training image of class 'gastritis'"),
     "a patient in both": (_split_a_patient, {}, "1 patients are in both splits: 'p00'"),

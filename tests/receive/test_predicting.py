@@ -117,12 +117,12 @@ def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsy
     said = capsys.readouterr().out.splitlines()
     patch = package.load(run / "package.gxd").manifest.patch
     side = patch.image_height * patch.downscale
-    assert said[1] == f"small.png: refused: image is 20x30 px, the cohort {side}x{side} px"
+    assert said[1] == f"small.png: refused: image is 20x30 px, not {side}x{side} px"
     assert said[2].startswith("text.png: refused: not a readable")
     assert said[-1] == package.WARNING
     rows = json.loads((tmp_path / "out/predictions.json").read_text())["images"]
     assert ["refused" in row for row in rows] == [False, True, True]
-    with pytest.raises(UserError, match=r"No image fits .*; small\.png: image is 20x30 px, the"):
+    with pytest.raises(UserError, match=r"No image fits .*; small\.png: image is 20x30 px, not"):
         predicting.predict(run / "package.gxd", [tmp_path / "small.png"], tmp_path / "none", print)
     assert not (tmp_path / "none").exists()
 
@@ -151,6 +151,17 @@ def test_images_are_normalised_by_the_organ_that_a_mask_shows(run, cohort, tmp_p
     Image.fromarray(mask).save(masks.parent / "a.png")
     with pytest.raises(UserError, match=r"would both be the mask of a\. Keep one"):
         predicting.predict(path, [folder], tmp_path / "two", print, masks=tmp_path / "masks")
+
+
+def test_hidden_folders_are_passed_over_and_told(run, cohort, tmp_path):
+    (tmp_path / "in/.ipynb_checkpoints").mkdir(parents=True)
+    whole = (cohort[0] / "a.png").read_bytes()
+    for name in ("a.png", ".ipynb_checkpoints/a-checkpoint.png", "Thumbs.db"):
+        (tmp_path / "in" / name).write_bytes(whole)
+    said = []
+    rows = predicting.predict(run / "package.gxd", [tmp_path / "in"], tmp_path / "out", said.append)
+    assert [row["image"] for row in rows] == ["a.png"]
+    assert f"note: 2 hidden or system entries of {tmp_path / 'in'} are passed over" in said
 
 
 def test_what_cannot_be_done_is_told(run, cohort, tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import sys
@@ -77,7 +78,7 @@ def test_cohort_sizes_rates_and_settings_are_on_the_page(whole):
     text = Page(whole / "report.html").text
     total, packed = 8 * stages.SIDE**2, package.size_bytes(whole / "package.gxd")
     for fact in (
-        "6 images distilled into 6",
+        "3,603 patches distilled into 6",
         "8 images of 4 patients",
         "Patches3,603903",
         "gastritis1,202302",
@@ -265,3 +266,27 @@ def test_how_files_were_read_is_said_and_burned_in_text_counted():
         background._reading(told, refused)
     )
     assert list(background._reading({}, none)) == []
+
+
+def test_of_what_was_not_learned_the_page_says_so(whole):
+    manifest = package.load(whole / "package.gxd").manifest
+    loop = dataclasses.replace(manifest.distillation, outer_steps=0)
+    _repackage(whole, distillation=loop)
+    _evaluated(whole)
+    (whole / "history.jsonl").unlink()
+    text = _written(whole).text
+    assert "6 patches drawn in place of 3,603" in text
+    assert "No outer step was made: they are as they were drawn." in text
+    assert "No outer step was made, so there is no curve." in text
+    assert "given and not learned" in text
+    for untrue in ("learned without bounds", "learned as", "distilled into", "too short"):
+        assert untrue not in text
+
+
+def test_a_share_of_a_ceiling_at_chance_is_no_percentage(whole):
+    evaluation = storage.read_json(whole / "evaluation.json")
+    evaluation["shares"]["auc"] = None
+    storage.write_json(whole / "evaluation.json", evaluation)
+    text = _written(whole).text
+    assert "ceiling at chance" in text
+    assert "trained on all real patches, is itself no better than chance in its AUC" in text

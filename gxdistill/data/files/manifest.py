@@ -1,22 +1,24 @@
 """Reads the CSV that lists a cohort: one row an image, columns by our names or mapped to them."""
 
-import csv
 import difflib
 import hashlib
 import math
 import os.path
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from gxdistill import storage
+from gxdistill.data.files import csv_table
 from gxdistill.data.files.grey import BadEntryError
 from gxdistill.errors import UserError
 
 FIELDS = ("image", "mask", "label", "patient", "site", "split", "spacing")
 REQUIRED = ("image", "label", "patient")
+SKIP = "skip"  # As a split: the row is passed over.
 
 _PLACEHOLDER = re.compile(r"{([^{}]*)}")
 # What programs write where a value is missing; as an id it would make one patient of many.
@@ -27,7 +29,6 @@ _BLANKS = {
 }
 _ROUNDED = re.compile(r"[+-]?\d([.,]\d+)?E\+?\d+", re.IGNORECASE)
 _INVISIBLE = re.compile(r"[\s\u200b-\u200f\u2060\ufeff]")
-_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class Entry(NamedTuple):
@@ -68,6 +69,22 @@ class Quarantined(NamedTuple):
     reason: str
 
 
+class Rows(NamedTuple):
+    """What the rows of a manifest name.
+
+    Attributes:
+      entries: in order, those that can be looked up.
+      bad: by line, those that cannot.
+      skipped: number of those that the split column passes over.
+      labels: how often each text stands in the label column.
+    """
+
+    entries: list[Entry]
+    bad: dict[int, Quarantined]
+    skipped: int
+    labels: Counter[str]
+
+
 class _Row(NamedTuple):
     line: int
     fits: bool  # It has as many cells as the header.
@@ -79,42 +96,50 @@ def read_manifest(
     *,
     columns: Mapping[str, str],
     label_names: Sequence[str],
+    root: Path | None = None,
+    splits: Mapping[str, str] | None = None,
     limit: int | None = None,
     seed: int = 0,
-) -> tuple[list[Entry], dict[int, Quarantined]]:
+) -> Rows:
     """Reads a manifest and sorts out the rows that name nothing that can be looked up.
 
     Args:
-      path: of the CSV file, UTF-8 with a header; file names in it are relative to its folder.
+      path: of the CSV file, UTF-8 with a header.
       columns: for a field of `FIELDS` that goes by another name, the name of the file's column,
         or a template with columns in braces, as in `{"image": "images/{id}.jpg"}`.
       label_names: names of the image classes; the label column holds these or their numbers.
+      root: folder that file names are relative to, and that absolute ones must lie below; None
+        stands for the manifest's.
+      splits: for a value of the split column, the split that it means, or `SKIP`.
       limit: keeps this many rows, evenly over labels, sites and splits.
       seed: of the draw of `limit`.
 
     Returns:
-      The entries in order, and by line what was quarantined.
+      What the rows name. A row without a split, where others have one, is skipped.
 
     Raises:
       UserError: there is no such file, it is no CSV, has no row, or lacks a column.
     """
-    header, lines = _read_csv(path)
+    header, lines = csv_table.read(path, FIELDS)
     getters = _getters(path, header, columns)
-    rows = [
+    listed = [
         _Row(line, len(cells) == len(header), {f: get(cells) for f, get in getters.items()})
         for line, cells in lines
     ]
+    rows = _of_splits(listed, splits or {})
+    labels = Counter(row.texts["label"] for row in rows)
+    skipped = len(listed) - len(rows)
     if limit is not None and limit < len(rows):
         rows = _spread(rows, limit, seed)
     entries, bad = [], {}
     for row in rows:
         try:
-            entries.append(_entry(row, path.parent, label_names))
+            entries.append(_entry(row, root or path.parent, label_names))
         except BadEntryError as error:
             bad[row.line] = Quarantined(row.texts["image"] or f"line {row.line}", str(error))
     twice = duplicates({entry: os.path.normpath(entry.image) for entry in entries}, "file")
     bad |= twice
-    return [entry for entry in entries if entry.line not in twice], bad
+    return Rows([entry for entry in entries if entry.line not in twice], bad, skipped, labels)
 
 
 def duplicates(keys: Mapping[Entry, object], what: str) -> dict[int, Quarantined]:
@@ -149,58 +174,6 @@ def few(values: Sequence[str], most: int = 5) -> str:
     """Joins the first values for a message and counts the rest."""
     shown = ", ".join(repr(value[:60]) for value in values[:most])
     return shown + (f" and {len(values) - most} more" if len(values) > most else "")
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            lines = [(reader.line_num, cells) for cells in reader if cells]
-    except FileNotFoundError as error:
-        raise UserError(
-            f"There is no manifest {path}. Write a CSV with the columns {', '.join(FIELDS)} "
-            f"(mask, site, split and spacing may be left out), or name another."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"Manifest {path} is not UTF-8 text{_kind_of_bytes(path)}. Save it as UTF-8."
-        ) from error
-    except (OSError, csv.Error) as error:
-        raise UserError(
-            f"Manifest {path} cannot be read as CSV{_kind_of_bytes(path)}: {error}."
-        ) from error
-    _check_separator(path, lines)
-    if len(lines) < 2:
-        raise UserError(f"Manifest {path} lists no image. Add a header and a row for each image.")
-    header = [cell.strip() for cell in lines[0][1]]
-    if len(set(header)) < len(header):
-        twice = [name for name in set(header) if header.count(name) > 1]
-        raise UserError(f"Manifest {path} has columns of the same name: {few(sorted(twice))}.")
-    return header, lines[1:]
-
-
-def _kind_of_bytes(path: Path) -> str:
-    """What a file that is no text is likely to be, to be put into a message."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(4)
-    except OSError:
-        return ""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return " but UTF-16"
-    return "; it is a workbook: export the sheet as CSV" if head == b"PK\x03\x04" else ""
-
-
-def _check_separator(path: Path, lines: Sequence[tuple[int, list[str]]]) -> None:
-    """Refuses a file that another sign than the comma parts into cells."""
-    for _, cells in lines[:1]:
-        text = cells[0]
-        for sign, name in _SEPARATORS.items():
-            if len(cells) == 1 and (sign in text or text.strip() == f"sep={sign}"):
-                raise UserError(
-                    f"Manifest {path} has one column {text[:60]!r}: its cells seem to be parted by "
-                    f"{name}. Save it with commas."
-                )
 
 
 def _getters(
@@ -272,6 +245,19 @@ def _hint(name: str, known: Sequence[str]) -> str:
     return f"{meant} There are: {', '.join(known)}."
 
 
+def _of_splits(rows: list[_Row], splits: Mapping[str, str]) -> list[_Row]:
+    """Returns the rows that are not skipped, each with the split that its text means."""
+    known = [row._replace(texts={**row.texts, "split": _split(row, splits)}) for row in rows]
+    if not any(row.texts["split"] not in ("", SKIP) for row in known):
+        return [row for row in known if row.texts["split"] != SKIP]
+    return [row for row in known if row.texts["split"] not in ("", SKIP)]
+
+
+def _split(row: _Row, splits: Mapping[str, str]) -> str:
+    text = row.texts.get("split", "")
+    return splits.get(text, text)
+
+
 def _spread(rows: list[_Row], limit: int, seed: int) -> list[_Row]:
     def rank(row: _Row) -> tuple:
         strata = (row.texts.get(field, "") for field in ("label", "site", "split"))
@@ -309,19 +295,34 @@ def _entry(row: _Row, folder: Path, label_names: Sequence[str]) -> Entry:
 def _within(folder: Path, name: str, what: str) -> Path:
     if not name:
         raise BadEntryError(f"{what} empty")
-    # Links are followed: they are the owner's, a manifest may be a stranger's.
     try:
-        path = storage.below(folder, name)
+        path = locate(folder, name)
         return path if path.exists() else _other_form(folder, name) or path
     except storage.BadNameError as error:
-        where = " of the manifest" if error.reason == "leaves the folder" else ""
-        raise BadEntryError(f"{what} path {error.reason}{where}") from error
+        way = " of the manifest; data.files names another" * (error.reason == "leaves the folder")
+        raise BadEntryError(f"{what} path {error.reason}{way}") from error
+
+
+def locate(root: Path, name: str) -> Path:
+    """Returns the path of a file that a manifest names, below the folder of its files.
+
+    Args:
+      root: the folder.
+      name: relative to it, or absolute and below it.
+
+    Raises:
+      BadNameError: the file would lie elsewhere, or a name of the path is not plain.
+    """
+    # Links are followed: they are the owner's, a manifest may be a stranger's.
+    if name.startswith("/") and Path(name).is_relative_to(root.absolute()):
+        name = Path(name).relative_to(root.absolute()).as_posix()
+    return storage.below(root, name)
 
 
 def _other_form(folder: Path, name: str) -> Path | None:
     """The file whose name has the same letters, composed or decomposed as another system does."""
     for form in ("NFC", "NFD"):
-        path = storage.below(folder, unicodedata.normalize(form, name))
+        path = locate(folder, unicodedata.normalize(form, name))
         if path.exists():
             return path
     return None

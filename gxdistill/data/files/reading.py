@@ -64,6 +64,11 @@ class Recipe:
         _check.one_of("text", self.text, TEXTS)
         _check.one_of("normalise", self.normalise, intensities.WAYS)
 
+    @property
+    def is_divided(self) -> bool:
+        """Whether `downscale` divides both sides of `size`."""
+        return self.size is not None and not any(side % self.downscale for side in self.size)
+
 
 class Facts(NamedTuple):
     """How an image was read.
@@ -172,7 +177,7 @@ def _size_at(
         return height, width
     known = own if listed is None else (listed, listed)
     if known is None:
-        raise BadEntryError("pixel spacing not known; give it in the manifest's column `spacing`")
+        raise BadEntryError("pixel spacing not known: no header and no column `spacing` tells it")
     height, width = (
         max(1, round(side * mm / spacing)) for side, mm in zip(size, known, strict=True)
     )
@@ -205,7 +210,7 @@ def check_fits(size: tuple[int, int], wanted: tuple[int, int], fit: str) -> None
       BadEntryError: it is of another size than wanted or, where it may be padded, larger.
     """
     if any(s > w for s, w in zip(size, wanted, strict=True)) if fit == "pad" else size != wanted:
-        raise BadEntryError(f"image is {in_pixels(size)}, the cohort {in_pixels(wanted)}")
+        raise BadEntryError(f"image is {in_pixels(size)}, not {in_pixels(wanted)}")
 
 
 def in_pixels(size: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gxdistill import storage
+from gxdistill.data.files import folders
 from gxdistill.data.prepared import builder
 from gxdistill.data.prepared.stack import Stack
 from gxdistill.data.splits import SPLITS
@@ -74,12 +75,16 @@ def read_prepared(folder: Path) -> Prepared:
 
 
 def find_version(folder: Path) -> Path | None:
-    """Finds the latest version of a set below a folder, or the one that it is itself."""
+    """Finds the latest version of a set of ours below a folder, or the one that it is itself.
+
+    Hidden folders and the sets of other builders are passed over.
+    """
     if (folder / "dataset_info.json").is_file():
         return folder
-    infos = folder.glob("**/dataset_info.json") if folder.is_dir() else ()
-    places = [path.parent for path in infos if not path.parent.name.startswith(".")]
-    return max(places, key=_version, default=None)
+    files = folders.list_files(folder)[0] if folder.is_dir() else []
+    places = [path.parent for path in files if path.name == "dataset_info.json"]
+    ours = [place for place in places if (place / "metadata.json").is_file()]
+    return max(ours, key=_version, default=None)
 
 
 def read_metadata(place: Path) -> Metadata:

@@ -137,7 +137,7 @@ def _facts(manifest: package.Manifest) -> Iterator[tuple[str, str]]:
     learned = count(loop.outer_steps, "outer step") if loop.outer_steps else "none"
     yield "Distilling", f"{learned}, from {origin}"
     labels = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
-    yield "Labels", labels[loop.label_rule]
+    yield "Labels", labels[loop.label_rule] if loop.outer_steps else "given, not learned"
     border = ", and flush with the far edges" if patch.border else ""
     yield "Patches", f"{patch.size} pixels wide, every {patch.stride} pixels{border}"
     outside, inside = patch.irrelevant_below, patch.inside_above

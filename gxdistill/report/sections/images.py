@@ -58,7 +58,9 @@ def _how_to_read(findings: Findings, labels: np.ndarray, low: float, high: float
     yield "A network is trained on these images alone, one step after another"
     yield f", {epochs} times over. " if epochs > 1 else ". "
     yield "Under each image is its soft label, what the network is to answer, "
-    if findings.manifest.distillation.label_rule == "raw":
+    if not findings.is_learned:
+        yield "given and not learned, as the images are not. "
+    elif findings.manifest.distillation.label_rule == "raw":
         yield "learned without bounds: it may leave the range from 0 to 1. "
     else:
         yield "learned as probabilities. "

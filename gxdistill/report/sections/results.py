@@ -59,10 +59,12 @@ def verdict(findings: Findings) -> Markup:
     """Says in one paragraph what was made and what it is worth."""
     data, train = findings.package.distilled, findings.cohort["splits"]["train"]
     steps, per_step, height, width, _ = data.images.shape
+    of_images = f" of {count(train['images'], 'image')}" * (findings.unit == "patch")
     summary = join(
-        tag("strong", count(steps * per_step, "synthetic image")),
+        tag("strong", findings.units(steps * per_step).replace(" ", " synthetic ")),
         f" of {by(height, width)} pixels, with soft labels and learning rates, stand in for ",
-        f"{count(train['images'], 'image')} of {count(train['patients'], 'patient')}. ",
+        f"{findings.units(findings.patches)}{of_images} of {count(train['patients'], 'patient')}. ",
+        "" if findings.is_learned else "No outer step was made: they are as they were drawn. ",
         "They make a package of ",
         tag("strong", size(findings.package_bytes)),
         f"; the cohort is {ratio(findings)} times as large. ",
@@ -82,7 +84,11 @@ def _worth(findings: Findings) -> Iterator[str]:
         _trained(ours, findings), f", trained on nothing else, {reach} ", _listed(means), " "
     )
     yield f"on the {count(findings.cohort['splits']['test']['images'], 'image')} of other patients"
-    if all(shares.get(name) for name, _ in parts):
+    at_chance = [name for name, _ in parts if name in shares and shares[name] is None]
+    if at_chance:
+        yield ". The ceiling, a network trained on all real patches, is itself no better than "
+        yield f"chance in its {_listed([join(_FIGURES[name]) for name in at_chance])}"
+    elif all(name in shares for name, _ in parts):
         reached = _listed([tag("strong", share(shares[name])) for name, _ in parts])
         patches = sum(findings.cohort["patches"]["train"].values())
         named, trained = findings.manifest.network.name, _network(ours, findings)
@@ -163,10 +169,16 @@ def _cell(part: Metadata | None, label: str) -> Markup:
 
 def _shares_row(shares: Metadata, columns: Metadata) -> Markup:
     cells = (
-        tag("td", tag("span", share(shares[key]) if shares.get(key) else NONE), data_label=label)
+        tag("td", tag("span", _share(shares, key)), data_label=label)
         for key, label in columns.items()
     )
     return tag("tr", tag("th", "Distilled, share of the ceiling", scope="row"), *cells)
+
+
+def _share(shares: Metadata, key: str) -> str:
+    if key not in shares:
+        return NONE
+    return "ceiling at chance" if shares[key] is None else share(shares[key])
 
 
 def _caption(findings: Findings, images: bool) -> Iterator[str]:
@@ -212,6 +224,8 @@ def curves(findings: Findings) -> Iterator[Markup]:
     shown = [tag("figure", svg, tag("figcaption", text)) for svg, text in drawn if svg]
     if shown:
         yield tag("div", *shown, class_="pair")
+    elif not findings.is_learned:
+        yield tag("p", "No outer step was made, so there is no curve.", class_="absent")
     else:
         yield tag("p", "history.jsonl is missing or too short for a curve.", class_="absent")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gxdistill import storage
-from gxdistill.data import leaks, source
+from gxdistill.data import leaks, quarantine, source
 from gxdistill.data.files import reading
 from gxdistill.data.files.manifest import Entry, Quarantined, duplicates
 from gxdistill.data.prepared import builder, parts, reader
@@ -22,7 +22,7 @@ from gxdistill.data.splits import SPLITS
 from gxdistill.errors import UserError
 from gxdistill.jobs import kinds
 from gxdistill.jobs.job import Job
-from gxdistill.jobs.summary import write_summary
+from gxdistill.jobs.summary import keeping_quarantine, write_summary
 from gxdistill.pytrees import Metadata
 from gxdistill.runtime.console import Progress
 
@@ -65,17 +65,15 @@ def prepare(job: Job) -> Path:
 
 def _prepare(job: Job) -> Path:
     home = job.workdir / "prepared" / builder.NAME
-    plan = _plan(job)
+    with keeping_quarantine(job):
+        plan = _plan(job)
     latest = reader.find_version(home)
     if latest and reader.read_metadata(latest)["fingerprint"] == plan.fingerprint:
         job.log(f"prepared already: {latest}")
         return latest
     staging = job.workdir / "prepared" / "parts"
-    try:
+    with keeping_quarantine(job):
         plan, rows = _written(job, plan, staging)
-    except source.TooManyBadError as error:
-        source.write_quarantine(job.workdir / "quarantine.csv", error.quarantine)
-        raise
     _judge_leaks(job, plan, rows)
     place = home / (f"1.0.{int(latest.name.split('.')[-1]) + 1}" if latest else "1.0.0")
     builder.assemble(plan.parts, staging, place, _metadata(plan, rows, staging))
@@ -88,7 +86,7 @@ def _prepare(job: Job) -> Path:
 def _plan(job: Job) -> _Plan:
     from_files = kinds.kind_of(job.config).from_files
     if from_files:
-        found = kinds.list_files(job.config)
+        found = kinds.list_files(job.config, job.log)
         entries, bad, manifest, recipe = found.entries, found.bad, found.manifest, found.recipe
     else:
         entries, bad = parts.entries_of_cohort(job.cohorts.source.cohort), {}
@@ -116,7 +114,7 @@ def _written(job: Job, plan: _Plan, staging: Path) -> tuple[_Plan, dict[int, Row
         for line, row in rows.items():
             if row.reason:
                 bad[line] = Quarantined(by_line[line].name, row.reason)
-        source.stop_if_too_bad(bad, total, share, plan.manifest)
+        quarantine.stop_if_too_bad(bad, total, share, plan.manifest)
         return {line: rows[line] for line in sorted(rows) if not rows[line].reason}
 
     rows = write(plan.parts)
@@ -207,6 +205,6 @@ def _describe(job: Job, plan: _Plan, place: Path) -> None:
     config.data.kind, config.data.path = "prepared", str(place)
     prepared = Job(config, job.workdir, job.log)
     whole = dataclasses.replace(
-        prepared.cohorts.source, quarantine=source.in_order(plan.bad), manifest=plan.manifest
+        prepared.cohorts.source, quarantine=quarantine.in_order(plan.bad), manifest=plan.manifest
     )
     write_summary(prepared, whole)

@@ -10,12 +10,16 @@ import numpy as np
 from gxdistill import patching, storage
 from gxdistill.data.files import images, reading
 from gxdistill.data.files.grey import BadEntryError
+from gxdistill.data.files.manifest import Quarantined
+from gxdistill.data.quarantine import in_order, write_quarantine
 from gxdistill.jobs import kinds
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.summary import keeping_quarantine
 from gxdistill.pytrees import Cohort, PatchTable
 from gxdistill.report import pictures
 from gxdistill.report.markup import Markup, by, count, join, tag
 from gxdistill.report.style import CSS
+from gxdistill.tasks.cohort import checking
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,18 +55,36 @@ def write(job: Job) -> Path:
       UserError: the cohort cannot be read, or no patch fits its images.
     """
     labels, shown, refused = _look(job)
+    if refused:
+        write_quarantine(job.workdir / "quarantine.csv", refused)
     masks = any(one.mask is not None for one in shown)
     names = (*(["irrelevant"] if masks else []), *labels)
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
     body = [_figure(job, one, colours, labels) for one in shown]
-    body += [tag("p", f"{name} cannot be used: {why}.", class_="warning") for name, why in refused]
     path = job.workdir / "preview.html"
-    storage.write_text(path, _page(job, colours, masks, body))
+    storage.write_text(path, _page(job, colours, masks, body, _refusals(job, refused)))
     return path
 
 
-def _look(job: Job) -> tuple[tuple[str, ...], list[_Shown], list[tuple[str, str]]]:
-    """Returns the names of the labels, a few images, and those that cannot be used."""
+def _refusals(job: Job, refused: Sequence[Quarantined]) -> list[Markup]:
+    """Shows a few entries that cannot be used, of each reason first; quarantine.csv has all."""
+    order = sorted(range(len(refused)), key=lambda i: _rank(refused, i))
+    few = [refused[i] for i in order[:_IMAGES]]
+    if not few:
+        return []
+    manifest = Path(job.config.data.path) / job.config.data.manifest
+    said = f"{count(len(refused), 'entry', 'entries')} cannot be used, as quarantine.csv lists"
+    shown = checking.quarantined(job, manifest, few)
+    return [tag("section", tag("h2", "Quarantined"), tag("p", f"{said}:"), *shown)]
+
+
+def _rank(refused: Sequence[Quarantined], i: int) -> int:
+    """How many before it have its reason."""
+    return sum(other.reason == refused[i].reason for other in refused[:i][-_IMAGES:])
+
+
+def _look(job: Job) -> tuple[tuple[str, ...], list[_Shown], tuple[Quarantined, ...]]:
+    """Returns the names of the labels, a few images, and all that are known to be of no use."""
     if not kinds.kind_of(job.config).from_files:
         cohort = job.cohorts.source.cohort
         shown = [
@@ -75,24 +97,25 @@ def _look(job: Job) -> tuple[tuple[str, ...], list[_Shown], list[tuple[str, str]
             )
             for i in _spread([(label,) for label in cohort.labels])
         ]
-        return cohort.label_names, shown, []
-    found = kinds.list_files(job.config)
-    read, refused = [], []
+        return cohort.label_names, shown, ()
+    with keeping_quarantine(job):
+        listing = kinds.list_files(job.config, job.log, max_bad_share=1.0)
+    read, bad = [], dict(listing.bad)
     with images.quiet():
-        for i in _spread([(entry.label, entry.site) for entry in found.entries]):
-            entry = found.entries[i]
+        for i in _spread([(entry.label, entry.site) for entry in listing.entries]):
+            entry = listing.entries[i]
             try:
-                sample = reading.read_entry(entry, found.recipe)
+                sample = reading.read_entry(entry, listing.recipe)
             except BadEntryError as error:
-                refused.append((entry.name, str(error)))
+                bad[entry.line] = Quarantined(entry.name, str(error))
                 continue
             facts = sample.facts
             note = f"; {facts.bits} bits, {facts.window}"
             if facts.texts:
-                done = {"mask": "masked", "keep": "kept"}[found.recipe.text]
+                done = {"mask": "masked", "keep": "kept"}[listing.recipe.text]
                 note += f"; {count(facts.texts, 'line')} of burned-in text {done}"
             read.append(_Shown(entry.name, entry.label, sample.image, sample.mask, note))
-    return tuple(job.config.data.label_names), read, refused
+    return tuple(job.config.data.label_names), read, in_order(bad)
 
 
 def _spread(keys: Sequence[tuple]) -> list[int]:
@@ -183,7 +206,13 @@ def _draw(
     return picture
 
 
-def _page(job: Job, colours: dict[str, str], masks: bool, body: Sequence[Markup]) -> str:
+def _page(
+    job: Job,
+    colours: dict[str, str],
+    masks: bool,
+    body: Sequence[Markup],
+    refusals: Sequence[Markup],
+) -> str:
     patch = job.config.patch
     title = f"{job.config.name}: patches of {by(patch.size, patch.size)} pixels"
     rule = (
@@ -212,6 +241,6 @@ def _page(job: Job, colours: dict[str, str], masks: bool, body: Sequence[Markup]
         tag("p", *(join(one, " ") for one in key)),
         tag("p", _WARNING, class_="warning"),
     )
-    main = tag("main", tag("div", *body, class_="pair"))
+    main = tag("main", tag("div", *body, class_="pair"), *refusals)
     document = tag("html", head, tag("body", header, main), lang="en")
     return f"<!DOCTYPE html>\n{document}\n"

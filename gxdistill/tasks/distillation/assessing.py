@@ -31,6 +31,7 @@ _BASELINES: dict[str, Callable[..., Distilled]] = {
 }
 _POOL_PER_CLASS = 512  # Real patches that baselines are made of and choose their rate on.
 _SHOWN = 4  # Whole test images of the report.
+_CHANCE = 0.5  # AUC of any score that knows nothing; HM of such a decision at its best.
 
 
 def decides_images(cohort: Cohort) -> bool:
@@ -168,7 +169,7 @@ def evaluate_package(
         "package_bytes": package.size_bytes(path),
         "cohort_bytes": int(job.cohorts.source.cohort.images.nbytes),
         "contenders": contenders,
-        "shares": _shares(contenders),
+        "shares": _shares(contenders, job.cohorts.classes),
     }
     storage.write_json(job.workdir / "evaluation.json", result)
     return result
@@ -275,18 +276,25 @@ def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -
     return _judged(job, network, replay.stacked(params), job.cohorts.patch_grid)[0]
 
 
-def _shares(contenders: Metadata) -> Metadata:
-    """The share of the ceiling that the distilled set reaches, by figure."""
+def _shares(contenders: Metadata, classes: int) -> Metadata:
+    """The share of the ceiling that the distilled set reaches, by figure.
+
+    None where the ceiling itself is no better than chance: a share of that says nothing.
+    """
     if "all_patches" not in contenders:
         return {}
     ours, ceiling = contenders["distilled"], contenders["all_patches"]
     name = "balanced_patch_accuracy"
-    shares = {name: ours[name]["mean"] / ceiling[name]["mean"]}
+    shares = {name: _share(ours[name], ceiling[name], 1 / classes)}
     for figure in ("hm", "auc"):
         both = [part.get("images", {}).get(figure) for part in (ours, ceiling)]
         if all(both):
-            shares[figure] = both[0]["mean"] / both[1]["mean"] if both[1]["mean"] else None
+            shares[figure] = _share(both[0], both[1], _CHANCE)
     return shares
+
+
+def _share(ours: Metadata, ceiling: Metadata, chance: float) -> float | None:
+    return ours["mean"] / ceiling["mean"] if ceiling["mean"] > chance else None
 
 
 def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
@@ -320,7 +328,8 @@ def as_text(result: Metadata) -> str:
         cells += [_cell(images.get(figure), 8) for figure in ("sen", "spe", "hm", "auc")]
         lines.append(f"{name:<16}{''.join(cells)}")
     for name, share in result["shares"].items():
-        lines.append(f"share of the ceiling, {name}: {'-' if share is None else f'{share:.3f}'}")
+        told = "- (the ceiling is at chance)" if share is None else f"{share:.3f}"
+        lines.append(f"share of the ceiling, {name}: {told}")
     at_package_tau = result["contenders"]["distilled"].get("at_package_tau")
     if at_package_tau and at_package_tau["hm"]:
         lines.append(

@@ -19,7 +19,7 @@ from gxdistill.distill import baselines, init, inner, replay
 from gxdistill.errors import UserError
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
-from gxdistill.jobs.summary import write_summary
+from gxdistill.jobs.summary import keeping_quarantine, write_summary
 from gxdistill.package import proof
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Distilled, Learned, Metadata, Params
@@ -51,12 +51,9 @@ def distil(job: Job, *, force: bool = False) -> Path:
         learned is worse than guessing by far.
     """
     with job.workdir.locked("gxdistill distill"):
-        job.workdir.check_same(identity(job))
-        try:
+        with keeping_quarantine(job):
+            job.workdir.check_same(identity(job))
             write_summary(job, job.cohorts.source)
-        except source.TooManyBadError as error:
-            source.write_quarantine(job.workdir / "quarantine.csv", error.quarantine)
-            raise
         learns = job.config.distill.outer_steps > 0
         learned = _outer_loop(job, force=force) if learns else _start(job)
         path = job.workdir / "package.gxd"

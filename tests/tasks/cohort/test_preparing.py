@@ -13,7 +13,7 @@ from PIL import Image
 
 from gxdistill import storage
 from gxdistill.cli import main
-from gxdistill.data.prepared import builder, parts
+from gxdistill.data.prepared import builder, parts, reader
 from gxdistill.errors import UserError
 from gxdistill.tasks.cohort import preparing
 from tests import small_jobs
@@ -297,3 +297,12 @@ def test_without_the_library_it_is_named(made, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(UserError, match="pip install tensorflow-datasets"):
         _ = _read(made[1], tmp_path).cohorts.source
+
+
+def test_other_sets_and_hidden_ones_beside_it_are_passed_over(tmp_path):
+    small_jobs.write_cohort(tmp_path / "files")
+    place = preparing.prepare(_job(tmp_path / "files", tmp_path / "work"))
+    for other in ("work/other_set/9.0.0", "work/prepared/.Trash/gxdistill_cohort/9.0.0"):
+        (tmp_path / other).mkdir(parents=True)
+        (tmp_path / other / "dataset_info.json").write_text("{}")
+    assert reader.find_version(tmp_path / "work") == place

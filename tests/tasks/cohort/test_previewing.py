@@ -65,12 +65,19 @@ def test_an_image_that_cannot_be_read_is_named(folder, tmp_path):
     for path in folder.glob("?.png"):
         path.write_bytes(path.read_bytes()[:-500])
     captions, _, page = _write(folder, tmp_path)
-    assert captions == []
-    assert page.count("cannot be used: damaged or truncated") == 6
+    assert len(captions) == 6
+    assert all("damaged or truncated" in caption for caption in captions)
+    assert "6 entries cannot be used" in page
+    listed = (tmp_path / "quarantine.csv").read_text().splitlines()
+    assert sorted(line.partition(",")[0] for line in listed[1:]) == sorted(
+        re.findall(r"<strong>(.*?)</strong>", "".join(captions))
+    )
 
 
 def test_a_patch_that_does_not_fit_is_the_users_to_mend(folder, tmp_path):
-    with pytest.raises(UserError, match="patch: A 99x99 patch does not fit"):
+    with pytest.raises(
+        UserError, match=r"patch.size is 99, which .* 64x64 px. Lower it, as --config.patch.size=9,"
+    ):
         _write(folder, tmp_path, patch__size=99)
 
 

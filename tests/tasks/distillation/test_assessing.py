@@ -101,7 +101,7 @@ def test_sizes_and_shares_are_ratios_of_what_is_there(run, evaluation):
             contenders[name]["images"][figure]["mean"] for name in ("distilled", "all_patches")
         )
         share = evaluation["shares"].get(figure)
-        assert share == (pytest.approx(ours / ceiling) if ceiling else None)
+        assert share == (pytest.approx(ours / ceiling) if ceiling > 0.5 else None)
     text = assessing.as_text(evaluation).splitlines()
     for line, (name, figures) in zip(text[1:], contenders.items(), strict=False):
         accuracy = figures["balanced_patch_accuracy"]["mean"]
