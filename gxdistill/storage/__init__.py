@@ -1,6 +1,6 @@
 """What touches the disk: files and folders at one stroke, trees of arrays by Orbax."""
 
-from gxdistill.storage.archive import MAX_BYTES, pack, unpack
+from gxdistill.storage.archive import MAX_BYTES, Content, pack, unpack
 from gxdistill.storage.arrays import Digests, load_arrays, read_arrays, restore_like, save_arrays
 from gxdistill.storage.files import (
     check_seal,
@@ -10,6 +10,7 @@ from gxdistill.storage.files import (
     parse_json,
     read_bytes,
     read_files,
+    read_head,
     read_json,
     reading,
     remove_folder,
@@ -26,6 +27,7 @@ from gxdistill.storage.names import BadNameError, below, child, name_fault, plai
 __all__ = [
     "MAX_BYTES",
     "BadNameError",
+    "Content",
     "Digests",
     "below",
     "check_seal",
@@ -41,6 +43,7 @@ __all__ = [
     "read_arrays",
     "read_bytes",
     "read_files",
+    "read_head",
     "read_json",
     "reading",
     "remove_folder",
