@@ -23,7 +23,7 @@ from gxdistill.errors import UserError
 from gxdistill.package import precision
 from gxdistill.package.fields import Manifest, from_json
 from gxdistill.package.manifest import WAY_OUT, check, migrate
-from gxdistill.package.start_weights import check_start
+from gxdistill.package.start_weights import check_start, structure
 from gxdistill.pytrees import Distilled, Params
 
 SUMS, SIGNATURE = "SHA256SUMS", "signature.ed25519"
@@ -84,6 +84,8 @@ def _check_forms(manifest: Manifest, arrays: Mapping[str, Any], where: Path) -> 
             )
     if start:
         check_start(manifest, arrays["start"], where)
+    else:
+        structure(manifest, where)  # Refuses what the zoo cannot make.
 
 
 def check_arrays(

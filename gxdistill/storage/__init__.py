@@ -22,7 +22,7 @@ from gxdistill.storage.files import (
     write_json,
     write_text,
 )
-from gxdistill.storage.names import BadNameError, below, child, name_fault, plain_name, shown
+from gxdistill.storage.names import BadNameError, below, cell, child, name_fault, plain_name, shown
 
 __all__ = [
     "MAX_BYTES",
@@ -30,6 +30,7 @@ __all__ = [
     "Content",
     "Digests",
     "below",
+    "cell",
     "check_seal",
     "child",
     "find_folder",
