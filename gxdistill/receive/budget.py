@@ -6,7 +6,10 @@ from typing import NamedTuple
 
 import jax
 
+from gxdistill import models
 from gxdistill.errors import UserError
+from gxdistill.models.cached import create_network
+from gxdistill.package import About, Manifest, cost
 from gxdistill.package.cost import Cost
 from gxdistill.runtime import platform
 
@@ -58,6 +61,43 @@ def check(what: str, cost: Cost, budget: Budget) -> None:
             f"{seconds:.6g} s. If you trust the sender, raise it by --max-seconds; else ask for a "
             f"smaller package."
         )
+
+
+def outlook(about: About) -> list[str]:
+    """Says what a file would take of this machine, and which flags admit what is over the limits.
+
+    Args:
+      about: the manifest of a package or of essential weights.
+
+    Returns:
+      A line each of training and of deciding an image; none where the network is not of the zoo.
+    """
+    if about.network.name not in models.NAMES:
+        return []
+    options, classes = about.network.options, len(about.class_names)
+    network = create_network(about.network.name, options, about.patch.shape, classes)
+    how = about.decision
+    count = 1 if about.init.is_known or how is None else how.networks
+    costs = {}
+    if isinstance(about, Manifest):
+        costs[f"training {count} network(s)"] = cost.of_training(about, network, count)
+    if how is not None:
+        costs["deciding one image"] = cost.of_deciding(about, network, count)
+    return [_line(what, of) for what, of in costs.items()]
+
+
+def _line(what: str, of: Cost) -> str:
+    over = [
+        flag
+        for flag, taken, limit in (
+            ("--max-memory", of.memory, default_memory()),
+            ("--max-seconds", estimated_seconds(of), _SECONDS),
+        )
+        if taken > limit
+    ]
+    refused = f"; REFUSED, but with a higher {' and '.join(over)}" if over else ""
+    size, seconds = as_size(of.memory), estimated_seconds(of)
+    return f"{what}: an estimated {size} and about {seconds:.3g} s here{refused}"
 
 
 def estimated_seconds(cost: Cost) -> float:
