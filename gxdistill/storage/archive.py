@@ -66,8 +66,8 @@ def unpack(content: bytes, where: Path) -> dict[str, Content]:
         ) from error
     if not whole:
         raise UserError(
-            f"{where} holds more than its members, or was packed by another program. Get a fresh "
-            f"copy."
+            f"{where} was damaged or changed, holds more than its members, or was packed by "
+            f"another program. Get a fresh copy."
         )
     return members
 
