@@ -153,6 +153,6 @@ def check_finite(trained: list[Params]) -> None:
         if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
             raise UserError(
                 f"Training network {i + 1} of {len(trained)} on the distilled data diverged: its "
-                f"weights are not finite. Use the network that the package names; if it is that one, "
-                f"ask for another package."
+                f"weights are not finite. Use the network that the package names; if it is that "
+                f"one, ask for another package."
             )

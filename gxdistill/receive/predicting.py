@@ -200,7 +200,9 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     writer = csv.writer(text)
     writer.writerow([*map(storage.cell, columns), "note"])
     for row in rows:
-        writer.writerow([*(storage.cell(row.get(column, "")) for column in columns), package.WARNING])
+        writer.writerow(
+            [*(storage.cell(row.get(column, "")) for column in columns), package.WARNING]
+        )
     return text.getvalue()
 
 

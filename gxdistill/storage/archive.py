@@ -104,7 +104,7 @@ def _members(content: memoryview) -> dict[str, Content]:
     """Finds the members that the directory names, true or not, which `unpack` tells."""
     if len(content) < _END.size:
         raise ValueError("it is no zip file")
-    *_, count, size, start, _ = _END.unpack(content[-_END.size :])
+    *_, count, _, start, _ = _END.unpack(content[-_END.size :])
     if count > _MAX_MEMBERS:
         raise ValueError(f"its {count} members are more than {_MAX_MEMBERS}")
     members: dict[str, Content] = {}

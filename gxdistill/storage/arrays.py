@@ -99,7 +99,9 @@ def _at(tree: Any, name: str) -> Any:
 
 def _digest(array: np.ndarray) -> str:
     whole = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}\n".encode())
-    whole.update(array.reshape(-1).view(np.uint8))  # in place: no copy of what may be large
+    whole.update(
+        memoryview(array.reshape(-1).view(np.uint8))
+    )  # in place: no copy of what may be large
     return whole.hexdigest()
 
 

@@ -18,7 +18,9 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 # Windows reads and writes a device, whatever follows the first dot.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9]) *(?:\..*)?", re.IGNORECASE)
 # OWASP, "CSV injection".
-_FORMULA = re.compile(r"[\s\u200b-\u200f\u2060-\u2064\ufeff\"']*[=+@\-\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
+_FORMULA = re.compile(
+    r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*[=+@\-\uff1d\uff0b\uff0d\uff20]|[\t\r\n]"
+)
 _SHOWN = 60  # Characters of a name in a message.
 
 
@@ -38,9 +40,9 @@ class BadNameError(UserError):
 
 
 def cell(value: Any) -> Any:
-    """Returns what stands for a value in a table: a text that spreadsheets take for a formula as text.
+    """Returns what stands for a value in a table, where no text is a formula to spreadsheets.
 
-    Such a text begins, after blanks and what is not seen, with `=`, `+`, `-` or `@`, also in their
+    A formula begins, after blanks and what is not seen, with `=`, `+`, `-` or `@`, also in their
     wide forms, or with a tab or a carriage return: it gets an apostrophe before it. Numbers stay.
     """
     if not isinstance(value, str):

@@ -12,7 +12,9 @@ def test_a_package_is_inspected_and_verified(run, capsys):
     assert "demo_smoke" in capsys.readouterr().out
     main.main(["verify", str(run / "package.gxd")])
     said = capsys.readouterr().out
-    assert said.startswith(f"{run / 'package.gxd'}: whole: no part was damaged on its way. It is not")
+    assert said.startswith(
+        f"{run / 'package.gxd'}: whole: no part was damaged on its way. It is not"
+    )
     assert "unchanged" not in said  # Of what nobody signed, nobody can say so.
     assert "\ntraining 1 network(s): an estimated " in said
     assert "REFUSED" not in said

@@ -42,7 +42,10 @@ def _resolved(rule):
 
 
 def _numbers(rule, kind):
-    low, high = rule.get("minimum", rule.get("exclusiveMinimum", -1e300)), rule.get("maximum", 1e300)
+    low, high = (
+        rule.get("minimum", rule.get("exclusiveMinimum", -1e300)),
+        rule.get("maximum", 1e300),
+    )
     ends = {low, high, 1, 2, 3}
     if kind == "integer":
         return st.sampled_from(sorted({*map(int, ends), int(low) - 1, int(high) + 1, 16, 1000}))
@@ -113,7 +116,9 @@ def packages(draw, sound):
     manifest["network"] = draw(st.one_of(st.just(_SMALL), NETWORKS))
     if draw(st.integers(0, 4)):
         manifest["init"] = draw(
-            st.sampled_from(({"rule": "random", "seed": None}, {"rule": "seeded", "seed": 2**32 - 1}))
+            st.sampled_from(
+                ({"rule": "random", "seed": None}, {"rule": "seeded", "seed": 2**32 - 1})
+            )
         )
     if draw(st.integers(0, 9)):
         _fit(members, manifest)

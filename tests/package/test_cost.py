@@ -44,8 +44,11 @@ def test_operations_of_a_replay_are_those_of_the_textbook(count):
 def test_patches_are_counted_as_they_are_listed(sides, size, stride, border):
     patch = dataclasses.replace(
         make_manifest().patch,
-        **{"image_height": sides[0], "image_width": sides[1]},
-        **{"size": size, "stride": stride, "border": border},
+        image_height=sides[0],
+        image_width=sides[1],
+        size=size,
+        stride=stride,
+        border=border,
     )
     listed = patch_corners((*sides, 1), size, stride, border=border)
     assert cost.patches_of(patch) == len(listed)

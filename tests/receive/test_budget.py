@@ -89,7 +89,7 @@ def test_what_the_zoo_cannot_make_is_no_package(tmp_path, sound):
             package.save(path, _for_any(sound, **options))
 
 
-def test_a_budget_that_suffices_changes_nothing(tmp_path, run, sound, image):
+def test_a_budget_that_suffices_changes_nothing(tmp_path, run, image):
     little = budget.Budget(1 << 30, 100)
     path = run / "package.gxd"
     rows = predicting.predict(path, [image], tmp_path / "a", print, budget=little)
