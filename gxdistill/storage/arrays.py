@@ -99,9 +99,7 @@ def _at(tree: Any, name: str) -> Any:
 
 def _digest(array: np.ndarray) -> str:
     whole = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}\n".encode())
-    whole.update(
-        memoryview(array.reshape(-1).view(np.uint8))
-    )  # in place: no copy of what may be large
+    whole.update(array.reshape(-1).view(np.uint8).data)  # In place: it may be large.
     return whole.hexdigest()
 
 
