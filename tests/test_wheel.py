@@ -89,7 +89,7 @@ def test_the_demo_runs_in_an_empty_folder_and_its_package_decides_images(gxdisti
     assert "all_patches" in gxdistill_in(tmp_path, "demo", "--config=demo:smoke")
     package = "runs/demo_smoke/package.gxd"
     assert (tmp_path / "runs/demo_smoke/report.html").is_file()
-    assert "whole and unchanged" in gxdistill_in(tmp_path, "verify", package)
+    assert ": whole: no part was damaged" in gxdistill_in(tmp_path, "verify", package)
     pixels = np.random.default_rng(0).integers(0, 256, (128, 128), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
     assert "image.png: " in gxdistill_in(tmp_path, "predict", package, "image.png")

@@ -5,6 +5,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+from gxdistill.cli import budgets
 from gxdistill.cli.config import CONFIG, PACKAGE, Inputs, job_command, read
 from gxdistill.cli.flags import Command, Flag, names, non_negative, path, whole
 from gxdistill.errors import UserError
@@ -127,6 +128,7 @@ def _train(options: argparse.Namespace, inputs: Inputs) -> None:
         fresh=_default_count(inputs),
         seed=options.seed,
         name=chosen[0] if chosen else None,
+        budget=budgets.of(options),
     )
     networks.save_networks(_networks_folder(inputs), trained)
     networks.log_networks(trained, log)
@@ -160,6 +162,7 @@ def _evaluate(options: argparse.Namespace, inputs: Inputs) -> None:
             count=options.seeds,
             fresh=_default_count(inputs),
             seed=options.seed,
+            budget=budgets.of(options),
         )
         for kind in (trained, *others):
             networks.log_networks(kind, log)
@@ -194,7 +197,10 @@ def _settings(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace, inputs: Inputs) -> None:
-    flags_of_stages = ("coordinator", "processes", "process", "force", "networks", "seeds", "seed")
+    flags_of_stages = (
+        *("coordinator", "processes", "process", "force", "networks", "seeds", "seed"),
+        *("max_memory", "max_seconds"),
+    )
     of_stages = argparse.Namespace(**dict.fromkeys(flags_of_stages), **vars(options))
     for stage in (_distill, _train, _evaluate, _report):
         stage(of_stages, inputs)
@@ -241,7 +247,7 @@ COMMANDS = (
         "train",
         "rebuild classifiers from a package alone",
         _train,
-        flags=(PACKAGE, _NETWORK, _SEEDS, _SEED),
+        flags=(PACKAGE, _NETWORK, _SEEDS, _SEED, *budgets.FLAGS),
         example="train --package=package.gxd --workdir=runs/theirs",
     ),
     job_command(
@@ -267,7 +273,7 @@ COMMANDS = (
         "evaluate",
         "measure classifiers on the test patients, beside baselines",
         _evaluate,
-        flags=(PACKAGE, _NETWORKS, _SEEDS, _SEED),
+        flags=(PACKAGE, _NETWORKS, _SEEDS, _SEED, *budgets.FLAGS),
         example=f"evaluate {_SMOKE}",
         interrupted=(
             "the same command resumes training the ceiling at the last checkpoint, if there is "

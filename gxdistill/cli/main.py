@@ -6,6 +6,7 @@ Nothing costly is imported for the help; each command imports what it needs when
 import contextlib
 import difflib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -78,12 +79,21 @@ def _kind_failures(command: flags.Command, leave: interrupts.Leave) -> Iterator[
     except (MemoryError, RuntimeError, AssertionError) as error:
         if fault := environment.platform_fault():
             sys.exit(f"{start}: {fault}")
-        if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, MemoryError):
+        # XLA says it in several ways; one is "INTERNAL: ... Out of memory allocating ...".
+        said = re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE)
+        if said is None and not isinstance(error, MemoryError):
             raise
-        sys.exit(
-            f"{start}: the memory does not suffice. Lower distill.batch, "
-            f"distill.images_per_step, patch.size or the network's width, or raise data.downscale."
+        sys.exit(f"{start}: the memory does not suffice. {_lower(command)}")
+
+
+def _lower(command: flags.Command) -> str:
+    """Says what takes less memory: of a job its settings, of a package only its sender's."""
+    if any(flag.name == "config" for flag in command.flags):
+        return (
+            "Lower distill.batch, distill.images_per_step, patch.size or the network's width, or "
+            "raise data.downscale; of a package, take fewer networks."
         )
+    return "Use a machine with more of it, or ask the sender for a smaller package."
 
 
 @contextlib.contextmanager

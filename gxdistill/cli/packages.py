@@ -2,10 +2,15 @@
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from gxdistill.cli import budgets
 from gxdistill.cli.flags import Command, Flag, path
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
+
+if TYPE_CHECKING:
+    from gxdistill.package.signing import Verified
 
 
 def _inspect(options: Namespace) -> None:
@@ -22,9 +27,27 @@ def _verify(options: Namespace) -> None:
     from gxdistill import package
 
     (file,) = options.paths
-    signer = package.verify(file, options.key)
-    signed = f"; signed with the key {signer}" if signer else ""
-    print(f"{file}: whole and unchanged{signed}.")
+    verified = package.verify(file, options.key)
+    print(f"{file}: {_proved(verified)}")
+    from gxdistill.receive import budget
+
+    for line in budget.outlook(verified.manifest):
+        print(line)
+
+
+def _proved(verified: "Verified") -> str:
+    """Says what a verification proved, and what it did not."""
+    if verified.signer:
+        return f"whole, and unchanged since it was signed with the key {verified.signer}."
+    if verified.signed:
+        return (
+            "whole. It is signed, but by whom was not checked: get the sender's public key on "
+            "another way, and give it by --key=PUBLIC.pem."
+        )
+    return (
+        "whole: no part was damaged on its way. It is not signed: who made it, and whether others "
+        "changed it on purpose, was not and cannot be proved."
+    )
 
 
 def _sign(options: Namespace) -> None:
@@ -73,7 +96,8 @@ def _predict(options: Namespace) -> None:
 
     file, *images = options.paths
     target = options.out or Path("predictions").absolute()
-    rows = predicting.predict(file, images, target, log, masks=options.masks)
+    limits = budgets.of(options)
+    rows = predicting.predict(file, images, target, log, masks=options.masks, budget=limits)
     for row in rows:
         refused = f"refused: {row['refused']}" if "refused" in row else None
         score = "" if row.get("score") is None else f", score {row['score']:.3f}"
@@ -131,6 +155,7 @@ COMMANDS = (
         (
             Flag("out", "DIR", "folder to write (default: predictions)", path),
             Flag("masks", "DIR", "the organ's masks, called as their images, if it asks for", path),
+            *budgets.FLAGS,
         ),
         arguments="PACKAGE IMAGE...",
         example=f"predict {_EXAMPLE} FOLDER --out=runs/predictions",

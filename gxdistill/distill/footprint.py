@@ -24,7 +24,7 @@ def outputs(fun: Callable, *args: Any) -> int:
 
 def peak(fun: Callable, *args: Any) -> int:
     """Counts the bytes alive at once while `fun` runs step by step, without its arguments."""
-    return _peak(jax.make_jaxpr(fun)(*args).jaxpr)
+    return peak_of(jax.make_jaxpr(fun)(*args).jaxpr)
 
 
 def _variables(atoms: Iterable[Any]) -> set[Var]:
@@ -44,7 +44,8 @@ def _varying(jaxpr: Jaxpr) -> set[Var]:
     return varying
 
 
-def _peak(jaxpr: Jaxpr) -> int:
+def peak_of(jaxpr: Jaxpr) -> int:
+    """Counts as `peak`, of what is traced."""
     counted = _varying(jaxpr) - set(jaxpr.invars)
     last_use = {v: i for i, equation in enumerate(jaxpr.eqns) for v in _variables(equation.invars)}
     last_use |= dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns))
@@ -54,7 +55,7 @@ def _peak(jaxpr: Jaxpr) -> int:
         results = counted.intersection(equation.outvars) & last_use.keys()
         alive |= results
         inner = [getattr(value, "jaxpr", value) for value in equation.params.values()]
-        inside = [_peak(value) for value in inner if isinstance(value, Jaxpr)]
+        inside = [peak_of(value) for value in inner if isinstance(value, Jaxpr)]
         most = max(most, _size(alive) + max(inside, default=0) - (_size(results) if inside else 0))
         alive = {v for v in alive if last_use[v] > i}
     return most

@@ -14,7 +14,7 @@ from gxdistill.distill.unroll import PLAIN, Training, unroll
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Distilled, Network, Params
 
-_STEPS = 1000  # Of ordinary training, its highest rate, and the most images of one step.
+STEPS = 1000  # Of ordinary training, its highest rate, and the most images of one step.
 _RATE = 0.02
 _NORM = 5.0  # No gradient is longer: a LeNet, which normalises nothing, would diverge.
 _BATCH = 256
@@ -53,7 +53,7 @@ def ordinary(
     key: jax.Array,
     *,
     rule: str,
-    steps: int = _STEPS,
+    steps: int = STEPS,
     augmentations: tuple[str, ...] = _SAFE,
 ) -> Params:
     """Trains weights on distilled images as on any small data set: networks of other kinds.
@@ -84,7 +84,7 @@ def ordinary(
     images = (images - mean) / jnp.maximum(spread, 1e-6)
     rate = optax.warmup_cosine_decay_schedule(0.0, _RATE, steps // 10, steps)
     optimiser = optax.chain(optax.clip_by_global_norm(_NORM), optax.sgd(rate, momentum=0.9))
-    gradient, batch = jax.grad(inner_loss(network, rule)), min(_BATCH, math.ceil(len(images) / 2))
+    gradient, batch = jax.grad(inner_loss(network, rule)), batch_of(len(images))
 
     def update(
         carry: tuple[Params, optax.OptState], key: jax.Array
@@ -101,6 +101,11 @@ def ordinary(
     carry = params, optimiser.init(params)
     (params, _), _ = jax.lax.scan(update, carry, jax.random.split(key, steps))
     return params
+
+
+def batch_of(count: int) -> int:
+    """Counts the images of a step of `ordinary` on `count` images."""
+    return min(_BATCH, math.ceil(count / 2))
 
 
 def replay_many(
@@ -148,6 +153,6 @@ def check_finite(trained: list[Params]) -> None:
         if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
             raise UserError(
                 f"Training network {i + 1} of {len(trained)} on the distilled data diverged: its "
-                f"weights are not finite. Use the network that the package names, or distil it "
-                f"with a random init."
+                f"weights are not finite. Use the network that the package names; if it is that "
+                f"one, ask for another package."
             )

@@ -29,7 +29,7 @@ def cached_network(
 
 
 # Compiled programs belong to the object: stages that run in one process share them.
-@functools.cache
+@functools.lru_cache(maxsize=32)  # A service may see many packages.
 def _network(name: str, options: str, shape: tuple[int, ...], classes: int) -> Network:
     network = create(name, shape=shape, classes=classes, **json.loads(options))
     return network._replace(init=jax.jit(network.init))

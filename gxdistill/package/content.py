@@ -23,7 +23,7 @@ from gxdistill.errors import UserError
 from gxdistill.package import precision
 from gxdistill.package.fields import Manifest, from_json
 from gxdistill.package.manifest import WAY_OUT, check, migrate
-from gxdistill.package.start_weights import check_start
+from gxdistill.package.start_weights import check_start, structure
 from gxdistill.pytrees import Distilled, Params
 
 SUMS, SIGNATURE = "SHA256SUMS", "signature.ed25519"
@@ -33,6 +33,10 @@ MANIFEST, CARD = "manifest.json", "README.md"
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_OTHER_BYTES = 1 << 20  # Of the card, and of each preview.
 _MAX_IMAGES_BYTES = 1 << 30  # As float32: codes are a fraction of that.
+_BLOCK = 1 << 20  # Numbers that are looked at at once.
+
+DIVERGED_HERE = "Lower the learning rate of the distillation."
+DIVERGED_THERE = "Nothing can be learned from it: ask the sender for another package."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +84,20 @@ def _check_forms(manifest: Manifest, arrays: Mapping[str, Any], where: Path) -> 
             )
     if start:
         check_start(manifest, arrays["start"], where)
+    else:
+        structure(manifest, where)  # Refuses what the zoo cannot make.
 
 
-def check_arrays(manifest: Manifest, arrays: Mapping[str, Any], where: Path) -> None:
+def check_arrays(
+    manifest: Manifest, arrays: Mapping[str, Any], where: Path, *, diverged: str = DIVERGED_THERE
+) -> None:
     """Refuses arrays that disagree with the manifest or hold NaN or infinity.
+
+    Args:
+      manifest: of the package.
+      arrays: by their names in its file.
+      where: it comes from or goes to; for messages.
+      diverged: what is to be done about NaN or infinity, a sentence.
 
     Raises:
       UserError: naming the array or the field.
@@ -96,16 +110,19 @@ def check_arrays(manifest: Manifest, arrays: Mapping[str, Any], where: Path) -> 
                 f"{where}: the manifest's field normalisation.{name} is {reprlib.repr([*values])}, "
                 f"which does not fit {shape[-1]} channels. {WAY_OUT}"
             )
-    images, grid = precision.decode(arrays, manifest.precision, shape)
-    if grid is not None and not (grid.scale > 0).all():
+    if manifest.precision in precision.LEVELS and not (arrays["scale"] > 0).all():
         raise UserError(f"{where}: a scale of the images is not above 0. {WAY_OUT}")
-    for keys, array in jax.tree_util.tree_leaves_with_path({**arrays, "images": images}):
-        if not np.isfinite(array).all():
-            name = jax.tree_util.keystr(keys, simple=True, separator=".")
-            raise UserError(
-                f"{where}: {name} hold NaN or infinity: training diverged. Lower the learning rate "
-                f"of the distillation."
-            )
+    # Not those of the images' file: codes are finite, and what they stand for need not be.
+    decoded = precision.decoded_blocks(arrays, manifest.precision, shape)
+    finite = {"images": all(np.isfinite(block).all() for block in decoded)}
+    for keys, array in jax.tree_util.tree_leaves_with_path({**arrays, "images": ()}):
+        name = jax.tree_util.keystr(keys, simple=True, separator=".")
+        flat = array.reshape(-1)
+        parts = (flat[at : at + _BLOCK] for at in range(0, flat.size, _BLOCK))
+        finite[name] = all(np.isfinite(part).all() for part in parts)
+    for name, sound in finite.items():
+        if not sound:
+            raise UserError(f"{where}: {name} hold NaN or infinity: training diverged. {diverged}")
 
 
 def arrays_of(package: Package) -> dict[str, Any]:
@@ -125,11 +142,15 @@ def arrays_of(package: Package) -> dict[str, Any]:
 def to_package(manifest: Manifest, arrays: Mapping[str, Any], sha256: str | None = None) -> Package:
     """Makes a package of the arrays of a file, checked before."""
     images, grid = precision.decode(arrays, manifest.precision, manifest.images_shape)
+    if grid is not None:
+        grid = precision.CodeGrid(*map(np.array, grid))
     distilled = Distilled(*map(jnp.asarray, (images, arrays["labels"], arrays["log_lr"])))
-    return Package(distilled, manifest, arrays.get("start"), sha256, grid)
+    # Copies, aligned and writable, which do not keep all of the file in memory.
+    start = jax.tree.map(np.array, arrays.get("start"))
+    return Package(distilled, manifest, start, sha256, grid)
 
 
-def sums(members: Mapping[str, bytes]) -> bytes:
+def sums(members: Mapping[str, storage.Content]) -> bytes:
     """Makes the text of `SHA256SUMS`, as the command `sha256sum --check` reads it."""
     lines = [
         f"{hashlib.sha256(members[name]).hexdigest()}  {name}\n"
@@ -138,7 +159,7 @@ def sums(members: Mapping[str, bytes]) -> bytes:
     return "".join(lines).encode()
 
 
-def _check_members(members: Mapping[str, bytes], where: Path) -> None:
+def _check_members(members: Mapping[str, storage.Content], where: Path) -> None:
     """Refuses a set of files that is not one of a package, or that `SHA256SUMS` does not tell."""
     for name in (MANIFEST, CARD, SUMS):
         if name not in members:
@@ -161,7 +182,7 @@ def _check_members(members: Mapping[str, bytes], where: Path) -> None:
         )
 
 
-def open_members(path: Path) -> dict[str, bytes]:
+def open_members(path: Path) -> dict[str, storage.Content]:
     """Reads the files in a package, checked as far as `SHA256SUMS` goes.
 
     Raises:
@@ -180,7 +201,7 @@ def open_members(path: Path) -> dict[str, bytes]:
 def load(path: Path) -> Package:
     """Reads a package and verifies all of it, but who signed it.
 
-    Costs two times its size in memory.
+    Takes its size in memory, and the images' as float32.
 
     Args:
       path: its file.
@@ -192,14 +213,28 @@ def load(path: Path) -> Package:
       UserError: it is no package, of an unknown schema version, damaged or changed, or its arrays
         disagree with its manifest or hold NaN or infinity.
     """
+    return to_package(*read(path))
+
+
+def read(path: Path) -> tuple[Manifest, dict[str, Any], str]:
+    """Reads and verifies what `load` does, and leaves the images as they lie in the file.
+
+    Takes little more than its size in memory.
+
+    Returns:
+      Manifest, arrays and digest, as `to_package` takes them.
+
+    Raises:
+      UserError: as `load`.
+    """
     members = open_members(path)
-    table = migrate(storage.parse_json(members[MANIFEST], f"{path}: {MANIFEST}"), path)
+    table = migrate(storage.parse_json(bytes(members[MANIFEST]), f"{path}: {MANIFEST}"), path)
     check(table, path)
     manifest = from_json(Manifest, table)
     files = {n.removeprefix(ARRAYS): c for n, c in members.items() if n.startswith(ARRAYS)}
     arrays = storage.read_arrays(files, manifest.arrays, path)
     check_arrays(manifest, arrays, path)
-    return to_package(manifest, arrays, hashlib.sha256(members[SUMS]).hexdigest())
+    return manifest, arrays, hashlib.sha256(members[SUMS]).hexdigest()
 
 
 def digest(path: Path) -> str:

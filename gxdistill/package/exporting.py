@@ -85,7 +85,7 @@ def _png(content: _Content, path: Path) -> None:
     names = content.package.manifest.class_names
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow(["file", "step", "image", *names])
+    writer.writerow(["file", "step", "image", *map(storage.cell, names)])
     with storage.fresh_folder(path) as folder:
         for step, image in np.ndindex(pixels.shape[:2]):
             file = f"step{step:03d}_image{image:03d}.png"

@@ -10,6 +10,7 @@ from gxdistill.errors import UserError
 from gxdistill.package.content import (
     ARRAYS,
     CARD,
+    DIVERGED_HERE,
     MANIFEST,
     PREVIEWS,
     SUMS,
@@ -51,10 +52,10 @@ def save(path: Path, package: Package) -> None:
     # As a reader will have it: what the data card says does not depend on the order of tables.
     manifest = _checked(storage.parse_json(_text(manifest), path), path)
     arrays = arrays_of(package)
-    check_arrays(manifest, arrays, path)
+    check_arrays(manifest, arrays, path, diverged=DIVERGED_HERE)
     with storage.scratch_folder(path) as folder:
         digests = storage.save_arrays(folder / ARRAYS, arrays)
-        members = storage.read_files(folder)
+        members: dict[str, storage.Content] = dict(storage.read_files(folder))
     manifest = dataclasses.replace(manifest, arrays=digests)
     check(to_json(manifest), path)
     members[MANIFEST] = _text(manifest)

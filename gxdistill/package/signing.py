@@ -5,13 +5,15 @@ Keys are PEM files, as OpenSSL makes and reads them. The library `cryptography` 
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from gxdistill import storage
 from gxdistill.errors import UserError
-from gxdistill.package.content import SIGNATURE, SUMS, load, open_members
+from gxdistill.package.content import SIGNATURE, SUMS, open_members, read
+from gxdistill.package.fields import About
 from gxdistill.package.weights_file import check_codes, is_weights, load_weights
 
 _MAX_KEY_BYTES = 1 << 16
@@ -58,7 +60,7 @@ def sign(path: Path, key: Path) -> str:
       UserError: the package or the key cannot be read, or the package not be written.
     """
     serialization, ed25519 = _library()
-    load(path)
+    read(path)
     members = open_members(path)
     content = storage.read_bytes(key, _MAX_KEY_BYTES)
     way_out = f"{_MAKE}, and keep it to yourself."
@@ -67,37 +69,60 @@ def sign(path: Path, key: Path) -> str:
     if not isinstance(private, ed25519.Ed25519PrivateKey):
         raise UserError(f"{key} holds no Ed25519 key. {way_out}")
     signed = dict(members)
-    signed[SIGNATURE] = private.sign(signed[SUMS])
+    signed[SIGNATURE] = private.sign(bytes(signed[SUMS]))
     storage.write_bytes(path, storage.pack(signed))
     return _fingerprint(private.public_key().public_bytes_raw())
 
 
-def verify(path: Path, key: Path | None = None) -> str | None:
+class Verified(NamedTuple):
+    """What is known of a file that was verified.
+
+    Attributes:
+      manifest: what it says of itself.
+      signed: whether there is a signature.
+      signer: SHA-256 of the raw public key whose holder signed it; None where no key was given.
+    """
+
+    manifest: About
+    signed: bool
+    signer: str | None
+
+
+def verify(path: Path, key: Path | None = None) -> Verified:
     """Verifies a package, or essential weights, as `load` does, and who signed it.
+
+    Takes at most twice the file's size in memory beside what little the manifest takes: images stay
+    as they are stored.
 
     Args:
       path: file of the package; one of essential weights bears no signature.
       key: the sender's public Ed25519 key, PEM; None does not ask who signed it.
 
     Returns:
-      SHA-256 of the raw public key; None without a key.
+      What was proved.
 
     Raises:
       UserError: as `load`; or the key cannot be read, or the signature is missing or not of it.
     """
-    weights = is_weights(path)
-    if weights:
-        check_codes(load_weights(path), path)
-    else:
-        load(path)
-    if key is None:
-        return None
-    if weights:
-        raise UserError(f"{path} holds essential weights, which nobody can sign. Leave --key out.")
+    if is_weights(path):
+        weights = load_weights(path)
+        check_codes(weights, path)
+        if key is not None:
+            raise UserError(
+                f"{path} holds essential weights, which nobody can sign. Leave --key out."
+            )
+        return Verified(weights.manifest, False, None)
+    manifest = read(path)[0]
+    members = open_members(path)
+    signer = None if key is None else _signer(members, path, key)
+    return Verified(manifest, SIGNATURE in members, signer)
+
+
+def _signer(members: Mapping[str, storage.Content], path: Path, key: Path) -> str:
     serialization, ed25519 = _library()
     from cryptography.exceptions import InvalidSignature
 
-    members, content = open_members(path), storage.read_bytes(key, _MAX_KEY_BYTES)
+    content = storage.read_bytes(key, _MAX_KEY_BYTES)
     way_out = "Ask the sender for the public key, which `openssl pkey -pubout` writes."
     with _reading_key(key, way_out):
         public = serialization.load_pem_public_key(content)
@@ -106,7 +131,7 @@ def verify(path: Path, key: Path | None = None) -> str | None:
     if SIGNATURE not in members:
         raise UserError(f"{path} is not signed. Ask the sender for a signed copy.")
     try:
-        public.verify(members[SIGNATURE], members[SUMS])
+        public.verify(bytes(members[SIGNATURE]), bytes(members[SUMS]))
     except InvalidSignature as error:
         raise UserError(
             f"{path} was not signed with the key of {key}, or was changed since. Trust neither "

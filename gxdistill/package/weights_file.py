@@ -22,6 +22,7 @@ from gxdistill.pytrees import Metadata
 MAGIC = b"gxdistill weights 2\n"
 FIELDS = tuple(field.name for field in dataclasses.fields(WeightsManifest))
 _MAX_HEADER_BYTES = 1 << 20
+_MAX_BYTES = 1 << 24  # Of a file: twice what 2^17 of the longest codes take.
 
 
 class EssentialWeights(NamedTuple):
@@ -60,8 +61,7 @@ def is_weights(path: Path) -> bool:
     """Tells whether a file begins as one of essential weights; a folder never does."""
     if path.is_dir():
         return False
-    with storage.reading(path), path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return storage.read_head(path, len(MAGIC)) == MAGIC
 
 
 def load_weights(path: Path) -> EssentialWeights:
@@ -70,7 +70,7 @@ def load_weights(path: Path) -> EssentialWeights:
     Raises:
       UserError: the file holds none, or was damaged.
     """
-    content = storage.read_bytes(path, storage.MAX_BYTES)
+    content = storage.read_bytes(path, _MAX_BYTES)
     rest = content[len(MAGIC) + 32 :]
     digest = hashlib.sha256(rest)
     if content[: len(MAGIC)] != MAGIC or content[len(MAGIC) :][:32] != digest.digest():
@@ -83,7 +83,9 @@ def load_weights(path: Path) -> EssentialWeights:
         raise UserError(f"{path}: its header cannot be read: {error}. {WAY_OUT}") from error
     if not unpacker.eof or unpacker.unused_data:
         raise UserError(f"{path}: its header is cut short, or of over 1 MiB. {WAY_OUT}")
-    manifest = _checked(storage.parse_json(text, f"{path}: its header"), path)
+    # Headers that do not say so are of before there was a choice.
+    table = {"image_normalisation": "cohort", **storage.parse_json(text, f"{path}: its header")}
+    manifest = _checked(table, path)
     return EssentialWeights(manifest, rest[4 + size :], digest.hexdigest())
 
 

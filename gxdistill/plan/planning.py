@@ -8,10 +8,11 @@ from typing import NamedTuple
 import jax
 from ml_collections import ConfigDict
 
+from gxdistill.distill import operations
 from gxdistill.distill.memory import STRATEGIES
 from gxdistill.jobs import checks, kinds
 from gxdistill.jobs.problem import Problem
-from gxdistill.plan import compiling, counting, program, targets
+from gxdistill.plan import compiling, program, targets
 from gxdistill.plan.compiling import Compiled
 from gxdistill.plan.targets import Target
 from gxdistill.runtime import platform
@@ -139,7 +140,7 @@ def _flops(problem: Problem, settings: ConfigDict) -> float:
     with _on_paper("gpu"):
         built = program.build(problem, settings)
         traced = built.jitted.trace(*built.arguments)
-    total = counting.products(traced.jaxpr.jaxpr, built.unknown)
+    total = operations.products(traced.jaxpr.jaxpr, built.unknown)
     return total / settings.steps_per_call
 
 

@@ -12,10 +12,11 @@ from gxdistill.distill import inner, replay
 from gxdistill.distill.views import View, as_learned
 from gxdistill.errors import UserError
 from gxdistill.models.cached import cached_network
-from gxdistill.package import proof, shared_values
+from gxdistill.package import cost, proof, shared_values
 from gxdistill.package.seeds import Use
 from gxdistill.package.seeds import key as job_key
 from gxdistill.pytrees import Metadata, Network, Params
+from gxdistill.receive.budget import DEFAULT, Budget, check
 from gxdistill.runtime.console import Log
 from gxdistill.runtime.environment import pinned
 
@@ -63,6 +64,7 @@ def train_networks(
     seed: int | None = None,
     name: str | None = None,
     may_diverge: bool = False,
+    budget: Budget = DEFAULT,
 ) -> Trained:
     """Trains the networks of a package.
 
@@ -77,26 +79,35 @@ def train_networks(
       seed: of their initial weights; None is 0.
       name: network of the zoo; None takes the package's own.
       may_diverge: also returns weights that are not finite.
+      budget: the most that it may take, by an estimate.
 
     Returns:
       The trained networks.
 
     Raises:
-      UserError: the package cannot be read, or a network diverged.
+      UserError: the package cannot be read, would take more than the budget, or a network diverged.
     """
     content = package.load(path)
     start = _chosen_start(content, count, fresh, seed, others=name is not None)
-    return _trained(content, name, start, may_diverge=may_diverge)
+    return _trained(content, name, start, may_diverge=may_diverge, budget=budget)
 
 
 def _trained(
-    content: package.Package, name: str | None, start: Metadata, *, may_diverge: bool
+    content: package.Package,
+    name: str | None,
+    start: Metadata,
+    *,
+    may_diverge: bool,
+    budget: Budget,
 ) -> Trained:
     manifest = content.manifest
     network, chosen = network_of(manifest, name)
     record: dict[str, Any] = {"network": package.to_json(chosen), "package": content.sha256}
     record |= start
-    train = replay_package if chosen.name == manifest.network.name else _as_any_data
+    other = chosen.name != manifest.network.name
+    what = f"training {record['count']} network(s) {chosen.name} on {manifest.name[:60]}"
+    check(what, cost.of_training(manifest, network, record["count"], ordinary=other), budget)
+    train = _as_any_data if other else replay_package
     params = train(content, network, record, may_diverge=may_diverge)
     if record["init"] == "known" and manifest.proof is not None:
         known = jax.tree.map(lambda leaf: leaf[0], params)
@@ -146,17 +157,14 @@ def replay_package(
       UserError: a network diverged.
     """
     keys = _keys(record)
-    if record["init"] == "known":
-        starts = [known_start(content, network)]
-    else:
-        starts = [network.init(key) for key in keys]
+    known = record["init"] == "known"
     loop = content.manifest.distillation
     method = {"rule": rule or loop.label_rule, "inner": inner.create(**loop.inner)}
     distilled = jax.tree.map(jnp.asarray, content.distilled)
-    trained = [
-        replay.replay(network, start, view(distilled, key), **method)
-        for start, key in zip(starts, keys, strict=True)
-    ]
+    trained = []
+    for key in keys:
+        start = known_start(content, network) if known else network.init(key)
+        trained.append(replay.replay(network, start, view(distilled, key), **method))
     return _checked(trained, may_diverge)
 
 
@@ -189,21 +197,24 @@ def _checked(trained: list[Params], may_diverge: bool) -> Params:
 
 
 @pinned()
-def from_weights(path: Path) -> Trained:
+def from_weights(path: Path, *, budget: Budget = DEFAULT) -> Trained:
     """Restores the one network of a file of essential weights.
 
     Raises:
-      UserError: the file cannot be read, or is not of the network that it names.
+      UserError: the file cannot be read, is not of the network that it names, or would take more
+        than the budget.
     """
     manifest, codes, digest = package.load_weights(path)
     network, chosen = network_of(manifest)
+    check(f"restoring the network of {path}", cost.of_restoring(network), budget)
     key = _known_key(manifest.init)
     try:
         coded = shared_values.unpack(codes, jax.eval_shape(network.init, key))
     except ValueError as error:
         raise UserError(f"{path}: {error}. Get a fresh copy.") from error
     params = shared_values.restored(network.init(key), coded)
-    replay.check_finite([params])
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise UserError(f"{path} gives weights that are not finite. Ask for another file.")
     record: dict[str, Any] = {"network": package.to_json(chosen), "package": digest}
     record |= {"init": "weights", "count": 1, "seed": manifest.init.seed}
     if manifest.proof is not None:
@@ -236,6 +247,7 @@ def train_each(
     count: int | None = None,
     fresh: int | None = None,
     seed: int | None = None,
+    budget: Budget = DEFAULT,
 ) -> list[Trained]:
     """Replays a package into networks it was distilled with and others, to be compared.
 
@@ -247,6 +259,7 @@ def train_each(
       count: see `train_networks`.
       fresh: see `train_networks`.
       seed: see `train_networks`.
+      budget: the most that each kind may take, by an estimate.
 
     Returns:
       The trained networks, the package's own first, if it is among them.
@@ -258,7 +271,7 @@ def train_each(
     first = content.manifest.network.name
     order = sorted(dict.fromkeys(names or [first]), key=lambda name: name != first)
     start = _chosen_start(content, count, fresh, seed, others=True)
-    return [_trained(content, name, start, may_diverge=True) for name in order]
+    return [_trained(content, name, start, may_diverge=True, budget=budget) for name in order]
 
 
 def save_networks(folder: Path, trained: Trained) -> None:
@@ -297,6 +310,7 @@ def log_networks(trained: Trained, log: Log) -> None:
     """Tells people what was trained."""
     record = trained.record
     start = "the known start" if record["init"] == "known" else f"seed {record['seed']}"
-    log(f"trained {record['count']} {record['network']['name']} network(s) from {start}")
+    done = "restored" if record["init"] == "weights" else "trained"
+    log(f"{done} {record['count']} {record['network']['name']} network(s) from {start}")
     if "proof" in record:
         log(proof.describe(record["proof"]))

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gxdistill import package, storage
@@ -25,12 +23,20 @@ from gxdistill.data.files.reading import Recipe
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, patches
 from gxdistill.evaluation.patches import PatchGrid
-from gxdistill.pytrees import Cohort, Network
-from gxdistill.receive.networks import Trained, from_weights, train_networks
+from gxdistill.package import cost
+from gxdistill.pytrees import Cohort
+from gxdistill.receive.budget import DEFAULT, Budget, check
+from gxdistill.receive.networks import (
+    Trained,
+    from_weights,
+    log_networks,
+    network_of,
+    train_networks,
+)
 from gxdistill.runtime.console import Log, Progress
 from gxdistill.runtime.environment import pinned
 
-_CACHED = 12 << 20  # Bytes of the largest array in one forward pass: a CPU's cache holds it.
+_CACHED = cost.FORWARD_BYTES
 
 
 def _list_files(paths: Sequence[Path], log: Log) -> list[tuple[Path, str]]:
@@ -100,14 +106,8 @@ def _read(path: Path, mask: Path | None, recipe: Recipe) -> np.ndarray:
         return reading.read_entry(Entry.of_image(path, mask), recipe).image[..., None]
 
 
-@functools.cache  # A trace for each image would take as long as many patches.
-def _largest_of(network: Network, shape: tuple[int, ...]) -> int:
-    """Counts the bytes of the largest array that one patch is made into."""
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    params = jax.eval_shape(network.init, jax.random.key(0))
-    traced = jax.make_jaxpr(network.apply)(params, image)
-    arrays = (var.aval for equation in traced.eqns for var in equation.outvars)
-    return max(array.size * array.dtype.itemsize for array in arrays if array.shape[:1] == (1,))
+# A trace for each image would take as long as many patches.
+_largest_of = functools.lru_cache(maxsize=8)(cost.largest)
 
 
 def patch_grid(about: package.About) -> PatchGrid:
@@ -200,31 +200,39 @@ def _predictions(
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*columns, "note"], restval="")
-    writer.writeheader()
-    # What a spreadsheet would take for a formula is a text to it.
-    names = [re.sub(r"^(?=[=+@-])", "'", storage.as_text(row["image"])) for row in rows]
-    writer.writerows(
-        {**row, "image": name, "note": package.WARNING}
-        for row, name in zip(rows, names, strict=True)
-    )
+    writer = csv.writer(text)
+    writer.writerow([*map(storage.cell, columns), "note"])
+    for row in rows:
+        writer.writerow(
+            [*(storage.cell(row.get(column, "")) for column in columns), package.WARNING]
+        )
     return text.getvalue()
 
 
 def _about(path: Path) -> package.About:
-    weights = package.is_weights(path)
-    return package.load_weights(path).manifest if weights else package.load(path).manifest
+    return (package.load_weights(path) if package.is_weights(path) else package.load(path)).manifest
 
 
-def _networks(path: Path, about: package.About, how: package.Decision) -> Trained:
+def _networks(path: Path, about: package.About, how: package.Decision, budget: Budget) -> Trained:
+    """Trains or restores what decides, after a look at what deciding would take."""
+    network, chosen = network_of(about)
+    count = 1 if about.init.is_known else how.networks
+    what = f"deciding one image by {count} network(s) {chosen.name} of {path}"
+    check(what, cost.of_deciding(about, network, count), budget)
     if package.is_weights(path):
-        return from_weights(path)
-    return train_networks(path, count=None if about.init.is_known else how.networks)
+        return from_weights(path, budget=budget)
+    return train_networks(path, count=None if about.init.is_known else count, budget=budget)
 
 
 @pinned()
 def predict(
-    path: Path, paths: Sequence[Path], out: Path, log: Log, *, masks: Path | None = None
+    path: Path,
+    paths: Sequence[Path],
+    out: Path,
+    log: Log,
+    *,
+    masks: Path | None = None,
+    budget: Budget = DEFAULT,
 ) -> list[dict[str, Any]]:
     """Decides whole images with networks that are trained on a package, or by essential weights.
 
@@ -234,17 +242,18 @@ def predict(
       path: file of the package, or of essential weights.
       paths: images, PNG, JPEG, TIFF or DICOM, and folders of them.
       out: folder to write, which must not exist.
-      log: is told the progress.
+      log: is told the progress, and whether the network is the sender's, if that can be told.
       masks: folder of the organ's masks, each called as its image is, for a package whose images
         are normalised by the organ; others need none.
+      budget: the most that training may take, and one image, by an estimate.
 
     Returns:
       What `predictions.json` holds of each image: `image`, and `refused` with the reason, or
       `decision`, `score`, `tau`, `undecidable`, `heat_map` and the number of patches of each class.
 
     Raises:
-      UserError: the package cannot be read or decides no images, `out` exists, or there is no image
-        that fits the package.
+      UserError: the package cannot be read, decides no images or would take more than the budget,
+        `out` exists, or there is no image that fits the package.
     """
     about = _about(path)
     how = about.decision
@@ -253,7 +262,8 @@ def predict(
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
     files, shown = _list_files(paths, log), _masks_for(about, masks, log)
-    trained = _networks(path, about, how)
+    trained = _networks(path, about, how, budget)
+    log_networks(trained, log)
     with storage.fresh_folder(out) as folder:
         rows = list(_predictions(trained, about, how, files, shown, folder, log))
         if all("refused" in row for row in rows):

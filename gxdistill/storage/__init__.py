@@ -1,6 +1,6 @@
 """What touches the disk: files and folders at one stroke, trees of arrays by Orbax."""
 
-from gxdistill.storage.archive import MAX_BYTES, pack, unpack
+from gxdistill.storage.archive import MAX_BYTES, Content, pack, unpack
 from gxdistill.storage.arrays import Digests, load_arrays, read_arrays, restore_like, save_arrays
 from gxdistill.storage.files import (
     check_seal,
@@ -10,6 +10,7 @@ from gxdistill.storage.files import (
     parse_json,
     read_bytes,
     read_files,
+    read_head,
     read_json,
     reading,
     remove_folder,
@@ -25,6 +26,7 @@ from gxdistill.storage.names import (
     BadNameError,
     as_text,
     below,
+    cell,
     child,
     name_fault,
     plain_name,
@@ -34,9 +36,11 @@ from gxdistill.storage.names import (
 __all__ = [
     "MAX_BYTES",
     "BadNameError",
+    "Content",
     "Digests",
     "as_text",
     "below",
+    "cell",
     "check_seal",
     "child",
     "find_folder",
@@ -50,6 +54,7 @@ __all__ = [
     "read_arrays",
     "read_bytes",
     "read_files",
+    "read_head",
     "read_json",
     "reading",
     "remove_folder",

@@ -42,6 +42,7 @@ _HEADER = {
     "compressor": None,
     "filters": None,
 }
+_MAX_HEADER_BYTES = 1 << 14  # Thrice what 32 sides take; parsed, JSON takes 30 times its size.
 _NAME = re.compile(r"[\w~% -]+(\.[\w~% -]+)*", re.ASCII)  # What `_part` makes, and no path.
 # Beside the leaves: of the checkpoint, of the folder, and of the tree.
 _OF_ORBAX = frozenset({"_CHECKPOINT_METADATA", "orbax.checkpoint", "state/_METADATA"})
@@ -98,8 +99,9 @@ def _at(tree: Any, name: str) -> Any:
 
 
 def _digest(array: np.ndarray) -> str:
-    header = f"{array.dtype.name} {list(array.shape)}\n".encode()
-    return hashlib.sha256(header + array.tobytes()).hexdigest()
+    whole = hashlib.sha256(f"{array.dtype.name} {list(array.shape)}\n".encode())
+    whole.update(array.reshape(-1).view(np.uint8).data)  # In place: it may be large.
+    return whole.hexdigest()
 
 
 def _reserve(folder: Path, size: int) -> None:
@@ -275,7 +277,7 @@ def read_arrays(
       max_bytes: the most that the arrays may take in memory.
 
     Returns:
-      As `load_arrays`.
+      As `load_arrays`, but views of the files' bytes: not writable, and not aligned.
 
     Raises:
       UserError: as `load_arrays`; or there is a file that `save_arrays` does not write.
@@ -289,10 +291,14 @@ def read_arrays(
         if not {header, chunk} <= files.keys():
             raise _misplaced(where, name, declared)
         expected |= {header, chunk}
+        if len(files[header]) > _MAX_HEADER_BYTES:
+            raise UserError(
+                f"{where}: {header} is of {len(files[header])} bytes, and {_MAX_HEADER_BYTES} are "
+                f"the most. Get a fresh copy."
+            )
         header_fields = parse_json(bytes(files[header]), f"{where}: {header}")
         _check_leaf(name, array, header_fields, len(files[chunk]), where)
-        stored = np.frombuffer(files[chunk], array.dtype)
-        leaves[name] = stored.reshape(array.shape).copy()  # aligned, and writable
+        leaves[name] = np.frombuffer(files[chunk], array.dtype).reshape(array.shape)
     for file in sorted(files.keys() ^ expected):
         what = "is missing" if file in expected else "belongs to no declared array"
         raise UserError(f"{where}: the arrays' file {file} {what}. Get a fresh copy.")

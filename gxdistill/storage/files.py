@@ -13,7 +13,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -197,14 +197,30 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     Raises:
       UserError: it is missing, no regular file, or larger.
     """
-    with reading(path):
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe may wait for ever, a device never end
-            raise OSError(errno.EINVAL, "it is no regular file")
-        if status.st_size > max_bytes:
+    with reading(path), _open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
             raise UserError(f"{path} is larger than {max_bytes} bytes: no file of ours.")
-        with path.open("rb") as file:
-            return file.read(status.st_size)  # Python allocates at once what it is asked to read
+        return file.read(size)  # Python allocates at once what it is asked to read
+
+
+def read_head(path: Path, count: int) -> bytes:
+    """Reads the first `count` bytes of a file, or all where there are fewer.
+
+    Raises:
+      UserError: it is missing, or no regular file.
+    """
+    with reading(path), _open_regular(path) as file:
+        return file.read(count)
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    # A pipe may wait for ever, be it to be opened or to be read, and a device never end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return os.fdopen(descriptor, "rb")
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -231,7 +247,9 @@ def parse_json(content: bytes, where: Path | str) -> dict[str, Any]:
     """
     try:
         value = json.loads(content, object_pairs_hook=_once)
-        json_text(value)  # refuses NaN, and 1e999, which Python reads as infinity
+        # Refuses NaN, and 1e999, which Python reads as infinity; without the spaces of
+        # `json_text`, which of nested lists are a thousand times their size.
+        json.dumps(value, allow_nan=False)
         json.dumps(value, ensure_ascii=False).encode()  # and half a character, no text anywhere
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not valid JSON: {error}. Get a fresh copy.") from error

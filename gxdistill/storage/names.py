@@ -8,6 +8,7 @@ names: both refuse what could lead elsewhere.
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gxdistill.errors import UserError
 
@@ -16,6 +17,10 @@ _PLAIN = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.~ -]*[A-Za-z0-9_~-])?")
 _DRIVE = re.compile(r"[A-Za-z]:")
 # Windows reads and writes a device, whatever follows the first dot.
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9]) *(?:\..*)?", re.IGNORECASE)
+# OWASP, "CSV injection".
+_FORMULA = re.compile(
+    r"[\s\u200b-\u200f\u2060-\u2064\ufeff]*[=+@\-\uff1d\uff0b\uff0d\uff20]|[\t\r\n]"
+)
 _SHOWN = 60  # Characters of a name in a message.
 
 
@@ -32,6 +37,19 @@ class BadNameError(UserError):
             f"others, ask them for a sound copy."
         )
         self.reason = reason
+
+
+def cell(value: Any) -> Any:
+    """Returns what stands for a value in a table, where no text is a formula to spreadsheets.
+
+    A formula begins, after blanks and what is not seen, with `=`, `+`, `-` or `@`, also in their
+    wide forms, or with a tab or a carriage return: it gets an apostrophe before it. Numbers stay,
+    and what is no text becomes an escape.
+    """
+    if not isinstance(value, str):
+        return value
+    text = as_text(value)
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def shown(name: str) -> str:

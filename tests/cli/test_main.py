@@ -293,3 +293,22 @@ def test_memory_that_does_not_suffice_is_said_so(monkeypatch):
     monkeypatch.setitem(main.COMMANDS, "prepare", dataclasses.replace(prepare, run=faulty))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         main.main(["prepare", "--config=sound.py"])
+
+
+@pytest.mark.parametrize(
+    ("said", "command", "way_out"),
+    [
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.", "train", "take fewer networks"),
+        ("INTERNAL: Generated function failed: Out of memory", "predict", "ask the sender"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_told_in_a_line(said, command, way_out):
+    def fails(said):
+        with main._kind_failures(main.COMMANDS[command]):
+            raise RuntimeError(said)
+
+    with pytest.raises(SystemExit, match=way_out) as stop:
+        fails(said)
+    assert "the memory does not suffice" in stop.value.code
+    with pytest.raises(RuntimeError, match="something else"):
+        fails("INTERNAL: something else")

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from gxdistill.errors import UserError
+from gxdistill.models import cached
 from gxdistill.models.cached import cached_network
 
 
@@ -41,3 +42,9 @@ def test_a_network_that_cannot_be_is_the_users_to_mend(name, options, message):
     with pytest.raises(UserError, match=r"^network: ") as refusal:
         cached_network(name, options, (16, 16, 1), 3)
     assert message in str(refusal.value)
+
+
+def test_networks_of_many_strangers_are_not_kept_for_ever():
+    for width in range(1, 40):
+        cached_network("convnet", {"width": width, "depth": 1}, (16, 16, 1), 3)
+    assert cached._network.cache_info().currsize == cached._network.cache_info().maxsize == 32

@@ -221,3 +221,10 @@ def test_a_damaged_package_of_version_1_is_refused(tmp_path, harm, reason):
     with pytest.raises(UserError, match=reason):
         package.convert(folder, tmp_path / "p.gxd")
     assert not (tmp_path / "p.gxd").exists()
+
+
+@pytest.mark.parametrize("char", "\u00ad\u061c\u180e\u200b\u200d\u200f\u2060\u2064\ufeff\ufff9")
+def test_two_names_that_look_alike_for_a_sign_without_width_are_refused(char):
+    names = ["irrelevant", "positive", f"posi{char}tive"]
+    with pytest.raises(UserError, match="field class_names is"):
+        manifests.check({**_whole(), "class_names": names}, WHERE)

@@ -16,7 +16,7 @@ from tests.packages import make_rounded
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import collections, json, random, resource, sys, time, tracemalloc
+import collections, json, os, random, resource, sys, time, tracemalloc
 from pathlib import Path
 
 from gxdistill import package
@@ -37,7 +37,8 @@ def watch(event, arguments):
         return
     if event == "open":
         name, mode, flags = arguments
-        if str(name) != str(harmed) or "r" not in str(mode):
+        ours = str(name) == str(harmed) or isinstance(name, int)  # Or a descriptor of it.
+        if not ours or "r" not in str(mode or "r") or flags & (os.O_WRONLY | os.O_RDWR):
             events.append((event, arguments))
     elif event.startswith(FORBIDDEN) and event not in ALLOWED:
         events.append((event, str(arguments)[:200]))

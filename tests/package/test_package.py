@@ -41,7 +41,7 @@ def test_a_package_comes_back_as_it_was(saved):
         *("images", "labels", "log_lr"),
         *("start.params.Dense_0.bias", "start.params.Dense_0.kernel"),
     ]
-    assert package.verify(saved) is None
+    assert package.verify(saved)[1:] == (False, None)
 
 
 def test_a_random_init_has_no_start(tmp_path):

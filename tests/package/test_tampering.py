@@ -255,7 +255,7 @@ def test_files_that_no_package_may_hold_are_refused(copy, harm, reason):
 
 def test_what_is_no_package_is_refused(tmp_path, saved):
     (tmp_path / "file").touch()
-    assert "is no whole package: File is not a zip file" in _refusal(tmp_path / "file")
+    assert "is no whole package: it is no zip file" in _refusal(tmp_path / "file")
     assert "No such file" in _refusal(tmp_path / "nothing")
     assert "`gxdistill migrate" in _refusal(tmp_path)
     (tmp_path / "nested").write_bytes(storage.pack({"tiny.gxd": saved.read_bytes()}))

@@ -62,3 +62,16 @@ def test_half_a_character_is_no_json():
         with pytest.raises(UserError, match="not valid JSON"):
             storage.parse_json(text.encode(), "here")
     assert storage.parse_json(rb'{"a": "\ud83d\ude00"}', "here") == {"a": "\U0001f600"}
+
+
+FORMULAS = ("=cmd|' /C calc'!A0", "+1+1", "-1", "@SUM(A1)", " =1", "\u200b=1", "\uff1d1", "\t1")
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_what_a_spreadsheet_would_compute_is_a_text_in_a_table(text):
+    assert storage.cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", ["a=b", "x", "", "two words", -1.5, 0, None])
+def test_what_is_no_formula_stays(value):
+    assert storage.cell(value) is value

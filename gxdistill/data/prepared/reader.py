@@ -1,7 +1,7 @@
 """Reads a prepared set: what is known of its images at once, their pixels when they are needed."""
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,14 @@ from gxdistill.data.prepared.stack import Stack
 from gxdistill.data.splits import SPLITS
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata
+
+_CORE = "tensorflow_datasets.core.features"
+_FEATURES = {
+    f"{_CORE}.features_dict.FeaturesDict",
+    f"{_CORE}.tensor_feature.Tensor",
+    f"{_CORE}.class_label_feature.ClassLabel",
+    f"{_CORE}.text_feature.Text",
+}
 
 
 class Prepared(NamedTuple):
@@ -49,6 +57,7 @@ def read_prepared(folder: Path) -> Prepared:
     if about.get("schema") != builder.SCHEMA:
         raise UserError(f"{place} is of another schema than {builder.SCHEMA}. Prepare it anew.")
     _check_files(place, about["files"])
+    _check_features(place)
     dataset = api.builder_from_directory(str(place))
     _check_splits(dataset, place, about["files"])
     columns = {name: about["columns"][name] for name in ("label", "patient", "site", "hash")}
@@ -115,6 +124,33 @@ def _check_files(place: Path, digests: Metadata) -> None:
             f"{place} is damaged: {bad[0]} is missing or has another SHA-256"
             f"{f', and {len(bad) - 1} more' if len(bad) > 1 else ''}. Prepare it anew."
         )
+
+
+def _check_features(place: Path) -> None:
+    """Refuses features of other classes than ours: tensorflow-datasets imports what is named."""
+
+    def classes(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                # Of a protocol buffer's fields either spelling is read.
+                if key.replace("_", "").lower() in ("pythonclassname", "type"):
+                    yield str(part)
+                else:
+                    yield from classes(part)
+        elif isinstance(value, list):
+            for part in value:
+                yield from classes(part)
+
+    features = storage.read_json(place / "features.json")
+    # A text in its place would be read as JSON once more.
+    if not isinstance(features.get("content", {}), dict):
+        raise UserError(f"{place}: its features are no table. Prepare it anew.")
+    for name in classes(features):
+        if name not in _FEATURES:
+            raise UserError(
+                f"{place}: its features are of the class {storage.shown(name)}, which no set of "
+                f"ours has, and which is not imported. Prepare it anew."
+            )
 
 
 def _check_splits(made: Any, place: Path, digests: Metadata) -> None:
