@@ -25,7 +25,8 @@ import ml_collections
 
 from gxdistill.tasks.distillation.settings import default_config, shrink_to_smoke
 
-_VARIANTS = ("known", "random", "learned", "smoke")
+_EXTERNAL = {"to_shenzhen": "Shenzhen", "to_montgomery": "Montgomery"}
+_VARIANTS = ("known", "random", "learned", *_EXTERNAL, "smoke")
 
 
 def get_config(variant: str = "known") -> ml_collections.ConfigDict:
@@ -47,7 +48,9 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
     config.distill.update(init="known", steps=20, epochs=2, outer_steps=1500)
     config.distill.optimizer.images_lr = 0.1
     config.evaluate.ceiling.steps = 1000
-    if variant == "random":
+    if variant in _EXTERNAL:  # As "random", learned from one hospital for the other.
+        config.data.external = _EXTERNAL[variant]
+    if variant == "random" or variant in _EXTERNAL:
         config.distill.update(init="random", steps=300, epochs=12, outer_steps=0)
         config.distill.update(started_from="mixture", started_labels="networks")
         config.distill.update(inner="adam", start_lr=0.001, start_schedule="cosine")

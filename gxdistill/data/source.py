@@ -25,7 +25,7 @@ from gxdistill.data.quarantine import (
     suggest_labels,
     suggest_size,
 )
-from gxdistill.data.splits import SPLITS, check_splits, draw_splits
+from gxdistill.data.splits import EXTERNAL, SPLITS, check_splits, draw_splits
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata
 
@@ -251,12 +251,15 @@ def summary(source: Source) -> Metadata:
             "labels": {name: int((chosen.labels == i).sum()) for i, name in enumerate(names)},
         }
 
+    used = cohort.select(cohort.splits != EXTERNAL)
+    external = {EXTERNAL: count(EXTERNAL)} if len(used.labels) < len(cohort.labels) else {}
     return {
         "manifest": source.manifest.name,
-        "images": len(cohort.labels),
-        "patients": len(set(cohort.patients.tolist())),
-        "sites": dict(sorted(Counter(cohort.sites.tolist()).items())),
+        "images": len(used.labels),
+        "patients": len(set(used.patients.tolist())),
+        "sites": dict(sorted(Counter(used.sites.tolist()).items())),
         "splits": {split: count(split) for split in SPLITS},
+        **external,
         "masks": cohort.masks is not None,
         "image_size": list(cohort.images.shape[1:3]),
         "read_size": list(source.recipe.size or cohort.images.shape[1:3]),

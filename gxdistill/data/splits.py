@@ -10,6 +10,7 @@ from gxdistill.data.files.manifest import few
 from gxdistill.errors import UserError
 
 SPLITS = ("train", "test")
+EXTERNAL = "external"  # In place of a split: of a site that is kept out of both.
 
 
 def draw_splits(

@@ -14,6 +14,7 @@ import numpy as np
 from gxdistill import patching
 from gxdistill.data import source
 from gxdistill.data.batches import resident, sampling, streaming
+from gxdistill.data.splits import EXTERNAL
 from gxdistill.errors import UserError
 from gxdistill.evaluation import patches
 from gxdistill.jobs import devices, kinds
@@ -49,6 +50,11 @@ class Cohorts:
     def test(self) -> Cohort:
         """The test patients."""
         return self._split("test")
+
+    @cached_property
+    def external(self) -> Cohort | None:
+        """The patients of the site that is kept out; None where there is no such site."""
+        return self._split(EXTERNAL) if self.config.data.external else None
 
     def _split(self, name: str) -> Cohort:
         cohort = self.source.cohort
@@ -174,7 +180,7 @@ class Cohorts:
     @cached_property
     def normalisation(self) -> resident.Normalisation:
         """How pixels become input: measured on the training images."""
-        if self.source.prepared:
+        if self.source.prepared and self.external is None:
             return resident.from_levels(self.source.prepared.levels["train"])
         return resident.normalisation(self.train)
 

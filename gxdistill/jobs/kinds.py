@@ -12,6 +12,7 @@ from gxdistill.data import idx, intensities, phantom, source
 from gxdistill.data.files.manifest import few, look_alikes
 from gxdistill.data.files.reading import Recipe
 from gxdistill.data.prepared import reader
+from gxdistill.data.splits import EXTERNAL
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import Log, Progress
 
@@ -169,9 +170,24 @@ def load(config: ml_collections.ConfigDict, log: Log) -> source.Source:
     """Reads the cohort that a config names.
 
     Raises:
-      UserError: it cannot be read, or too much of it is bad.
+      UserError: it cannot be read, or too much of it is bad, or `data.external` is none of its
+        sites.
     """
-    return kind_of(config).load(config, log)
+    whole = kind_of(config).load(config, log)
+    return _kept_out(whole, config.data.external) if config.data.external else whole
+
+
+def _kept_out(whole: source.Source, site: str) -> source.Source:
+    """Gives the images of a site a split of their own, so that nothing is learned from them."""
+    cohort = whole.cohort
+    if site not in cohort.sites:
+        known = ", ".join(sorted(set(cohort.sites.tolist())))
+        raise UserError(
+            f"data.external is {site!r}, and the sites of the cohort are {known or 'not stated'}. "
+            f"Name one of them."
+        )
+    splits = np.where(cohort.sites == site, EXTERNAL, cohort.splits)
+    return dataclasses.replace(whole, cohort=dataclasses.replace(cohort, splits=splits))
 
 
 def list_files(

@@ -121,6 +121,11 @@ _DATA = {
     "data.test_share": number(
         0.25, *SHARE, "Share of patients that is for testing, where the manifest has no split."
     ),
+    "data.external": text(
+        "",
+        "a site of the cohort",
+        "Site that nothing is learned from, and which is measured apart.",
+    ),
     "data.max_bad_share": number(
         0.05, *SHARE, "Share of images in quarantine above which the job stops."
     ),

@@ -5,12 +5,13 @@ from pathlib import Path
 from gxdistill import storage
 from gxdistill.report.findings import Findings, gather
 from gxdistill.report.markup import Markup, join, tag
-from gxdistill.report.sections import background, images, results
+from gxdistill.report.sections import background, images, results, sites
 from gxdistill.report.style import CSS
 
 _SECTIONS = (
     ("images", "Distilled images", images.distilled),
     ("comparison", "Comparison", results.comparison),
+    ("sites", "Sites", sites.by_site),
     ("roc", "ROC", results.roc),
     ("learning", "Learning curves", results.curves),
     ("heat-maps", "Whole test images", images.heat_maps),

@@ -19,7 +19,7 @@ from gxdistill.jobs.job import Job
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
 from gxdistill.receive.networks import Trained, replay_package
-from gxdistill.tasks.distillation import method
+from gxdistill.tasks.distillation import method, sites
 from gxdistill.tasks.distillation.real_training import ceiling, initial_weights
 
 Score = Callable[[np.ndarray, str], np.ndarray]  # From `evaluate`: joint or one by one.
@@ -39,7 +39,7 @@ def decides_images(cohort: Cohort) -> bool:
     return len(cohort.label_names) == 2
 
 
-def _training_scores(
+def training_scores(
     job: Job, network: Network, params: Params, grid: PatchGrid, score: Score
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores a sample of the training images, and gives their labels `[n]`."""
@@ -49,7 +49,7 @@ def _training_scores(
     return score(probabilities, job.config.decision.rule), sample.labels
 
 
-def _thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def thresholds_on(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Chooses a tau for each row of scores; NaN where a class has no decidable image."""
     taus = np.full(len(scores), np.nan)
     for i, row in enumerate(scores):
@@ -64,7 +64,7 @@ def own_thresholds(job: Job, network: Network, params: Params, grid: PatchGrid) 
     Returns:
       The thresholds, `[R]`; NaN for a network that can decide no image of a class.
     """
-    return _thresholds(*_training_scores(job, network, params, grid, patches.image_scores))
+    return thresholds_on(*training_scores(job, network, params, grid, patches.image_scores))
 
 
 def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
@@ -73,8 +73,8 @@ def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
     Returns:
       The threshold; None where a class has no decidable image, so that there is none.
     """
-    scored = _training_scores(job, network, params, job.cohorts.patch_grid, patches.joint_scores)
-    (tau,) = _thresholds(*scored)
+    scored = training_scores(job, network, params, job.cohorts.patch_grid, patches.joint_scores)
+    (tau,) = thresholds_on(*scored)
     return None if np.isnan(tau) else float(tau)
 
 
@@ -263,6 +263,10 @@ def _judged(
     scores = patches.image_scores(probabilities, job.config.decision.rule)
     figures["images"] = patches.whole_images(scores, job.cohorts.test, taus)
     figures["roc"] = _roc(scores, job.cohorts.test)
+    figures |= sites.apart(job, scores, taus)
+    if job.cohorts.external is not None:
+        scored = training_scores(job, network, params, grid, patches.joint_scores)
+        figures["external"] = sites.external(job, network, params, grid, taus, scored)
     return figures, probabilities, taus
 
 
@@ -330,6 +334,7 @@ def as_text(result: Metadata) -> str:
     for name, share in result["shares"].items():
         told = "- (the ceiling is at chance)" if share is None else f"{share:.3f}"
         lines.append(f"share of the ceiling, {name}: {told}")
+    lines += _lines_on_sites(result["contenders"])
     at_package_tau = result["contenders"]["distilled"].get("at_package_tau")
     if at_package_tau and at_package_tau["hm"]:
         lines.append(
@@ -341,5 +346,22 @@ def as_text(result: Metadata) -> str:
     return "\n".join(lines)
 
 
-def _cell(figure: Metadata | None, width: int) -> str:
+def _lines_on_sites(contenders: Metadata) -> list[str]:
+    lines = []
+    for name, figures in contenders.items():
+        sites_apart = figures.get("sites", {}) if name == "distilled" else {}
+        for site, part in sites_apart.items():
+            lines.append(f"{name}, site {site}: HM {_cell(part['hm'])}, AUC {_cell(part['auc'])}")
+        if "external" in figures:
+            there = figures["external"]
+            part, joint = there["images"], there.get("joint", {})
+            lines.append(
+                f"{name}, site {there['site']}, of which nothing was learned: "
+                f"AUC {_cell(part['auc'])}, HM {_cell(part['hm'])}, "
+                f"at a threshold set on its images without labels {_cell(joint.get('hm'))}"
+            )
+    return lines
+
+
+def _cell(figure: Metadata | None, width: int = 0) -> str:
     return f"{'-' if figure is None else format(figure['mean'], '.3f'):>{width}}"
