@@ -98,6 +98,7 @@ def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
         if name != "distilled":
             summaries.append((f"balanced_{name}", contender["balanced_patch_accuracy"]))
             summaries += [(f"{metric}_{name}", parts[name].get(metric)) for metric in ("hm", "auc")]
+    summaries += external(contenders["distilled"])
     # A figure is undefined where whole images are not decided, or all are undecidable.
     rows = [spread(name, figure) for name, figure in summaries if figure]
     rows += [
@@ -105,12 +106,30 @@ def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
         for name in ("hm", "auc")
         if shares.get(name) is not None
     ]
+    if ceiling := dict(external(contenders.get("all_patches", {}))).get("external_auc"):
+        ours = dict(external(distilled))["external_auc"]
+        rows.append(Measured("external_auc_ceiling", ceiling["mean"], ceiling["std"], ceiling["n"]))
+        rows.append(Measured("external_auc_share", ours["mean"] / ceiling["mean"]))
     rows.append(Measured("package_bytes", evaluation["package_bytes"], unit="B"))
     rows.append(Measured("wall_s", round(wall_s, 1), unit="s"))
     if "shuffled" not in contenders:  # Where no baselines are asked for.
         return {case: rows}
     shuffled = spread("accuracy", contenders["shuffled"]["accuracy"])
     return {case: rows, f"{case}_shuffled": [shuffled]}
+
+
+def external(contender: Metadata) -> list[tuple[str, Metadata | None]]:
+    """Lists the figures of the site that nothing was learned from, where one was kept out.
+
+    HM is that at the networks' own thresholds, and unlabelled at the one set on its images alone.
+    """
+    there = contender.get("external", {})
+    named = [
+        ("external_auc", there.get("images", {}).get("auc")),
+        ("external_hm", there.get("images", {}).get("hm")),
+        ("external_hm_unlabelled", there.get("joint", {}).get("hm")),
+    ]
+    return [(name, figure) for name, figure in named if figure]
 
 
 def spread(metric: str, figure: Metadata) -> Measured:

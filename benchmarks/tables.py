@@ -41,6 +41,7 @@ TABLES = {
     "main_job": Table(
         cases=(
             *("radiograph_known", "radiograph_random", "demo"),
+            *("radiograph_known_cohort", "radiograph_random_cohort"),
             *("gastric_phantom_known", "gastric_phantom_random"),
         ),
         metrics=(
@@ -48,6 +49,13 @@ TABLES = {
             *("balanced_random_real", "balanced_random_real_soft", "balanced_class_means"),
             *("balanced_all_patches", "balanced_fresh_networks"),
             *("hm_at_package_tau", "package_bytes", "wall_s"),
+        ),
+    ),
+    "external": Table(
+        cases=("radiograph_to_shenzhen", "radiograph_to_montgomery"),
+        metrics=(
+            *("external_auc", "external_auc_ceiling", "external_auc_share"),
+            *("external_hm", "external_hm_unlabelled", "hm", "auc"),
         ),
     ),
     "mnist": Table(

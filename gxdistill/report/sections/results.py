@@ -153,12 +153,13 @@ def _row(name: str, contender: Metadata, columns: Metadata) -> Markup:
     if images.get("undecidable"):
         about += f", {images['undecidable']:.3g} of {images['images']} images undecidable"
     title = _CONTENDERS.get(name, f"Distilled images, {name.replace('_', ' ')}")  # on_NETWORK
-    cells = (_cell(_figure(contender, key), label) for key, label in columns.items())
+    cells = (cell(_figure(contender, key), label) for key, label in columns.items())
     ours = "ours" if name == "distilled" else None
     return tag("tr", tag("th", title, tag("small", about), scope="row"), *cells, class_=ours)
 
 
-def _cell(part: Metadata | None, label: str) -> Markup:
+def cell(part: Metadata | None, label: str) -> Markup:
+    """Writes a figure with its deviation and interval into a table."""
     if part is None:
         return tag("td", NONE, data_label=label)
     mean = f"{part['mean']:.3f}" + ("" if part["std"] is None else f" ± {part['std']:.3f}")

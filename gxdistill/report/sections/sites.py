@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from gxdistill.pytrees import Metadata
 from gxdistill.report.findings import Findings
-from gxdistill.report.markup import NONE, Markup, tag
+from gxdistill.report.markup import Markup, tag
+from gxdistill.report.sections.results import cell
 
 _CONTENDERS = {"distilled": "Distilled images", "all_patches": "Ceiling: all real patches"}
 _COLUMNS = {"hm": "HM", "auc": "AUC"}
@@ -22,8 +23,8 @@ def by_site(findings: Findings) -> Iterator[Markup]:
         return
     head = tag("tr", tag("th", "Decided", scope="col"), *_heads())
     caption = (
-        "Of the site that was kept out all patients, at each network's own threshold, and at one set "
-        "on its images without labels: as large a share is positive as of the training images."
+        "Of the site that was kept out all patients, at each network's own threshold, and at one "
+        "set on its images without labels: as large a share is positive as of the training images."
     )
     yield tag(
         "table", tag("caption", caption), tag("thead", head), tag("tbody", *rows), class_="contest"
@@ -46,14 +47,6 @@ def _heads() -> Iterator[Markup]:
 
 
 def _row(title: str, part: Metadata) -> Markup:
-    cells = []
-    for key, label in _COLUMNS.items():
-        figure = part.get(key)
-        text = NONE if figure is None else f"{figure['mean']:.3f}"
-        span = (
-            [] if figure is None else [tag("small", f"{figure['low']:.3f} to {figure['high']:.3f}")]
-        )
-        cells.append(tag("td", tag("span", text), *span, data_label=label))
-    return tag(
-        "tr", tag("th", title, tag("small", f"{part['images']} images"), scope="row"), *cells
-    )
+    cells = (cell(part.get(key), label) for key, label in _COLUMNS.items())
+    about = tag("small", f"{part['images']} images")
+    return tag("tr", tag("th", title, about, scope="row"), *cells)
