@@ -36,7 +36,11 @@ def test_the_figures_are_those_of_the_evaluation(evaluation):
         "1",
     ]
     assert rows["balanced_all_patches"][0] == ceiling["balanced_patch_accuracy"]["mean"]
-    assert rows["auc_share"][0] == ours["images"]["auc"]["mean"] / ceiling["images"]["auc"]["mean"]
+    above_chance = ceiling["images"]["auc"]["mean"] > 0.5
+    assert ("auc_share" in rows) == above_chance
+    if above_chance:
+        ratio = ours["images"]["auc"]["mean"] / ceiling["images"]["auc"]["mean"]
+        assert rows["auc_share"][0] == ratio
     assert rows["hm_at_package_tau"][0] == ours["at_package_tau"]["hm"]["mean"]
     assert rows["package_bytes"] == [evaluation["package_bytes"], None, 1, "B"]
     assert rows["wall_s"] == [12.3, None, 1, "s"]
@@ -137,3 +141,20 @@ def test_the_job_is_run_and_recorded_with_its_own_command(run, tmp_path):
     )
     assert again.returncode == 1
     assert "exists: a timed run starts afresh" in again.stderr
+
+
+def test_another_site_has_figures_of_its_own(evaluation):
+    assert not [
+        name for name, *_ in main_job.figures(evaluation, 1.0)["demo_smoke"] if "ext" in name
+    ]
+    figure = {"mean": 0.6, "std": 0.1, "n": 2}
+    there = {"images": {"auc": figure, "hm": None}, "joint": {"hm": {**figure, "mean": 0.5}}}
+    evaluation["contenders"]["distilled"]["external"] = there
+    whole = {"external": {"images": {"auc": {**figure, "mean": 0.75}}}}
+    evaluation["contenders"]["all_patches"] |= whole
+    rows = {name: rest for name, *rest in main_job.figures(evaluation, 1.0)["demo_smoke"]}
+    assert rows["external_auc"] == [0.6, 0.1, 2, "1"]
+    assert rows["external_hm_unlabelled"][0] == 0.5
+    assert rows["external_auc_ceiling"][0] == 0.75
+    assert rows["external_auc_share"][0] == pytest.approx(0.8)
+    assert "external_hm" not in rows

@@ -271,8 +271,8 @@ def test_the_shell_sees_status_1_and_one_line(tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     *_, line = done.stderr.splitlines()
     assert line == (
-        "gxdistill distill: patch: A 65x65 patch does not fit in an image of 64x64 pixels. "
-        "Pass a smaller `size`, or pad the image first."
+        "gxdistill distill: patch.size is 65, which does not fit in images of 64x64 px. "
+        "Lower it, as --config.patch.size=9, and patch.stride with it."
     )
     assert "Traceback" not in without_jax_start(done.stderr)
     assert not (tmp_path / "run").exists()
@@ -304,7 +304,7 @@ def test_memory_that_does_not_suffice_is_said_so(monkeypatch):
 )
 def test_memory_that_does_not_suffice_is_told_in_a_line(said, command, way_out):
     def fails(said):
-        with main._kind_failures(main.COMMANDS[command]):
+        with main._kind_failures(main.COMMANDS[command], leave=sys.exit):
             raise RuntimeError(said)
 
     with pytest.raises(SystemExit, match=way_out) as stop:

@@ -33,7 +33,7 @@ def test_bad_rows_and_bad_files_are_told_at_once(folder):
         read_cohort(folder, "manifest.csv")
     reasons = {bad.name: bad.reason for bad in error.value.quarantine}
     assert list(reasons) == ["2.png", "3.png", "5.png", "6.png"]
-    assert reasons["2.png"] == "patient empty"
+    assert reasons["2.png"] == "patient empty, or a word for a missing value as 'nan'"
     assert reasons["5.png"] == "mask: file missing"
     assert reasons["6.png"] == "image is 9x9 px, not 64x64 px"
 

@@ -16,13 +16,14 @@ from tests.packages import make
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import collections, json, os, resource, sys, time
+import collections, json, os, sys, time
 from pathlib import Path
 
 import hypothesis
 import numpy as np
 from PIL import Image
 
+from benchmarks import peak_memory
 from gxdistill import package
 from gxdistill.errors import UserError
 from gxdistill.receive import budget, networks, predicting
@@ -79,7 +80,7 @@ def use(raw):
 
 
 use()
-largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+largest = peak_memory.peak_rss_mb()
 print(json.dumps({**seen, "longest": longest, "largest_mb": largest}))
 """
 

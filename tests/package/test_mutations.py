@@ -16,9 +16,10 @@ from tests.packages import make_rounded
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import collections, json, os, random, resource, sys, time, tracemalloc
+import collections, json, os, random, sys, time, tracemalloc
 from pathlib import Path
 
+from benchmarks import peak_memory
 from gxdistill import package
 from gxdistill.errors import UserError
 from tests.package import mutating
@@ -45,7 +46,7 @@ def watch(event, arguments):
 
 sys.addaudithook(watch)
 longest = largest = 0
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_memory.peak_rss_mb()
 for i in range(count):
     kind, content = mutating.mutate(rng, sound, foreign)
     harmed.write_bytes(content)
@@ -71,7 +72,7 @@ for i in range(count):
     if outcome.isupper() or events:
         print(f"mutation {i}, {kind}: {outcome} {events[:3]}", file=sys.stderr)
         sys.exit(1)
-grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
+grown = peak_memory.peak_rss_mb() - before
 print(json.dumps({**seen, "longest_s": longest, "largest_mb": largest / 1e6, "grown_mb": grown}))
 """
 

@@ -16,21 +16,25 @@ from tests.packages import change, make, members
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
-import resource, sys
+import sys
 from pathlib import Path
 from gxdistill import package
+from benchmarks import peak_memory
 from gxdistill.errors import UserError
 
 small, path = map(Path, sys.argv[1:])
 package.verify(small)  # What all packages take: libraries, and the network's shapes.
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    package.verify(path)
-    said = "whole"
-except UserError as error:
-    said = str(error)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
-print(said)
+said = []
+
+def verify():
+    try:
+        package.verify(path)
+        said.append("whole")
+    except UserError as error:
+        said.append(str(error))
+
+print(round(peak_memory.growth_mb(verify) * 2**20))
+print(*said)
 """
 SIZE = 8 << 20
 

@@ -74,4 +74,9 @@ def test_what_a_spreadsheet_would_compute_is_a_text_in_a_table(text):
 
 @pytest.mark.parametrize("value", ["a=b", "x", "", "two words", -1.5, 0, None])
 def test_what_is_no_formula_stays(value):
-    assert storage.cell(value) is value
+    assert storage.cell(value) == value
+    assert type(storage.cell(value)) is type(value)
+
+
+def test_what_is_no_text_becomes_an_escape_in_a_table():
+    assert storage.cell("=\udcff") == r"'=\xff"
