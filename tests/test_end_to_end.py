@@ -23,7 +23,7 @@ def _command(*arguments, **options):
     # Jobs that a shell has put into the background ignore SIGINT, and their children with them.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from gxdistill.cli.main import main; main()"
+        "from gxdistill.__main__ import run; run()"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -111,6 +111,28 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, number, status, word):
     assert process.returncode == status, said
     assert f"{word}; the same command resumes at the last checkpoint, if there is one" in said
     assert "Traceback" not in without_jax_start(said)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_program_that_is_interrupted_while_it_is_imported_says_so(number, status, word):
+    code = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == 'gxdistill.cli.main': signal.raise_signal({int(number)})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from gxdistill.__main__ import run\n"
+        "run()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == f"gxdistill: {word} before it began.\n"
 
 
 def test_other_settings_do_not_resume(run):

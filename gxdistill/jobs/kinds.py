@@ -41,12 +41,14 @@ class Kind(NamedTuple):
       size: `(config, images) -> Size`, without reading it; `images` is None or how many.
       from_files: whether its images are files that a manifest lists.
       is_prepared: whether it was checked and written by `gxdistill prepare`.
+      is_drawn: whether its images are drawn by the settings alone.
     """
 
     load: Callable[[ml_collections.ConfigDict, Log], source.Source]
     size: Callable[[ml_collections.ConfigDict, int | None], Size]
     from_files: bool = False
     is_prepared: bool = False
+    is_drawn: bool = False
 
 
 def _normalised(whole: source.Source, config: ml_collections.ConfigDict) -> source.Source:
@@ -143,7 +145,7 @@ def _files_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
 KINDS = {
     "manifest": Kind(_load_files, _files_size, from_files=True),
     "prepared": Kind(_load_prepared, _files_size, is_prepared=True),
-    "phantom": Kind(_load_phantom, _phantom_size),
+    "phantom": Kind(_load_phantom, _phantom_size, is_drawn=True),
     "mnist": Kind(_load_mnist, _mnist_size),
 }
 

@@ -95,6 +95,20 @@ def test_a_class_without_patches_is_named_with_its_split(tmp_path):
         _ = job.cohorts.tables
 
 
+def test_drawn_images_are_known_by_their_settings_and_files_by_their_pixels(tmp_path):
+    def digest(job, level=None):
+        cohort = job.cohorts.source.cohort
+        if level is not None:
+            cohort.images[0, 0, 0, 0] = level
+        return job.cohorts.digest
+
+    assert digest(small_jobs.make(tmp_path), 3) == digest(small_jobs.make(tmp_path))
+    small_jobs.write_cohort(tmp_path / "files")
+    files = {"data__kind": "manifest", "data__path": str(tmp_path / "files")}
+    plain, other = (digest(small_jobs.make(tmp_path, **files), level) for level in (None, 3))
+    assert plain != other
+
+
 def test_a_split_without_images_is_named(tmp_path):
     small_jobs.write_cohort(tmp_path, ["train", "train"])
     job = small_jobs.make(tmp_path, data__kind="manifest", data__path=str(tmp_path))
