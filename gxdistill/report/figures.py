@@ -116,6 +116,28 @@ def roc(curves: Metadata) -> Markup:
     return _svg("roc", f"ROC curves on the test images: {'; '.join(aucs.values())}.", draw, _SQUARE)
 
 
+def reliability(bins: Metadata) -> Markup:
+    """Draws how often scores are right.
+
+    Args:
+      bins: by contender as in `roc`, what `evaluation.reliability.summarise` says.
+    """
+    styles = {"all_patches": ("all real patches", _CEILING), "distilled": ("distilled", _OURS)}
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0, 1], [0, 1], color=_INK, linewidth=0.6, alpha=0.5)
+        for name, (label, colour) in styles.items():
+            if name in bins:
+                part = bins[name]
+                axes.plot(part["score"], part["positive"], "o-", color=colour, label=label)
+        axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+        axes.set(xlabel="score", ylabel="share of positives")
+        axes.legend(loc="lower right", reverse=True)
+
+    errors = "; ".join(f"{styles[name][0]}: error {part['ece']:.3f}" for name, part in bins.items())
+    return _svg("reliability", f"Scores against shares of positives. {errors}.", draw, _SQUARE)
+
+
 def curve(
     history: list[Metadata], field: str, title: str, ceiling: float | None = None
 ) -> Markup | None:

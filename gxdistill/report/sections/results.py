@@ -211,7 +211,26 @@ def roc(findings: Findings) -> Iterator[Markup]:
             "equal false positives. The dots are the mean sensitivity and specificity at the "
             "thresholds that were chosen on training patients; the diagonal is chance."
         )
-        yield tag("figure", figures.roc(curves), tag("figcaption", text))
+        shown = [tag("figure", figures.roc(curves), tag("figcaption", text))]
+        bins = {name: part["reliability"] for name, part in curves.items() if _binned(part)}
+        if bins:
+            said = tag("figcaption", *_on_reliability(bins))
+            shown.append(tag("figure", figures.reliability(bins), said))
+        yield tag("div", *shown, class_="pair")
+
+
+def _binned(contender: Metadata) -> bool:
+    return contender.get("reliability") is not None
+
+
+def _on_reliability(bins: Metadata) -> Iterator[str]:
+    yield "Scores of the networks together, in ten bins, against the share of images in each that "
+    yield "are positive: on the diagonal a score is a probability. "
+    for name, title in (("distilled", "Distilled images"), ("all_patches", "All real patches")):
+        if name in bins:
+            part = bins[name]
+            yield f"{title}: Brier score {part['brier']:.3f}, expected calibration error "
+            yield f"{part['ece']:.3f}. "
 
 
 def curves(findings: Findings) -> Iterator[Markup]:

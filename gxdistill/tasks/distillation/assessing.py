@@ -13,7 +13,7 @@ import numpy as np
 from gxdistill import package, storage
 from gxdistill.distill import baselines, inner, replay, views
 from gxdistill.errors import UserError
-from gxdistill.evaluation import decision, metrics, patches
+from gxdistill.evaluation import decision, metrics, patches, reliability
 from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.jobs.job import Job
 from gxdistill.package.seeds import Use
@@ -263,6 +263,8 @@ def _judged(
     scores = patches.image_scores(probabilities, job.config.decision.rule)
     figures["images"] = patches.whole_images(scores, job.cohorts.test, taus)
     figures["roc"] = _roc(scores, job.cohorts.test)
+    joint = patches.joint_scores(probabilities, job.config.decision.rule)[0]
+    figures["reliability"] = reliability.summarise(joint, job.cohorts.test.labels)
     figures |= sites.apart(job, scores, taus)
     if job.cohorts.external is not None:
         scored = training_scores(job, network, params, grid, patches.joint_scores)
@@ -335,6 +337,11 @@ def as_text(result: Metadata) -> str:
         told = "- (the ceiling is at chance)" if share is None else f"{share:.3f}"
         lines.append(f"share of the ceiling, {name}: {told}")
     lines += _lines_on_sites(result["contenders"])
+    if bins := result["contenders"]["distilled"].get("reliability"):
+        lines.append(
+            f"distilled, scores of the networks together as probabilities: Brier score "
+            f"{bins['brier']:.3f}, expected calibration error {bins['ece']:.3f}"
+        )
     at_package_tau = result["contenders"]["distilled"].get("at_package_tau")
     if at_package_tau and at_package_tau["hm"]:
         lines.append(
