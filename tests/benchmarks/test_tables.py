@@ -100,7 +100,7 @@ def test_only_what_stands_between_the_markers_is_rewritten():
     assert text.startswith(before)
     assert text.endswith(after)
     assert "old" not in text
-    assert text.count("`radiograph_known`") == 1
+    assert text.count("`radiograph_known_cohort`") == 1
     assert tables.rewrite(text, []) == text
 
 
