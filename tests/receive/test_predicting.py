@@ -95,9 +95,13 @@ def test_tables_say_the_same_and_what_this_is_not(run, cohort, tmp_path):
         "note": "For research only: this is not a medical device.",
         "package": package.digest(run / "package.gxd"),
         "images": rows,
+        "tau": package.load(run / "package.gxd").manifest.decision.tau,
+        "tau_by": "sender",
+        "warnings": found["warnings"],
     }
     with (tmp_path / "out/predictions.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
+    assert {line["tau_by"] for line in table} == {"sender"}
     assert [line["decision"] for line in table] == [row["decision"] for row in rows]
     assert {line["note"] for line in table} == {found["note"]}
     # No spreadsheet may take a name for a formula.

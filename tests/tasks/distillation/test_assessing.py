@@ -174,7 +174,7 @@ def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
     job = small_jobs.make(tmp_path, data__kind="manifest", data__path=str(tmp_path))
     assert job.cohorts.source.cohort.class_names == ("non-gastritis", "gastritis")
     params = jax.vmap(job.problem.network.init)(jax.random.split(jax.random.key(0), 2))
-    decided, results = assessing.for_package(job, params)
+    decided, _, results = assessing.for_package(job, params)
     assert decided.networks == 2
     probabilities = patches.predict(
         job.problem.network, params, job.cohorts.test, job.cohorts.patch_grid
