@@ -17,24 +17,25 @@ _FEWEST = 8  # Images of a sender whose deviations can be believed.
 _LEAST = 1.0  # Deviations of single images by which a mean must differ, however many images.
 _SURE = 4.0  # Deviations of the difference of two means by which it must.
 
-# What a value above and below the sender's is called, and the least deviation that is believed.
+# What a value above and below the sender's is called, and the least deviation that is believed:
+# images of a sender that were all made alike do not make every other one strange.
 _WORDS = {
-    "mean": ("Your images are brighter", "Your images are darker", 1.0),
-    "std": ("Your images are richer in contrast", "Your images are poorer in contrast", 1.0),
+    "mean": ("Your images are brighter", "Your images are darker", 2.0),
+    "std": ("Your images are richer in contrast", "Your images are poorer in contrast", 2.0),
     "skewness": (
-        "Your images have fewer bright parts among dark ones",
-        "Your images have fewer dark parts among bright ones",
+        "More of your images is dark, and less is bright,",
+        "More of your images is bright, and less is dark,",
         0.05,
     ),
     "percentile_5": (
         "The dark parts of your images are brighter",
         "The dark parts of your images are darker",
-        1.0,
+        4.0,
     ),
     "percentile_95": (
         "The bright parts of your images are brighter",
         "The bright parts of your images are darker",
-        1.0,
+        4.0,
     ),
     "sharpness": (
         "Your images are sharper, or noisier,",
