@@ -57,7 +57,8 @@ def make_manifest(name="tiny0"):
         "class_names": ["irrelevant", "negative", "positive"],
         "precision": "float32",
         "proof": None,
-        "decision": {"rule": "soft", "tau": 0.4375, "networks": 5},
+        "decision": {"rule": "soft", "tau": 0.4375, "share_positive": 0.4, "networks": 5},
+        "likeness": {"images": 60, "features": {"mean": [127.5, 9.25], "entropy": [0.5, 0.125]}},
         "results": {"images": {"auc": None, "hm": figure, "undecidable": 1.0}},
         "privacy": "No guarantee is given by this test. " * 5,
     }

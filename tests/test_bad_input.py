@@ -65,7 +65,8 @@ MANIFEST = {
     "precision": "float32",
     "proof": None,
     "reading": None,
-    "decision": {"rule": "counts", "tau": 0.5, "networks": 1},
+    "decision": {"rule": "counts", "tau": 0.5, "share_positive": None, "networks": 1},
+    "likeness": None,
     "results": {},
     "privacy": "No guarantee.",
 }

@@ -59,6 +59,14 @@ def non_negative(value: str) -> float:
     return number
 
 
+def share(value: str) -> float:
+    """Reads a share from 0 to 1."""
+    number = non_negative(value)
+    if number > 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a share from 0 to 1")
+    return number
+
+
 @dataclasses.dataclass(frozen=True)
 class Flag:
     """A flag of a command, written `--NAME VALUE` or `--NAME=VALUE`.

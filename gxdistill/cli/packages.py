@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gxdistill.cli import budgets
-from gxdistill.cli.flags import Command, Flag, path
+from gxdistill.cli.flags import Command, Flag, path, share
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
 
@@ -97,7 +97,15 @@ def _predict(options: Namespace) -> None:
     file, *images = options.paths
     target = options.out or Path("predictions").absolute()
     limits = budgets.of(options)
-    rows = predicting.predict(file, images, target, log, masks=options.masks, budget=limits)
+    rows = predicting.predict(
+        file,
+        images,
+        target,
+        log,
+        masks=options.masks,
+        calibration=options.calibration,
+        budget=limits,
+    )
     for row in rows:
         refused = f"refused: {row['refused']}" if "refused" in row else None
         score = "" if row.get("score") is None else f", score {row['score']:.3f}"
@@ -107,8 +115,31 @@ def _predict(options: Namespace) -> None:
         raise UserError("some images were refused, as said above; all others are predicted.")
 
 
+def _calibrate(options: Namespace) -> None:
+    from gxdistill import package, storage
+    from gxdistill.receive import calibrating, predicting
+
+    file, *images = options.paths
+    target = options.out or Path("calibration.json").absolute()
+    result, scored = calibrating.calibrate(
+        file,
+        images,
+        target,
+        log,
+        masks=options.masks,
+        labels=options.labels,
+        prevalence=options.prevalence,
+        budget=budgets.of(options),
+    )
+    for name, reason in scored.refused.items():
+        print(f"{storage.as_text(name)}: refused: {reason}")
+    print(calibrating.as_text(result, scored, predicting.subject_of(file).decision.tau))
+    print(f"{target}\n{package.WARNING}")
+
+
 _PACKAGE = "PACKAGE"
 _EXAMPLE = "runs/demo/package.gxd"
+_MASKS = Flag("masks", "DIR", "the organ's masks, called as their images, if it asks for", path)
 
 COMMANDS = (
     Command(
@@ -154,11 +185,26 @@ COMMANDS = (
         _predict,
         (
             Flag("out", "DIR", "folder to write (default: predictions)", path),
-            Flag("masks", "DIR", "the organ's masks, called as their images, if it asks for", path),
+            _MASKS,
+            Flag("calibration", "FILE", "of `calibrate`: its threshold decides", path),
             *budgets.FLAGS,
         ),
         arguments="PACKAGE IMAGE...",
         example=f"predict {_EXAMPLE} FOLDER --out=runs/predictions",
+    ),
+    Command(
+        "calibrate",
+        "set a threshold on your own images",
+        _calibrate,
+        (
+            Flag("out", "FILE", "what to write (default: calibration.json)", path),
+            _MASKS,
+            Flag("labels", "FILE", "CSV of image,label: sets it by these images", path),
+            Flag("prevalence", "P", "share of positive images (default: the sender's)", share),
+            *budgets.FLAGS,
+        ),
+        arguments="PACKAGE IMAGE...",
+        example=f"calibrate {_EXAMPLE} FOLDER --prevalence=0.3",
     ),
     Command(
         "migrate",

@@ -164,7 +164,9 @@ def decision(decided: Decision | None) -> str:
         return "none"
     count = decided.networks
     mean = f", of the mean of {count} networks' probabilities" if count > 1 else ""
-    return f"{decided.rule}, tau {_number(decided.tau)}{mean}"
+    share = decided.share_positive
+    told = "" if share is None else f"; {share:.0%} of the training images reach it"
+    return f"{decided.rule}, tau {_number(decided.tau)}{mean}{told}"
 
 
 def _task(about: About) -> Iterator[Row]:
@@ -178,6 +180,9 @@ def _task(about: About) -> Iterator[Row]:
     yield "area rule", f"organ share <= {outside} irrelevant, >= {inside} inside, rest dropped"
     yield "classes", ", ".join(about.class_names)
     yield "decision", decision(about.decision)
+    if about.likeness is not None:
+        count = about.likeness.images
+        yield "likeness", f"moments of {count} training images, to compare others with"
 
 
 def _results(about: About) -> Iterator[Row]:

@@ -188,12 +188,28 @@ class Decision:
       rule: how the probabilities of its patches become a score, see `evaluation.decision`:
         "counts" or "soft".
       tau: the threshold: an image is positive whose score is not below it.
+      share_positive: of the sender's decidable training images, how many tau calls positive; None
+        where that is not stated.
       networks: over how many fresh networks the probabilities are averaged first.
     """
 
     rule: str
     tau: float
+    share_positive: float | None
     networks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """What the sender's training images were like, see `evaluation.likeness`.
+
+    Attributes:
+      images: number of images.
+      features: mean and standard deviation over the images, by feature.
+    """
+
+    images: int
+    features: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +246,7 @@ class About:
       normalisation: how pixels become the network's input.
       class_names: of the K classes of patches, in the order of the labels.
       decision: how a whole image is decided; None where images are not decided.
+      likeness: what the images were like that tau was chosen on; None where that is not stated.
       results: figures of the sender's test patients: numbers, or tables of `mean`, `std`, `n`,
         `low`, `high`.
       proof: what the trained network must be; None where nothing is promised.
@@ -248,6 +265,7 @@ class About:
     normalisation: Normalisation
     class_names: tuple[str, ...]
     decision: Decision | None
+    likeness: Likeness | None
     results: Metadata
     proof: Proof | None
 

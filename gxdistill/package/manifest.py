@@ -122,6 +122,16 @@ def _check(rule: Mapping[str, Any], manifest: Mapping[str, Any], where: Path) ->
         raise UserError(f"{where}: the manifest nests too deeply. {WAY_OUT}") from error
 
 
+def undescribed(table: Metadata) -> Metadata:
+    """Gives what a manifest or header that does not describe its images is taken to say of them."""
+    decided = table.get("decision")
+    return {
+        "image_normalisation": "cohort",
+        "likeness": None,
+        "decision": {"share_positive": None, **decided} if isinstance(decided, dict) else decided,
+    }
+
+
 def _from_1(manifest: Metadata) -> Metadata:
     """Version 1 was a folder that knew no purpose, licence or cohort, and sealed its manifest."""
     decided = manifest.get("decision")
@@ -149,8 +159,8 @@ def _from_2(manifest: Metadata) -> Metadata:
 
 
 def _from_3(manifest: Metadata) -> Metadata:
-    """Version 3 normalised images by the cohort alone."""
-    return {**manifest, "schema_version": 4, "image_normalisation": "cohort"}
+    """Version 3 normalised images by the cohort alone, and did not describe them to receivers."""
+    return {**manifest, "schema_version": 4, **undescribed(manifest)}
 
 
 _MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3}  # Each to the next version.

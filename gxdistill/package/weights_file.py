@@ -15,7 +15,7 @@ from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package import shared_values
 from gxdistill.package.fields import WeightsManifest, from_json, to_json
-from gxdistill.package.manifest import WAY_OUT, check_part
+from gxdistill.package.manifest import WAY_OUT, check_part, undescribed
 from gxdistill.package.start_weights import structure
 from gxdistill.pytrees import Metadata
 
@@ -83,8 +83,9 @@ def load_weights(path: Path) -> EssentialWeights:
         raise UserError(f"{path}: its header cannot be read: {error}. {WAY_OUT}") from error
     if not unpacker.eof or unpacker.unused_data:
         raise UserError(f"{path}: its header is cut short, or of over 1 MiB. {WAY_OUT}")
-    # Headers that do not say so are of before there was a choice.
-    table = {"image_normalisation": "cohort", **storage.parse_json(text, f"{path}: its header")}
+    table = storage.parse_json(text, f"{path}: its header")
+    if "likeness" not in table:  # of before images were described
+        table = {**undescribed(table), **table, "decision": undescribed(table)["decision"]}
     manifest = _checked(table, path)
     return EssentialWeights(manifest, rest[4 + size :], digest.hexdigest())
 

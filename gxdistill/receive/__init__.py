@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from gxdistill import _lazy
 
 if TYPE_CHECKING:
+    from gxdistill.receive.calibrating import calibrate
     from gxdistill.receive.networks import (
         Trained,
         from_weights,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Trained",
+    "calibrate",
     "from_weights",
     "load_networks",
     "of_patches",
@@ -30,6 +32,7 @@ __all__ = [
 __getattr__, __dir__ = _lazy.names(
     __name__,
     {
+        "calibrating": ("calibrate",),
         "networks": (
             "Trained",
             "from_weights",

@@ -5,26 +5,26 @@ size.
 """
 
 import csv
+import dataclasses
 import functools
 import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gxdistill import package, storage
-from gxdistill.data import intensities
-from gxdistill.data.files import folders, grey, images, reading
-from gxdistill.data.files.manifest import Entry
-from gxdistill.data.files.reading import Recipe
+from gxdistill.data.files import grey
 from gxdistill.errors import UserError
-from gxdistill.evaluation import decision, patches
+from gxdistill.evaluation import decision, likeness, patches
 from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.package import cost
 from gxdistill.pytrees import Cohort
+from gxdistill.receive import calibration as calibrations
+from gxdistill.receive import reading
 from gxdistill.receive.budget import DEFAULT, Budget, check
 from gxdistill.receive.networks import (
     Trained,
@@ -37,73 +37,7 @@ from gxdistill.runtime.console import Log, Progress
 from gxdistill.runtime.environment import pinned
 
 _CACHED = cost.FORWARD_BYTES
-
-
-def _list_files(paths: Sequence[Path], log: Log) -> list[tuple[Path, str]]:
-    """Lists the files that paths name, folders with all that is in them, each with a short name."""
-    files: list[tuple[Path, str]] = []
-    for path in paths:
-        if path.is_dir():
-            inside, passed = folders.list_files(path)
-            files += [(file, file.relative_to(path).as_posix()) for file in inside]
-            if passed:
-                log(f"note: {folders.count_passed(passed, [path])}")
-        else:
-            files.append((path, path.name))
-    if not files:
-        raise UserError(f"There is no file in {', '.join(map(str, paths))}. Name images.")
-    return files
-
-
-def _list_masks(folder: Path, log: Log) -> dict[str, Path]:
-    """Finds the mask of each image by its name in the folder, without the suffix."""
-    masks: dict[str, Path] = {}
-    for path, name in _list_files([folder], log):
-        stem = str(Path(name).with_suffix(""))
-        if stem in masks:
-            raise UserError(f"{path} and {masks[stem]} would both be the mask of {stem}. Keep one.")
-        masks[stem] = path
-    return masks
-
-
-def _masks_for(about: package.About, masks: Path | None, log: Log) -> dict[str, Path]:
-    if not intensities.needs_mask(about.image_normalisation):
-        return {}
-    if masks is None:
-        raise UserError(
-            f"The grey values of each image are normalised by its organ "
-            f"({about.image_normalisation}), so that each needs a mask. Name their folder as "
-            f"--masks=FOLDER: files called as their images are, whatever their suffix."
-        )
-    return _list_masks(masks, log)
-
-
-def _recipe(about: package.About) -> Recipe:
-    """Reads images as the sender's were read."""
-    patch, way = about.patch, about.reading
-    size = (patch.image_height * patch.downscale, patch.image_width * patch.downscale)
-    normalise = about.image_normalisation
-    if way is None:
-        return Recipe(size, downscale=patch.downscale, text="keep", normalise=normalise)
-    return Recipe(
-        size,
-        normalise=normalise,
-        downscale=patch.downscale,
-        spacing=way.spacing,
-        fit=way.fit,
-        window=way.window,
-        text=way.text,
-    )
-
-
-def _read(path: Path, mask: Path | None, recipe: Recipe) -> np.ndarray:
-    """Reads one image as the package's images were read; `[H, W, 1]` uint8.
-
-    Raises:
-      BadEntryError: it cannot be read, or does not fit the size that the package knows.
-    """
-    with images.quiet():
-        return reading.read_entry(Entry.of_image(path, mask), recipe).image[..., None]
+_MOST_SENTENCES = 3  # On the kind of images: who reads more of them?
 
 
 # A trace for each image would take as long as many patches.
@@ -136,6 +70,99 @@ def of_patches(trained: Trained, grid: PatchGrid, pixels: np.ndarray) -> np.ndar
     # As few passes as the memory allows, all of one size.
     chunk = math.ceil(count / math.ceil(count / most))
     return patches.predict(trained.network, trained.params, cohort, grid, chunk=chunk).mean(0)[0]
+
+
+class Subject(NamedTuple):
+    """A package, or essential weights, that decides whole images.
+
+    Attributes:
+      about: what it says of itself.
+      decision: how it decides.
+      digest: of its file.
+    """
+
+    about: package.About
+    decision: package.Decision
+    digest: str
+
+
+class ImagePatches(NamedTuple):
+    """An image that was read, and what the networks make of it; or why it was not.
+
+    Attributes:
+      name: of its file, below the folder that was named.
+      refused: why it cannot be decided; None where it can, and only then is the rest given.
+      pixels: as the networks are given it, `[H, W, C]` uint8.
+      probabilities: of its patches, `[n_patches, K]`.
+    """
+
+    name: str
+    refused: str | None
+    pixels: np.ndarray
+    probabilities: np.ndarray
+
+
+_NOTHING = np.zeros(0)
+
+
+def subject_of(path: Path) -> Subject:
+    """Reads what decides images: a package, or essential weights.
+
+    Raises:
+      UserError: it cannot be read, or decides no whole images.
+    """
+    content = package.load_weights(path) if package.is_weights(path) else package.load(path)
+    about, digest = content.manifest, content.sha256 or ""
+    how = about.decision
+    if how is None or about.patch.channels != 1 or len(about.class_names) > 3:
+        raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
+    return Subject(about, how, digest)
+
+
+def networks_for(path: Path, subject: Subject, budget: Budget) -> Trained:
+    """Trains or restores what decides, after a look at what deciding would take.
+
+    Raises:
+      UserError: it would take more than the budget, or a network diverged.
+    """
+    about, how = subject.about, subject.decision
+    network, chosen = network_of(about)
+    count = 1 if about.init.is_known else how.networks
+    what = f"deciding one image by {count} network(s) {chosen.name} of {path}"
+    check(what, cost.of_deciding(about, network, count), budget)
+    if package.is_weights(path):
+        return from_weights(path, budget=budget)
+    return train_networks(path, count=None if about.init.is_known else count, budget=budget)
+
+
+def each_image(
+    trained: Trained,
+    about: package.About,
+    files: Sequence[tuple[Path, str]],
+    masks: Mapping[str, Path],
+    log: Log,
+) -> Iterator[ImagePatches]:
+    """Reads image after image and predicts its patches.
+
+    Args:
+      trained: from `networks_for`.
+      about: of the package.
+      files: from `reading.list_files`.
+      masks: from `reading.masks_for`.
+      log: is told the progress.
+
+    Yields:
+      An `ImagePatches` of each file, in their order.
+    """
+    clock, how, grid = Progress(log, "predicting"), reading.recipe(about), patch_grid(about)
+    for i, (path, name) in enumerate(files):
+        try:
+            pixels = reading.read(path, masks.get(str(Path(name).with_suffix(""))), how)
+        except grey.BadEntryError as error:
+            yield ImagePatches(name, str(error), _NOTHING, _NOTHING)
+        else:
+            yield ImagePatches(name, None, pixels, of_patches(trained, grid, pixels))
+        clock(i + 1, len(files))
 
 
 def _row(about: package.About, how: package.Decision, probabilities: np.ndarray) -> dict[str, Any]:
@@ -175,26 +202,19 @@ def _picture(patch: package.PatchGeometry, probabilities: np.ndarray, pixels: np
 
 
 def _predictions(
-    trained: Trained,
-    about: package.About,
-    how: package.Decision,
-    files: Sequence[tuple[Path, str]],
-    masks: Mapping[str, Path],
-    folder: Path,
-    log: Log,
-) -> Iterator[dict[str, Any]]:
-    clock, recipe, grid = Progress(log, "predicting"), _recipe(about), patch_grid(about)
-    for i, (path, name) in enumerate(files):
-        try:
-            pixels = _read(path, masks.get(str(Path(name).with_suffix(""))), recipe)
-        except grey.BadEntryError as error:
-            yield {"image": name, "refused": str(error)}
-        else:
-            probabilities = of_patches(trained, grid, pixels)
-            picture = f"{i:04d}_{re.sub(r'[^A-Za-z0-9_.-]', '_', name)[-100:]}.png"
-            storage.child(folder, picture).write_bytes(_picture(about.patch, probabilities, pixels))
-            yield {"image": name, "heat_map": picture, **_row(about, how, probabilities)}
-        clock(i + 1, len(files))
+    subject: Subject, tau_by: str, seen: Iterator[ImagePatches], folder: Path
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray] | None]]:
+    """Decides each image and draws its heat map; yields its row, and what it is like."""
+    for i, image in enumerate(seen):
+        if image.refused is not None:
+            yield {"image": image.name, "refused": image.refused}, None
+            continue
+        picture = f"{i:04d}_{re.sub(r'[^A-Za-z0-9_.-]', '_', image.name)[-100:]}.png"
+        drawn = _picture(subject.about.patch, image.probabilities, image.pixels)
+        storage.child(folder, picture).write_bytes(drawn)
+        row = _row(subject.about, subject.decision, image.probabilities)
+        features = likeness.describe_images(image.pixels[None], image.probabilities[None])
+        yield {"image": image.name, "heat_map": picture, **row, "tau_by": tau_by}, features
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
@@ -209,19 +229,32 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _about(path: Path) -> package.About:
-    return (package.load_weights(path) if package.is_weights(path) else package.load(path)).manifest
+def warnings(
+    about: package.About,
+    features: Sequence[Mapping[str, np.ndarray]],
+    decisions: Sequence[str],
+) -> list[str]:
+    """Says what speaks against decisions: images of another kind, or all decided alike.
 
+    Args:
+      about: of the package.
+      features: of each image, from `likeness.describe_images`.
+      decisions: of each image: a class, or "undecidable".
 
-def _networks(path: Path, about: package.About, how: package.Decision, budget: Budget) -> Trained:
-    """Trains or restores what decides, after a look at what deciding would take."""
-    network, chosen = network_of(about)
-    count = 1 if about.init.is_known else how.networks
-    what = f"deciding one image by {count} network(s) {chosen.name} of {path}"
-    check(what, cost.of_deciding(about, network, count), budget)
-    if package.is_weights(path):
-        return from_weights(path, budget=budget)
-    return train_networks(path, count=None if about.init.is_known else count, budget=budget)
+    Returns:
+      At most three sentences on the kind of the images, the strongest first, and one on decisions.
+    """
+    told: list[str] = []
+    if about.likeness is not None and features:
+        here = {name: np.concatenate([row[name] for row in features]) for name in features[0]}
+        sender = package.to_json(about.likeness)
+        told += likeness.compare(sender, here, about.class_names)[:_MOST_SENTENCES]
+    if likeness.all_alike(decisions):
+        told.append(
+            "All your images are decided alike. If they are not, the threshold does not suit them: "
+            "set another by `gxdistill calibrate`."
+        )
+    return told
 
 
 @pinned()
@@ -232,6 +265,7 @@ def predict(
     log: Log,
     *,
     masks: Path | None = None,
+    calibration: Path | None = None,
     budget: Budget = DEFAULT,
 ) -> list[dict[str, Any]]:
     """Decides whole images with networks that are trained on a package, or by essential weights.
@@ -242,33 +276,46 @@ def predict(
       path: file of the package, or of essential weights.
       paths: images, PNG, JPEG, TIFF or DICOM, and folders of them.
       out: folder to write, which must not exist.
-      log: is told the progress, and whether the network is the sender's, if that can be told.
+      log: is told the progress, whether the network is the sender's, if that can be told, and what
+        speaks against the decisions.
       masks: folder of the organ's masks, each called as its image is, for a package whose images
         are normalised by the organ; others need none.
+      calibration: file of `calibrate`, whose threshold decides; None takes the sender's.
       budget: the most that training may take, and one image, by an estimate.
 
     Returns:
       What `predictions.json` holds of each image: `image`, and `refused` with the reason, or
-      `decision`, `score`, `tau`, `undecidable`, `heat_map` and the number of patches of each class.
+      `decision`, `score`, `tau`, `undecidable`, `heat_map`, the number of patches of each class,
+      and `tau_by`, "sender" or "calibration".
 
     Raises:
       UserError: the package cannot be read, decides no images or would take more than the budget,
-        `out` exists, or there is no image that fits the package.
+        the calibration is none or of another package, `out` exists, or there is no image that fits
+        the package.
     """
-    about = _about(path)
-    how = about.decision
-    if how is None or about.patch.channels != 1 or len(about.class_names) > 3:
-        raise UserError(f"{path} decides no whole images, only patches. Train on it instead.")
+    subject, tau_by = subject_of(path), "sender"
+    if calibration is not None:
+        tau = calibrations.load(calibration, subject.digest).tau
+        how, tau_by = dataclasses.replace(subject.decision, tau=tau), "calibration"
+        subject = subject._replace(decision=how)
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
-    files, shown = _list_files(paths, log), _masks_for(about, masks, log)
-    trained = _networks(path, about, how, budget)
+    files, shown = reading.list_files(paths, log), reading.masks_for(subject.about, masks, log)
+    trained = networks_for(path, subject, budget)
     log_networks(trained, log)
     with storage.fresh_folder(out) as folder:
-        rows = list(_predictions(trained, about, how, files, shown, folder, log))
+        seen = each_image(trained, subject.about, files, shown, log)
+        pairs = list(_predictions(subject, tau_by, seen, folder))
+        rows = [row for row, _ in pairs]
         if all("refused" in row for row in rows):
             raise UserError(f"No image fits {path}; {rows[0]['image']}: {rows[0]['refused']}.")
-        whole = {"note": package.WARNING, "package": trained.record["package"], "images": rows}
+        features = [features for _, features in pairs if features is not None]
+        decisions = [row["decision"] for row in rows if "decision" in row]
+        told = warnings(subject.about, features, decisions)
+        whole: dict[str, Any] = {"note": package.WARNING, "package": subject.digest, "images": rows}
+        whole |= {"tau": subject.decision.tau, "tau_by": tau_by, "warnings": told}
         (folder / "predictions.json").write_text(storage.json_text(whole), "utf-8")
         (folder / "predictions.csv").write_text(_table(rows), "utf-8")
+    for sentence in told:
+        log(f"warning: {sentence}")
     return rows

@@ -50,7 +50,7 @@ def test_the_help_lists_the_commands(arguments, capsys):
         *("new", "check", "demo", "prepare", "preview", "distill", "train", "export-networks"),
         "compress",
         *("evaluate", "plan", "report", "settings", "inspect", "verify"),
-        *("sign", "diff", "export", "predict", "migrate"),
+        *("sign", "diff", "export", "predict", "calibrate", "migrate"),
     ]
     assert max(map(len, said.splitlines())) <= 100
 

@@ -85,7 +85,7 @@ def test_essential_weights_say_what_a_package_says_but_how_it_was_distilled():
     assert set(weights_file.FIELDS) == typing.get_type_hints(package.About).keys()
 
 
-@pytest.mark.parametrize("missing", [(), ("cohort", "reading", "decision", "proof")])
+@pytest.mark.parametrize("missing", [(), ("cohort", "reading", "decision", "likeness", "proof")])
 def test_a_manifest_comes_back_as_it_was(missing):
     table = _whole() | dict.fromkeys(missing)
     manifest = package.from_json(package.Manifest, table)

@@ -19,7 +19,7 @@ from gxdistill.errors import UserError
 from gxdistill.evaluation import decision
 from gxdistill.package import manifest as manifests
 from gxdistill.package import precision
-from tests.packages import bits, content_bits, make, make_manifest, repack
+from tests.packages import bits, change, content_bits, make, make_manifest, repack
 
 WHERE = Path("there/x.gxd")
 ORACLE = jsonschema.Draft202012Validator(package.schema())
@@ -137,7 +137,7 @@ def test_another_implementation_gives_the_same_verdicts(count):
 def _version_1(path):
     """A package as the release with schema version 1 wrote it: a folder."""
     made = make()
-    added = ("purpose", "licence", "cohort", "image_normalisation")
+    added = ("purpose", "licence", "cohort", "image_normalisation", "likeness")
     table = package.to_json(made.manifest)
     manifest = {k: v for k, v in table.items() if k not in added} | {"schema_version": 1}
     manifest["decision"] = {"rule": "soft", "tau": 0.4375}
@@ -157,38 +157,46 @@ def test_a_package_of_version_1_is_written_anew(tmp_path):
         "purpose": "Not stated.",
         "licence": "Not stated: ask the sender.",
         "cohort": None,
-        "decision": package.Decision(rule="soft", tau=0.4375, networks=1),
+        "decision": package.Decision(rule="soft", tau=0.4375, share_positive=None, networks=1),
+        "likeness": None,
         "arrays": loaded.manifest.arrays,
     }
     assert loaded.manifest == dataclasses.replace(make().manifest, **changed)
     assert (tmp_path / "package").is_dir()
 
 
+def _undescribed(package):
+    """The package without what says how the sender's images looked, which version 4 began."""
+    return change(change(package, "decision", share_positive=None), likeness=None)
+
+
 def test_a_package_of_version_2_is_read(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 2}
         del manifest["precision"], manifest["proof"], manifest["reading"]
-        del manifest["image_normalisation"]
+        del manifest["image_normalisation"], manifest["likeness"]
+        del manifest["decision"]["share_positive"]
         del manifest["distillation"]["inner"]
         files["manifest.json"] = json.dumps(manifest).encode()
 
     before = package.load(copy)
     repack(copy, earlier)
     loaded = package.load(copy)
-    assert content_bits(loaded) == content_bits(before)
+    assert content_bits(loaded) == content_bits(_undescribed(before))
     assert loaded.manifest.distillation.inner == {"name": "sgd"}
 
 
 def test_a_package_of_version_3_is_read(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 3}
-        del manifest["image_normalisation"]
+        del manifest["image_normalisation"], manifest["likeness"]
+        del manifest["decision"]["share_positive"]
         files["manifest.json"] = json.dumps(manifest).encode()
 
     before = package.load(copy)
     repack(copy, earlier)
     loaded = package.load(copy)
-    assert content_bits(loaded) == content_bits(before)
+    assert content_bits(loaded) == content_bits(_undescribed(before))
     assert loaded.manifest.image_normalisation == "cohort"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gxdistill import package
+from gxdistill import data, package
 from gxdistill.cli import main
 from gxdistill.data import intensities
 from gxdistill.data.files.grey import shrink
@@ -95,9 +95,13 @@ def test_tables_say_the_same_and_what_this_is_not(run, cohort, tmp_path):
         "note": "For research only: this is not a medical device.",
         "package": package.digest(run / "package.gxd"),
         "images": rows,
+        "tau": package.load(run / "package.gxd").manifest.decision.tau,
+        "tau_by": "sender",
+        "warnings": found["warnings"],
     }
     with (tmp_path / "out/predictions.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
+    assert {line["tau_by"] for line in table} == {"sender"}
     assert [line["decision"] for line in table] == [row["decision"] for row in rows]
     assert {line["note"] for line in table} == {found["note"]}
     # No spreadsheet may take a name for a formula.
@@ -106,6 +110,51 @@ def test_tables_say_the_same_and_what_this_is_not(run, cohort, tmp_path):
     assert "\n'=c.png," in text
     files = {*os.listdir(tmp_path / "out")}
     assert files == {"predictions.json", "predictions.csv", *(row["heat_map"] for row in rows)}
+
+
+def _phantoms(folder, change):
+    """Images of the sender's kind, of other patients, changed."""
+    folder.mkdir()
+    for i, image in enumerate(data.phantom_cohort(11, patients=20, size=128).images):
+        Image.fromarray(change(image[..., 0])).save(folder / f"{i:02}.png")
+    return folder
+
+
+def _blind(run, path):
+    """The run's package with a threshold that calls everything positive."""
+    package.save(path, change(package.load(run / "package.gxd"), "decision", tau=-1.0))
+    return path
+
+
+def test_images_of_another_kind_are_told_and_so_is_what_is_decided_alike(run, tmp_path):
+    path, said = run / "package.gxd", []
+    same = _phantoms(tmp_path / "same", lambda image: image)
+    predicting.predict(path, [same], tmp_path / "a", said.append)
+    assert [line for line in said if line.startswith("warning: ")] == []
+    assert json.loads((tmp_path / "a/predictions.json").read_text())["warnings"] == []
+
+    inverted = _phantoms(tmp_path / "inverted", lambda image: 255 - image)
+    rows = predicting.predict(path, [inverted], tmp_path / "b", said.append)
+    warnings = json.loads((tmp_path / "b/predictions.json").read_text())["warnings"]
+    assert [line for line in said if line.startswith("warning: ")] == [
+        f"warning: {sentence}" for sentence in warnings
+    ]
+    kinds = [line for line in warnings if line.endswith("Decisions may not hold.")]
+    assert len(kinds) == 3
+    decided = {row["decision"] for row in rows if not row["undecidable"]}
+    assert (len(warnings) == 4) == (len(decided) == 1)
+
+    predicting.predict(_blind(run, tmp_path / "p.gxd"), [same], tmp_path / "c", said.append)
+    (sentence,) = json.loads((tmp_path / "c/predictions.json").read_text())["warnings"]
+    assert sentence.startswith("All your images are decided alike.")
+
+
+def test_a_package_that_says_nothing_of_its_images_warns_of_none(run, tmp_path):
+    path = tmp_path / "p.gxd"
+    package.save(path, change(package.load(run / "package.gxd"), likeness=None))
+    image = _phantoms(tmp_path / "inverted", lambda image: 255 - image) / "00.png"
+    predicting.predict(path, [image], tmp_path / "out", print)
+    assert json.loads((tmp_path / "out/predictions.json").read_text())["warnings"] == []
 
 
 def test_images_that_do_not_fit_are_refused_by_name(run, cohort, tmp_path, capsys):

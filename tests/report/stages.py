@@ -85,7 +85,8 @@ def make_manifest(class_names, results, **changes):
         "precision": "float32",
         "proof": None,
         "reading": None,
-        "decision": {"rule": "counts", "tau": 0.43, "networks": 1},
+        "decision": {"rule": "counts", "tau": 0.43, "share_positive": None, "networks": 1},
+        "likeness": None,
         "results": results,
         "privacy": "No guarantee & no promise.",
     }

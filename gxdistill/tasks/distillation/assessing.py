@@ -13,7 +13,7 @@ import numpy as np
 from gxdistill import package, storage
 from gxdistill.distill import baselines, inner, replay, views
 from gxdistill.errors import UserError
-from gxdistill.evaluation import decision, metrics, patches, reliability
+from gxdistill.evaluation import decision, likeness, metrics, patches, reliability, thresholds
 from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.jobs.job import Job
 from gxdistill.package.seeds import Use
@@ -39,12 +39,17 @@ def decides_images(cohort: Cohort) -> bool:
     return len(cohort.label_names) == 2
 
 
+def _training_sample(job: Job) -> Cohort:
+    """Draws the training images that thresholds are chosen on."""
+    order = np.random.default_rng(job.config.seed).permutation(len(job.cohorts.train.labels))
+    return job.cohorts.train.select(np.sort(order[: job.config.evaluate.threshold_images]))
+
+
 def training_scores(
     job: Job, network: Network, params: Params, grid: PatchGrid, score: Score
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores a sample of the training images, and gives their labels `[n]`."""
-    order = np.random.default_rng(job.config.seed).permutation(len(job.cohorts.train.labels))
-    sample = job.cohorts.train.select(np.sort(order[: job.config.evaluate.threshold_images]))
+    sample = _training_sample(job)
     probabilities = patches.predict(network, params, sample, grid)
     return score(probabilities, job.config.decision.rule), sample.labels
 
@@ -65,17 +70,6 @@ def own_thresholds(job: Job, network: Network, params: Params, grid: PatchGrid) 
       The thresholds, `[R]`; NaN for a network that can decide no image of a class.
     """
     return thresholds_on(*training_scores(job, network, params, grid, patches.image_scores))
-
-
-def joint_threshold(job: Job, network: Network, params: Params) -> float | None:
-    """Chooses the one tau of all networks together, on training patients only.
-
-    Returns:
-      The threshold; None where a class has no decidable image, so that there is none.
-    """
-    scored = training_scores(job, network, params, job.cohorts.patch_grid, patches.joint_scores)
-    (tau,) = thresholds_on(*scored)
-    return None if np.isnan(tau) else float(tau)
 
 
 def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
@@ -102,22 +96,34 @@ def _roc(scores: np.ndarray, cohort: Cohort) -> Metadata | None:
     return {"false_positive": grid.tolist(), "true_positive": np.mean(curves, axis=0).tolist()}
 
 
-def for_package(job: Job, params: Params) -> tuple[package.Decision | None, Metadata]:
+def for_package(
+    job: Job, params: Params
+) -> tuple[package.Decision | None, package.Likeness | None, Metadata]:
     """Gives a new package its threshold and its figures: of all its networks together.
 
+    The one tau, the share of images that it calls positive and what images are like are of training
+    patients only.
+
     Returns:
-      The manifest's `decision` and `results`.
+      The manifest's `decision`, `likeness` and `results`; no decision and likeness where images are
+      not decided, or a class has no decidable image, so that there is no threshold.
     """
-    network, test = job.problem.network, job.cohorts.test
-    probabilities = patches.predict(network, params, test, job.cohorts.patch_grid)
+    network, test, grid = job.problem.network, job.cohorts.test, job.cohorts.patch_grid
+    probabilities = patches.predict(network, params, test, grid)
     results = _patch_accuracy(job, probabilities)
-    tau = joint_threshold(job, network, params) if decides_images(test) else None
-    if tau is None:
-        return None, results
-    rule = job.config.decision.rule
-    scores = patches.joint_scores(probabilities, rule)
-    results["images"] = patches.whole_images(scores, job.cohorts.test, tau)
-    return package.Decision(rule, tau, len(probabilities)), results
+    if not decides_images(test):
+        return None, None, results
+    rule, sample = job.config.decision.rule, _training_sample(job)
+    training = patches.predict(network, params, sample, grid)
+    scores = patches.joint_scores(training, rule)
+    (tau,) = thresholds_on(scores, sample.labels).tolist()
+    if np.isnan(tau):
+        return None, None, results
+    results["images"] = patches.whole_images(patches.joint_scores(probabilities, rule), test, tau)
+    share = thresholds.share_positive(scores[0], tau)
+    summary = likeness.summarise(likeness.describe_images(sample.images, training.mean(axis=0)))
+    told = None if summary is None else package.Likeness(**summary)
+    return package.Decision(rule, tau, share, len(probabilities)), told, results
 
 
 def evaluate_package(

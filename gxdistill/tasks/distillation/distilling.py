@@ -228,7 +228,7 @@ def about(
       privacy: what is promised to the patients.
     """
     config, data = job.config, job.cohorts
-    decided, results = for_package(job, networks)
+    decided, likeness, results = for_package(job, networks)
     return package.About(
         name=config.name,
         purpose=config.about.purpose,
@@ -243,6 +243,7 @@ def about(
         normalisation=data.normalisation,
         class_names=data.source.cohort.class_names,
         decision=decided,
+        likeness=likeness,
         results=results,
         proof=proof,
     )

@@ -174,7 +174,7 @@ def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
     job = small_jobs.make(tmp_path, data__kind="manifest", data__path=str(tmp_path))
     assert job.cohorts.source.cohort.class_names == ("non-gastritis", "gastritis")
     params = jax.vmap(job.problem.network.init)(jax.random.split(jax.random.key(0), 2))
-    decided, results = assessing.for_package(job, params)
+    decided, told, results = assessing.for_package(job, params)
     assert decided.networks == 2
     probabilities = patches.predict(
         job.problem.network, params, job.cohorts.test, job.cohorts.patch_grid
@@ -185,6 +185,26 @@ def test_without_masks_an_image_is_scored_by_all_its_patches(tmp_path):
     assert results["images"]["sen"]["mean"] == pytest.approx(sen)
     assert results["images"]["undecidable"] == 0
     assert results["balanced_patch_accuracy"]["n"] == 2
+    train = job.cohorts.train
+    training = patches.predict(job.problem.network, params, train, job.cohorts.patch_grid).mean(0)
+    shares = (training.argmax(-1) == 1).mean(-1)
+    assert decided.share_positive == np.mean([share >= decided.tau for share in shares])
+    assert told is None  # of four images no deviation could be believed
+    assert len(train.labels) < 8
+
+
+def test_a_package_says_what_its_training_images_were_like(run, tmp_path):
+    job = small_jobs.make(tmp_path)
+    about = package.load(run / "package.gxd").manifest
+    images = job.cohorts.train.images
+    assert about.likeness.images == len(images) <= job.config.evaluate.threshold_images
+    means = [float(image.mean()) for image in images]
+    deviations = [float(image.std()) for image in images]
+    for name, values in (("mean", means), ("std", deviations)):
+        pair = [np.mean(values), np.std(values, ddof=1)]
+        assert about.likeness.features[name] == pytest.approx(pair)
+    shares = [about.likeness.features[f"probability_{k}"][0] for k in range(3)]
+    assert sum(shares) == pytest.approx(1, abs=1e-5)
 
 
 def test_pixels_are_normalised_as_the_package_says(run, tmp_path):

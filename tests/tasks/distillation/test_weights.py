@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import shutil
 import struct
 import zlib
@@ -13,7 +15,7 @@ from gxdistill.cli import main
 from gxdistill.errors import UserError
 from gxdistill.package import shared_values
 from gxdistill.package import weights_file as files
-from gxdistill.receive import networks, predicting
+from gxdistill.receive import calibrating, networks, predicting
 from gxdistill.tasks.distillation import weights
 from gxdistill.training.supervised import classification_loss
 from tests import small_jobs
@@ -162,6 +164,26 @@ def test_a_forged_file_is_refused(written, tmp_path, change, reason):
         networks.from_weights(path)
     with pytest.raises(UserError, match=reason):
         package.verify(path)
+
+
+def test_a_header_of_before_says_nothing_of_images_and_decides_as_it_did(written, tmp_path):
+    def earlier(header, codes):
+        table = json.loads(header)
+        del table["likeness"], table["image_normalisation"], table["decision"]["share_positive"]
+        return json.dumps(table).encode(), codes
+
+    path = tmp_path / "w.gxw"
+    shutil.copy(written[1], path)
+    before = package.load_weights(path).manifest
+    assert 0 <= before.decision.share_positive <= 1
+    _resealed(path, earlier)
+    silent = dataclasses.replace(before.decision, share_positive=None)
+    assert package.load_weights(path).manifest == dataclasses.replace(
+        before, image_normalisation="cohort", likeness=None, decision=silent
+    )
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"as --prevalence=0\.3, or labels"):
+        calibrating.calibrate(path, [tmp_path / "a.png"], tmp_path / "c.json", print)
 
 
 def test_a_harmed_file_is_refused(written, tmp_path):
