@@ -118,7 +118,7 @@ def figures(evaluation: Metadata, wall_s: float) -> dict[str, list[Measured]]:
     return {case: rows, f"{case}_shuffled": [shuffled]}
 
 
-def external(contender: Metadata) -> list[tuple[str, Metadata | None]]:
+def external(contender: Metadata) -> list[tuple[str, Metadata]]:
     """Lists the figures of the site that nothing was learned from, where one was kept out.
 
     HM is that at the networks' own thresholds, and unlabelled at the one set on its images alone.
