@@ -39,7 +39,7 @@ bench: $(DEV) ## Check that the tables show the recorded figures.
 	$(BIN)/python -m benchmarks.tables --check
 
 docs: $(DOCS) ## Build the documentation's site in site/; begin at site/index.html.
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## Remove caches; the environments and runs stay.
 	rm -rf .mypy_cache .pytest_cache .ruff_cache build *.egg-info

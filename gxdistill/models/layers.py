@@ -14,6 +14,7 @@ from gxdistill import _check
 from gxdistill.convolution.conv import conv2d
 
 NORMS = ("instance", "group", "none")
+NORM_EPSILON = 1e-5  # Beside a variance of 0.
 
 _LECUN = nn.initializers.lecun_normal()
 
@@ -106,7 +107,7 @@ class Norm(nn.Module):
         if self.kind == "none":
             return x
         channels = x.shape[-1]
-        groups = channels if self.kind == "instance" else _groups(channels)
+        groups = channels if self.kind == "instance" else groups_of(channels)
         scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         y = wide(x)
@@ -117,10 +118,11 @@ class Norm(nn.Module):
             mean, square = averaged.reshape(2, len(x), channels)
         # Half the passes over the pixels of E[(y - E[y])^2], and twice the speed with gradients.
         variance = jnp.maximum(square - jnp.square(mean), 0)
-        factor = jax.lax.rsqrt(variance + 1e-5) * scale
+        factor = jax.lax.rsqrt(variance + NORM_EPSILON) * scale
         shift = bias - mean * factor
         return (y * factor[:, None, None] + shift[:, None, None]).astype(x.dtype)
 
 
-def _groups(channels: int) -> int:
+def groups_of(channels: int) -> int:
+    """Returns the number of groups of group normalisation: the most up to 32 that divide."""
     return next(g for g in range(min(32, channels), 0, -1) if channels % g == 0)

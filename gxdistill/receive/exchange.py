@@ -9,12 +9,12 @@ import numpy as np
 
 from gxdistill import package, storage
 from gxdistill.errors import UserError
+from gxdistill.models.layers import NORM_EPSILON, groups_of
 from gxdistill.package.start_weights import leaves
 from gxdistill.pytrees import Params
 from gxdistill.receive.networks import Trained
 
 _OPSET, _IR = 17, 8  # Of 2022: what runs ONNX today runs these.
-_EPSILON = 1e-5  # Of the norms, as in models.layers.
 
 
 class _Graph:
@@ -61,14 +61,10 @@ def _norm(graph: _Graph, x: str, of: Params, groups: Callable[[int], int]) -> st
     by_group = graph.constant(np.array([0, count, -1], np.int64))
     ones, zeros = graph.floats(np.ones(count)), graph.floats(np.zeros(count))
     flat = graph.apply("Reshape", x, by_group)
-    normal = graph.apply("InstanceNormalization", flat, ones, zeros, epsilon=_EPSILON)
+    normal = graph.apply("InstanceNormalization", flat, ones, zeros, epsilon=NORM_EPSILON)
     whole = graph.apply("Reshape", normal, graph.apply("Shape", x))
     scaled = graph.apply("Mul", whole, graph.floats(of["scale"], (1, channels, 1, 1)))
     return graph.apply("Add", scaled, graph.floats(of["bias"], (1, channels, 1, 1)))
-
-
-def _groups(channels: int) -> int:
-    return next(count for count in range(min(32, channels), 0, -1) if channels % count == 0)
 
 
 def _pool(graph: _Graph, x: str, kind: str) -> str:
@@ -96,7 +92,7 @@ def _lenet(graph: _Graph, x: str, params: Params, _: Mapping[str, Any], __: int)
 
 def _convnet(graph: _Graph, x: str, params: Params, options: Mapping[str, Any], _: int) -> str:
     kind = options.get("norm", "instance")
-    groups = _groups if kind == "group" else lambda channels: channels
+    groups = groups_of if kind == "group" else lambda channels: channels
     for block in range(options.get("depth", 3)):
         x = _conv(graph, x, params[f"Conv_{block}"])
         x = x if kind == "none" else _norm(graph, x, params[f"Norm_{block}"], groups)
@@ -105,18 +101,18 @@ def _convnet(graph: _Graph, x: str, params: Params, options: Mapping[str, Any], 
 
 
 def _block(graph: _Graph, x: str, params: Params, stride: int) -> str:
-    y = _norm(graph, _conv(graph, x, params["Conv_0"], stride=stride), params["Norm_0"], _groups)
+    y = _norm(graph, _conv(graph, x, params["Conv_0"], stride=stride), params["Norm_0"], groups_of)
     y = _conv(graph, graph.apply("Relu", y), params["Conv_1"])
-    y = _norm(graph, y, params["Norm_1"], _groups)
+    y = _norm(graph, y, params["Norm_1"], groups_of)
     if "Conv_2" in params:
         x = _conv(graph, x, params["Conv_2"], stride=stride)
-        x = _norm(graph, x, params["Norm_2"], _groups)
+        x = _norm(graph, x, params["Norm_2"], groups_of)
     return graph.apply("Relu", graph.apply("Add", x, y))
 
 
 def _resnet(graph: _Graph, x: str, params: Params, options: Mapping[str, Any], side: int) -> str:
     x = _conv(graph, x, params["Conv_0"], stride=1 if side < 64 else 2)
-    x = graph.apply("Relu", _norm(graph, x, params["Norm_0"], _groups))
+    x = graph.apply("Relu", _norm(graph, x, params["Norm_0"], groups_of))
     x = x if side < 64 else _pool(graph, x, "MaxPool")
     block = 0
     for stage, count in enumerate(options.get("stages", (2, 2, 2, 2))):
