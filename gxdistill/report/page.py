@@ -4,9 +4,9 @@ from pathlib import Path
 
 from gxdistill import storage
 from gxdistill.report.findings import Findings, gather
-from gxdistill.report.markup import Markup, join, tag
+from gxdistill.report.markup import join, tag
 from gxdistill.report.sections import background, images, results, sites
-from gxdistill.report.style import CSS
+from gxdistill.report.style import document
 
 _SECTIONS = (
     ("images", "Distilled images", images.distilled),
@@ -50,13 +50,6 @@ def _page(findings: Findings) -> str:
         else f"{findings.units(ours)} drawn in place of {real:,}"
     )
     name = findings.manifest.name
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"{name}: {title}"),
-        tag("style", Markup(CSS)),
-    )
     links = (join(tag("a", text, href=f"#{key}"), " ") for key, text, _ in _SECTIONS)
     header = tag(
         "header",
@@ -70,5 +63,4 @@ def _page(findings: Findings) -> str:
         for key, text, make in _SECTIONS
     )
     main = tag("main", background.privacy(findings), *sections)
-    document = tag("html", head, tag("body", header, main), lang="en")
-    return f"<!DOCTYPE html>\n{document}\n"
+    return document(f"{name}: {title}", header, main)

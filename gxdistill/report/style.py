@@ -1,4 +1,6 @@
-"""The page's style sheet: paper and ink, light or dark, wide or narrow, on screen or printed."""
+"""A page in its style: paper and ink, light or dark, wide or narrow, on screen or printed."""
+
+from gxdistill.report.markup import Markup, tag
 
 CSS = """
 :root {
@@ -146,3 +148,20 @@ details th { text-align: left; }
   aside, img, .bars, .legend { print-color-adjust: exact; }
 }
 """
+
+
+def document(title: str, *parts: Markup) -> str:
+    """Writes a whole page of one file: HTML, in this style.
+
+    Args:
+      title: of its tab.
+      parts: of its body.
+    """
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("title", title),
+        tag("style", Markup(CSS)),
+    )
+    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', *parts), lang='en')}\n"

@@ -15,7 +15,7 @@ from gxdistill.jobs.job import Job
 from gxdistill.jobs.summary import keeping_quarantine
 from gxdistill.report import pictures
 from gxdistill.report.markup import Markup, by, count, tag
-from gxdistill.report.style import CSS
+from gxdistill.report.style import document
 from gxdistill.runtime.console import Progress
 
 _SIDE = 240  # Of a thumbnail, in pixels.
@@ -75,13 +75,6 @@ def _page(
     total = len(listing.entries) + len(listing.bad)
     title = f"{job.config.name}: {len(left_out):,} of {count(total, 'image')} cannot be used"
     verdict = fault or "The cohort can be used; what is listed here would be left out."
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(CSS)),
-    )
     header = tag(
         "header",
         tag("p", "gxdistill check", class_="kicker"),
@@ -96,8 +89,7 @@ def _page(
         tag("section", tag("h2", "Reasons"), *_reasons(left_out)),
         tag("section", tag("h2", "Quarantined"), *quarantined(job, listing.manifest, left_out)),
     )
-    document = tag("html", head, tag("body", header, main), lang="en")
-    return f"<!DOCTYPE html>\n{document}\n"
+    return document(title, header, main)
 
 
 def _counts(job: Job, listing: source.Listing) -> Iterator[Markup]:

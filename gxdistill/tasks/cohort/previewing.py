@@ -18,7 +18,7 @@ from gxdistill.jobs.summary import keeping_quarantine
 from gxdistill.pytrees import Cohort, PatchTable
 from gxdistill.report import pictures
 from gxdistill.report.markup import Markup, by, count, join, tag
-from gxdistill.report.style import CSS
+from gxdistill.report.style import document
 from gxdistill.tasks.cohort import checking
 
 if TYPE_CHECKING:
@@ -226,13 +226,6 @@ def _page(
             f"dropped in between: these squares are hollow."
         )
     key = [tag("strong", name, style=f"color: {colour}") for name, colour in colours.items()]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(CSS)),
-    )
     header = tag(
         "header",
         tag("p", "gxdistill preview", class_="kicker"),
@@ -242,5 +235,4 @@ def _page(
         tag("p", _WARNING, class_="warning"),
     )
     main = tag("main", tag("div", *body, class_="pair"), *refusals)
-    document = tag("html", head, tag("body", header, main), lang="en")
-    return f"<!DOCTYPE html>\n{document}\n"
+    return document(title, header, main)
