@@ -22,8 +22,6 @@ from gxdistill.receive.networks import Trained, replay_package
 from gxdistill.tasks.distillation import method, sites
 from gxdistill.tasks.distillation.real_training import ceiling, initial_weights
 
-Score = Callable[[np.ndarray, str], np.ndarray]  # From `evaluate`: joint or one by one.
-
 _BASELINES: dict[str, Callable[..., Distilled]] = {
     "random_real": baselines.random_real,
     "class_means": baselines.class_means,
@@ -45,31 +43,13 @@ def _training_sample(job: Job) -> Cohort:
     return job.cohorts.train.select(np.sort(order[: job.config.evaluate.threshold_images]))
 
 
-def training_scores(
-    job: Job, network: Network, params: Params, grid: PatchGrid, score: Score
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores a sample of the training images, and gives their labels `[n]`."""
-    sample = _training_sample(job)
-    probabilities = patches.predict(network, params, sample, grid)
-    return score(probabilities, job.config.decision.rule), sample.labels
-
-
-def thresholds_on(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _thresholds_on(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Chooses a tau for each row of scores; NaN where a class has no decidable image."""
     taus = np.full(len(scores), np.nan)
     for i, row in enumerate(scores):
         with contextlib.suppress(metrics.UndefinedError):
             taus[i] = decision.choose_threshold(row, labels)
     return taus
-
-
-def own_thresholds(job: Job, network: Network, params: Params, grid: PatchGrid) -> np.ndarray:
-    """Chooses a tau for each network by itself, on training patients only.
-
-    Returns:
-      The thresholds, `[R]`; NaN for a network that can decide no image of a class.
-    """
-    return thresholds_on(*training_scores(job, network, params, grid, patches.image_scores))
 
 
 def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
@@ -116,7 +96,7 @@ def for_package(
     rule, sample = job.config.decision.rule, _training_sample(job)
     training = patches.predict(network, params, sample, grid)
     scores = patches.joint_scores(training, rule)
-    (tau,) = thresholds_on(scores, sample.labels).tolist()
+    (tau,) = _thresholds_on(scores, sample.labels).tolist()
     if np.isnan(tau):
         return None, None, results
     results["images"] = patches.whole_images(patches.joint_scores(probabilities, rule), test, tau)
@@ -259,21 +239,24 @@ def _judged(
 
     Returns:
       The figures, as JSON can hold them; the probabilities `[R, n_images, n_patches, K]`; and the
-      thresholds `[R]`, each network's own, where whole images are decided.
+      thresholds `[R]`, each network's own, chosen on training patients, where whole images are
+      decided.
     """
     probabilities = patches.predict(network, params, job.cohorts.test, grid)
     figures = _patch_accuracy(job, probabilities)
     if not decides_images(job.cohorts.test):
         return figures, probabilities, None
-    taus = own_thresholds(job, network, params, grid)
-    scores = patches.image_scores(probabilities, job.config.decision.rule)
+    rule, sample = job.config.decision.rule, _training_sample(job)
+    on_training = patches.predict(network, params, sample, grid)
+    taus = _thresholds_on(patches.image_scores(on_training, rule), sample.labels)
+    scores = patches.image_scores(probabilities, rule)
     figures["images"] = patches.whole_images(scores, job.cohorts.test, taus)
     figures["roc"] = _roc(scores, job.cohorts.test)
-    joint = patches.joint_scores(probabilities, job.config.decision.rule)[0]
+    joint = patches.joint_scores(probabilities, rule)[0]
     figures["reliability"] = reliability.summarise(joint, job.cohorts.test.labels)
     figures |= sites.apart(job, scores, taus)
     if job.cohorts.external is not None:
-        scored = training_scores(job, network, params, grid, patches.joint_scores)
+        scored = patches.joint_scores(on_training, rule), sample.labels
         figures["external"] = sites.external(job, network, params, grid, taus, scored)
     return figures, probabilities, taus
 
