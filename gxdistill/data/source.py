@@ -213,7 +213,10 @@ def list_entries(
 
 
 def examine(
-    entries: Sequence[Entry], recipe: Recipe, progress: Progress | None = None
+    entries: Sequence[Entry],
+    recipe: Recipe,
+    progress: Progress | None = None,
+    look: Callable[[int, reading.Sample], None] = lambda *_: None,
 ) -> dict[int, Quarantined]:
     """Decodes each entry, keeps no pixel, and returns by line those that cannot be used.
 
@@ -221,11 +224,16 @@ def examine(
       entries: of a manifest.
       recipe: of the cohort, with its size.
       progress: called with the number of images decoded and of all.
+      look: called with an entry's place among `entries` and what was read of it, by any thread.
     """
     bad: dict[int, Quarantined] = {}
-    digests = _attempt(
-        lambda _, entry: reading.read_entry(entry, recipe).digest, entries, bad, progress
-    )
+
+    def read(slot: int, entry: Entry) -> bytes:
+        sample = reading.read_entry(entry, recipe)
+        look(slot, sample)
+        return sample.digest
+
+    digests = _attempt(read, entries, bad, progress)
     by_entry = {entries[slot]: digest for slot, digest in digests.items()}
     return bad | duplicates(by_entry, "pixels")
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import repeat
 
@@ -70,38 +70,12 @@ class Cohorts:
         """The patches of the splits "train" and "test" by the area rule."""
         return {"train": self._table(self.train), "test": self._table(self.test)}
 
-    def by_area(self, cohort: Cohort) -> PatchTable:
-        """Lists the patches of a cohort that the area rule keeps, of any classes or none.
-
-        Raises:
-          UserError: the settings of `patch` do not fit the images.
-        """
-        patch = self.config.patch
-        check_patch_fits(self.config, *cohort.images.shape[1:3])
-        try:
-            return patching.patch_table(
-                cohort,
-                patch.size,
-                patch.stride,
-                irrelevant_below=patch.irrelevant_below,
-                inside_above=patch.inside_above,
-                border=patch.border,
-            )
-        except ValueError as error:
-            raise UserError(f"patch: {error}") from error
-
     def _table(self, cohort: Cohort) -> PatchTable:
-        patch, table = self.config.patch, self.by_area(cohort)
-        counts = np.bincount(table.label, minlength=self.classes)
+        table = by_area(self.config, cohort)
         self._check_images_of_each_class(cohort)
-        for name, count in zip(cohort.class_names, counts, strict=True):
-            if count == 0:
-                raise UserError(
-                    f"No {cohort.splits[0]} patch is {name}: with patches of {patch.size} px at "
-                    f"stride {patch.stride} none passes the area rule. Use smaller patches, or "
-                    f"bring patch.irrelevant_below (now {patch.irrelevant_below}) and "
-                    f"patch.inside_above (now {patch.inside_above}) closer together."
-                )
+        counts = np.bincount(table.label, minlength=self.classes)
+        of_class = dict(zip(cohort.class_names, counts.tolist(), strict=True))
+        check_patches(self.config, str(cohort.splits[0]), of_class)
         return table
 
     def _check_images_of_each_class(self, cohort: Cohort) -> None:
@@ -223,6 +197,74 @@ class Cohorts:
         drawn = kinds.kind_of(self.config).is_drawn
         pixels = () if drawn else (cohort.images, cohort.masks)
         return _digest(*pixels, cohort.labels, cohort.patients, cohort.splits)
+
+
+def by_area(config: ml_collections.ConfigDict, cohort: Cohort) -> PatchTable:
+    """Lists the patches of a cohort that the area rule keeps, of any classes or none.
+
+    Raises:
+      UserError: the settings of `patch` do not fit the images.
+    """
+    patch = config.patch
+    check_patch_fits(config, *cohort.images.shape[1:3])
+    try:
+        return patching.patch_table(
+            cohort,
+            patch.size,
+            patch.stride,
+            irrelevant_below=patch.irrelevant_below,
+            inside_above=patch.inside_above,
+            border=patch.border,
+        )
+    except ValueError as error:
+        raise UserError(f"patch: {error}") from error
+
+
+def of_one_image(
+    config: ml_collections.ConfigDict,
+    image: np.ndarray,
+    mask: np.ndarray | None,
+    *,
+    label: int,
+    class_names: Sequence[str],
+) -> PatchTable:
+    """Lists the patches of an image by itself, as `by_area` does.
+
+    Args:
+      config: of a job.
+      image: `[H, W]` uint8.
+      mask: `[H, W]` bool; None where the cohort has no masks.
+      label: of the image.
+      class_names: of the patch classes, see `Cohort`.
+    """
+    masks, text = None if mask is None else mask[None], np.array([""])
+    labels = np.array([label], np.int32)
+    names = tuple(class_names)
+    return by_area(
+        config, Cohort(image[None, ..., None], masks, labels, text, text, text, text, names)
+    )
+
+
+def check_patches(config: ml_collections.ConfigDict, split: str, counts: Mapping[str, int]) -> None:
+    """Refuses a split in which a class has no patch.
+
+    Args:
+      config: of a job.
+      split: its name.
+      counts: by its name, patches of each class in the split.
+
+    Raises:
+      UserError: naming the class, and the settings that could be changed.
+    """
+    patch = config.patch
+    for name, count in counts.items():
+        if count == 0:
+            raise UserError(
+                f"No {split} patch is {name}: with patches of {patch.size} px at stride "
+                f"{patch.stride} none passes the area rule. Use smaller patches, or bring "
+                f"patch.irrelevant_below (now {patch.irrelevant_below}) and patch.inside_above "
+                f"(now {patch.inside_above}) closer together."
+            )
 
 
 def check_patch_fits(config: ml_collections.ConfigDict, height: int, width: int) -> None:

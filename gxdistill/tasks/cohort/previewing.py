@@ -12,10 +12,10 @@ from gxdistill.data.files import images, reading
 from gxdistill.data.files.grey import BadEntryError
 from gxdistill.data.files.manifest import Quarantined
 from gxdistill.data.quarantine import in_order, write_quarantine
-from gxdistill.jobs import kinds
+from gxdistill.jobs import cohorts, kinds
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.summary import keeping_quarantine
-from gxdistill.pytrees import Cohort, PatchTable
+from gxdistill.pytrees import PatchTable
 from gxdistill.report import pictures
 from gxdistill.report.markup import Markup, by, count, join, tag
 from gxdistill.report.style import document
@@ -57,10 +57,10 @@ def write(job: Job) -> Path:
     labels, shown, refused = _look(job)
     if refused:
         write_quarantine(job.workdir / "quarantine.csv", refused)
-    masks = any(one.mask is not None for one in shown)
+    masks = any(image.mask is not None for image in shown)
     names = (*(["irrelevant"] if masks else []), *labels)
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
-    body = [_figure(job, one, colours, labels) for one in shown]
+    body = [_figure(job, image, colours, labels) for image in shown]
     path = job.workdir / "preview.html"
     storage.write_text(path, _page(job, colours, masks, body, _refusals(job, refused)))
     return path
@@ -125,21 +125,19 @@ def _spread(keys: Sequence[tuple]) -> list[int]:
     return [order[(2 * i + 1) * len(order) // (2 * chosen)] for i in range(chosen)]
 
 
-def _patches(job: Job, one: _Shown, labels: Sequence[str]) -> tuple[PatchTable, np.ndarray]:
+def _patches(job: Job, shown: _Shown, labels: Sequence[str]) -> tuple[PatchTable, np.ndarray]:
     """Returns the patches of an image that the area rule keeps, and all corners."""
     patch = job.config.patch
-    text = np.array([""])
-    mask = None if one.mask is None else one.mask[None]
-    label = np.array([one.label], np.int32)
-    cohort = Cohort(one.image[None, ..., None], mask, label, text, text, text, text, tuple(labels))
-    table = job.cohorts.by_area(cohort)  # Refuses what no grid fits.
+    table = cohorts.of_one_image(  # Refuses what no grid fits.
+        job.config, shown.image, shown.mask, label=shown.label, class_names=labels
+    )
     return table, patching.patch_corners(
-        one.image.shape, patch.size, patch.stride, border=patch.border
+        shown.image.shape, patch.size, patch.stride, border=patch.border
     )
 
 
-def _figure(job: Job, one: _Shown, colours: dict[str, str], labels: Sequence[str]) -> Markup:
-    table, corners = _patches(job, one, labels)
+def _figure(job: Job, shown: _Shown, colours: dict[str, str], labels: Sequence[str]) -> Markup:
+    table, corners = _patches(job, shown, labels)
     names = list(colours)
     classes = dict(
         zip(
@@ -149,7 +147,7 @@ def _figure(job: Job, one: _Shown, colours: dict[str, str], labels: Sequence[str
         )
     )
     picture = _draw(
-        one,
+        shown,
         job.config.patch,
         [(r, c, classes.get((r, c))) for r, c in corners.tolist()],
         list(colours.values()),
@@ -159,13 +157,13 @@ def _figure(job: Job, one: _Shown, colours: dict[str, str], labels: Sequence[str
         for n, name in zip(np.bincount(table.label, minlength=len(names)), names, strict=True)
     ]
     counted.append(f"{len(corners) - len(classes):,} dropped")
-    shown = tag("img", alt=f"Patches of {one.name}", **pictures.source(picture))
-    caption = f"{one.name}: {labels[one.label]}; patches: {', '.join(counted)}{one.note}."
-    return tag("figure", shown, tag("figcaption", caption))
+    drawn = tag("img", alt=f"Patches of {shown.name}", **pictures.source(picture))
+    caption = f"{shown.name}: {labels[shown.label]}; patches: {', '.join(counted)}{shown.note}."
+    return tag("figure", drawn, tag("figcaption", caption))
 
 
 def _draw(
-    one: _Shown,
+    shown: _Shown,
     patch: ml_collections.ConfigDict,
     places: Sequence[tuple[int, int, int | None]],
     colours: Sequence[str],
@@ -173,18 +171,18 @@ def _draw(
     """Draws the mask's outline, a mark at the centre of each patch, and one patch of each class.
 
     Args:
-      one: the image.
+      shown: the image.
       patch: size and stride in pixels.
       places: row, column and class of each patch; None where it is dropped.
       colours: by class.
     """
     from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-    scale = _SIDE / max(one.image.shape)
-    side = (round(scale * one.image.shape[1]), round(scale * one.image.shape[0]))
-    picture = Image.fromarray(one.image).resize(side).convert("RGB")
-    if one.mask is not None:
-        mask = Image.fromarray(one.mask * np.uint8(255)).resize(side)
+    scale = _SIDE / max(shown.image.shape)
+    side = (round(scale * shown.image.shape[1]), round(scale * shown.image.shape[0]))
+    picture = Image.fromarray(shown.image).resize(side).convert("RGB")
+    if shown.mask is not None:
+        mask = Image.fromarray(shown.mask * np.uint8(255)).resize(side)
         outline = ImageChops.subtract(mask, mask.filter(ImageFilter.MinFilter(5)))
         picture.paste(_ORGAN, mask=outline)
     pen = ImageDraw.Draw(picture)
@@ -231,7 +229,7 @@ def _page(
         tag("p", "gxdistill preview", class_="kicker"),
         tag("h1", title),
         tag("p", rule),
-        tag("p", *(join(one, " ") for one in key)),
+        tag("p", *(join(entry, " ") for entry in key)),
         tag("p", _WARNING, class_="warning"),
     )
     main = tag("main", tag("div", *body, class_="pair"), *refusals)

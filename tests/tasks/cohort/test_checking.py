@@ -64,6 +64,7 @@ def test_all_that_is_bad_is_listed_and_what_can_be_decoded_is_shown(folder, tmp_
         ({"data__max_bad_share": 0.5, "patch__size": 99}, "--config.patch.size=9"),
         ({"data__max_bad_share": 0.5, "data__label_names": ("a", "b", "c")}, "class 'c'"),
         ({"data__max_bad_share": 0.5, "data__splits": {"test": "train"}}, "for the test split"),
+        ({"data__max_bad_share": 0.5, "patch__size": 60}, "No train patch is"),
     ],
 )
 def test_what_cannot_be_used_is_refused_after_the_list_is_written(
