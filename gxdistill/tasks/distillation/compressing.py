@@ -1,6 +1,5 @@
 """Fewer bytes for the same network: packages of rounded images, and essential weights."""
 
-import dataclasses
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -84,8 +83,7 @@ def round_images(
 ) -> tuple[Distilled, precision.CodeGrid | None]:
     """Rounds distilled data to a precision; codes are fine-tuned through the rounding."""
     if kind not in precision.LEVELS:
-        images = precision.round_to(np.asarray(data.images), kind, None)
-        return dataclasses.replace(data, images=jnp.asarray(images)), None
+        return distilling.rounded(data, kind)
     levels = precision.LEVELS[kind]
     learned = _fine_tuned(job, data, synthesis.levels(levels))
     low, high = np.asarray(learned.images["low"]), np.asarray(learned.images["high"])

@@ -20,7 +20,7 @@ from gxdistill.errors import UserError
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
 from gxdistill.jobs.summary import keeping_quarantine, write_summary
-from gxdistill.package import proof
+from gxdistill.package import precision, proof
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Distilled, Learned, Metadata, Params
 from gxdistill.runtime import hosts
@@ -60,7 +60,9 @@ def distil(job: Job, *, force: bool = False) -> Path:
         if not hosts.leads():
             return path
         data = method.to_distilled(job.problem, job.config.distill, learned)
-        package.save(path, make_package(job, data))
+        kind = job.config.distill.precision
+        data, grid = rounded(data, kind)
+        package.save(path, make_package(job, data, kind=kind, grid=grid))
         job.log(f"package: {path}, {package.size_bytes(path)} bytes")
         return path
 
@@ -265,12 +267,24 @@ def _distillation(job: Job, distilled: Distilled) -> package.Distillation:
     )
 
 
+def rounded(data: Distilled, kind: str) -> tuple[Distilled, precision.CodeGrid | None]:
+    """Rounds the images of distilled data to what a precision can hold.
+
+    Returns:
+      The data, and of codes the grid that they lie on.
+    """
+    images = np.asarray(data.images)
+    grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
+    images = precision.round_to(images, kind, grid)
+    return dataclasses.replace(data, images=jnp.asarray(images)), grid
+
+
 def make_package(
     job: Job,
     distilled: Distilled,
     *,
     kind: str = "float32",
-    grid: package.CodeGrid | None = None,
+    grid: precision.CodeGrid | None = None,
     seeded: bool = False,
 ) -> package.Package:
     """Makes the package of a job: its networks are trained and measured for that.

@@ -134,6 +134,11 @@ _INNER = {
     ),
 }
 _OUTER = {
+    "distill.precision": choice(
+        "float32",
+        names_in("gxdistill.package.precision", "PRECISIONS"),
+        "How images are packaged: as they are, or rounded to fewer bits once all is learned.",
+    ),
     "distill.window": choice(
         "all",
         names_in(_METHOD, "WINDOWS"),

@@ -13,6 +13,7 @@ import scipy.special
 from gxdistill import package
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Learned
+from gxdistill.receive import networks
 from gxdistill.storage import checkpoint
 from gxdistill.tasks.distillation import distilling, real_training
 from tests import small_jobs
@@ -182,6 +183,22 @@ def test_a_disk_that_fills_while_the_package_is_written_leaves_the_former_one(ru
     )
     assert "Traceback" not in without_jax_start(done.stderr)
     assert small_jobs.content(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(("kind", "levels"), [("uint8", 256), ("uint4", 16), ("bfloat16", None)])
+def test_images_are_packaged_in_as_many_bits_as_the_config_says(run, tmp_path, kind, levels):
+    content = package.load(distilling.distil(small_jobs.make(tmp_path, distill__precision=kind)))
+    assert content.manifest.precision == kind
+    whole, data = package.load(run / "package.gxd").distilled, content.distilled
+    for image, exact in zip(*(np.concatenate(d.images) for d in (data, whole)), strict=True):
+        if levels:
+            grid = np.linspace(exact.min(), exact.max(), levels)
+            nearest = grid[abs(exact[..., None] - grid).argmin(-1)]
+            np.testing.assert_allclose(image, nearest, atol=np.ptp(exact) / levels / 50)
+        else:
+            np.testing.assert_allclose(image, exact, rtol=2**-8)
+    np.testing.assert_array_equal(data.labels, whole.labels)
+    assert networks.train_networks(tmp_path / "package.gxd").record["proof"]["equal"]
 
 
 @pytest.mark.parametrize("rule", ["raw", "softmax"])
