@@ -76,6 +76,7 @@ DISK_CALLS = {
 DISK_FUNCTIONS = {f"{np}.{name}" for np in ("np", "jnp", "numpy") for name in ("save", "load")}
 
 LONGEST = 400  # lines of a file
+SAY_NOTHING = {"found", "made", "mine", "one", "own", "thing"}
 LONGEST_BODY = 50  # lines of a function, its docstring apart
 
 
@@ -236,6 +237,18 @@ def job_takers(package: Path) -> list[str]:
     ]
 
 
+def nameless(folder: Path) -> list[str]:
+    """The bindings whose name says nothing of the value where a noun would."""
+    faults = []
+    for path in sorted(folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(), str(path))):
+            is_bound = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            name = node.id if is_bound else getattr(node, "arg", getattr(node, "name", None))
+            if name in SAY_NOTHING and not isinstance(node, ast.keyword):
+                faults.append(f"{path.relative_to(folder.parent)}:{node.lineno}: {name}")
+    return faults
+
+
 def test_the_package_keeps_its_layers():
     faults = violations(ROOT / "gxdistill")
     assert not faults, "\n" + "\n".join(faults)
@@ -249,6 +262,15 @@ def test_no_body_is_too_long_and_no_part_takes_the_whole_job():
     folders = (ROOT / "gxdistill", ROOT / "benchmarks")
     assert [name for folder in folders for name in long_bodies(folder)] == []
     assert job_takers(ROOT / "gxdistill") == []
+
+
+def test_every_name_says_what_its_value_is(tmp_path):
+    assert nameless(ROOT / "gxdistill") == []
+    (tmp_path / "gxdistill").mkdir()
+    source = "def one(own, *, mine=0):\n    found: int = own\n    return [made for made in found]\n"
+    (tmp_path / "gxdistill/x.py").write_text(source)
+    faults = [fault.split()[-1] for fault in nameless(tmp_path / "gxdistill")]
+    assert sorted(faults) == ["found", "made", "mine", "one", "own"]
 
 
 def test_a_long_body_and_a_function_of_a_job_are_caught(tmp_path):

@@ -32,12 +32,12 @@ def background(image: np.ndarray) -> np.ndarray:
     """
     from scipy import ndimage
 
-    found = np.zeros(image.shape, bool)
+    frame = np.zeros(image.shape, bool)
     for extreme in (image <= _DARK, image >= _BRIGHT):
         areas, _ = ndimage.label(extreme)
         edge = np.concatenate([areas[0], areas[-1], areas[:, 0], areas[:, -1]])
-        found |= np.isin(areas, np.unique(edge[edge > 0]))
-    return found
+        frame |= np.isin(areas, np.unique(edge[edge > 0]))
+    return frame
 
 
 def normalise(image: np.ndarray, mask: np.ndarray | None, way: str) -> np.ndarray:

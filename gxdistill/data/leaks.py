@@ -82,5 +82,5 @@ def _near(some: np.ndarray, others: np.ndarray) -> Iterable[tuple[int, int]]:
         block = some[begin : begin + _BLOCK, None]
         for start in range(0, len(others), _BLOCK):
             differing = np.bitwise_count(block ^ others[None, start : start + _BLOCK]).sum(-1)
-            for one, other in zip(*np.nonzero(differing <= _NEAR), strict=True):
-                yield begin + int(one), start + int(other)
+            for row, column in zip(*np.nonzero(differing <= _NEAR), strict=True):
+                yield begin + int(row), start + int(column)

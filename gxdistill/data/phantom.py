@@ -305,7 +305,7 @@ def _render_all(
     keys: jax.Array, gastritis: jax.Array | np.ndarray, size: int
 ) -> tuple[jax.Array, jax.Array]:
     # One after the other: side by side, hundreds of large images would not fit in memory.
-    return jax.lax.map(lambda one: render(*one, size=size), (keys, gastritis))
+    return jax.lax.map(lambda patient: render(*patient, size=size), (keys, gastritis))
 
 
 def phantom_cohort(

@@ -37,8 +37,8 @@ def real_loss(network: Network, *, chunk: int | None = None) -> InnerLoss:
         what is computed in its cache.
     """
 
-    def swept(one: Callable, images: jax.Array, labels: jax.Array) -> Params:
-        """Averages `one(images, labels)` over the chunks, each a sum over its images."""
+    def swept(of_chunk: Callable, images: jax.Array, labels: jax.Array) -> Params:
+        """Averages `of_chunk(images, labels)` over the chunks, each a sum over its images."""
         count = len(images)
         size = min(chunk or (_CACHED if platform.platform() == "cpu" else count), count)
         fill = [(0, -count % size)]  # Images without a label, which add nothing to the sum.
@@ -48,9 +48,9 @@ def real_loss(network: Network, *, chunk: int | None = None) -> InnerLoss:
         ]
 
         def add(total: Params, part: list[jax.Array]) -> tuple[Params, None]:
-            return jax.tree.map(jnp.add, total, one(*part)), None
+            return jax.tree.map(jnp.add, total, of_chunk(*part)), None
 
-        shapes = jax.eval_shape(one, parts[0][0], parts[1][0])
+        shapes = jax.eval_shape(of_chunk, parts[0][0], parts[1][0])
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return jax.tree.map(lambda x: x / count, jax.lax.scan(add, zeros, parts)[0])
 

@@ -35,8 +35,8 @@ def centres(images: np.ndarray, count: int, key: jax.Array, rounds: int = 20) ->
     start = some(flat, count, key)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One of the clusters is empty", UserWarning)
-        found, _ = vq.kmeans2(flat, start, iter=rounds, minit="matrix")
-    return found.reshape(count, *images.shape[1:])
+        centroids, _ = vq.kmeans2(flat, start, iter=rounds, minit="matrix")
+    return centroids.reshape(count, *images.shape[1:])
 
 
 def some(images: np.ndarray, count: int, key: jax.Array) -> np.ndarray:

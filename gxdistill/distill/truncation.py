@@ -68,7 +68,7 @@ def adaptive_window(length: int, training: Training = PLAIN) -> InnerLoop:
     def reach(
         step: Step, carry: Carry, data: Distilled, last: int, key: jax.Array
     ) -> tuple[Carry, jax.Array]:
-        def one(t: jax.Array, state: tuple) -> tuple:
+        def candidate(t: jax.Array, state: tuple) -> tuple:
             carry, total, chosen = state
             after = run(step, carry, data, t, 1)
             moved = jax.tree.map(jnp.subtract, after[0], carry[0])
@@ -79,7 +79,7 @@ def adaptive_window(length: int, training: Training = PLAIN) -> InnerLoop:
             return after, total, chosen
 
         first = carry, jnp.zeros(()), (carry, jnp.int32(0))
-        return jax.lax.fori_loop(0, last + 1, one, first)[2]
+        return jax.lax.fori_loop(0, last + 1, candidate, first)[2]
 
     return _window(length, reach, training)
 

@@ -210,7 +210,7 @@ def patch_accuracy(
 
 def image_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
     """Scores whole images: `[R, n_images, n_patches, K]` -> `[R, n_images]`, see `decision`."""
-    return np.stack([decision.score(rule, one) for one in probabilities])
+    return np.stack([decision.score(rule, of_network) for of_network in probabilities])
 
 
 def joint_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
@@ -241,9 +241,9 @@ def whole_images(scores: np.ndarray, cohort: Cohort, tau: float | np.ndarray) ->
     """
     taus = np.broadcast_to(tau, len(scores))
     parts = [
-        decision.summarise(one, cohort.labels, float(own), patients=cohort.patients)
-        for one, own in zip(scores, taus, strict=True)
-        if not np.isnan(own)
+        decision.summarise(of_network, cohort.labels, float(threshold), patients=cohort.patients)
+        for of_network, threshold in zip(scores, taus, strict=True)
+        if not np.isnan(threshold)
     ]
     out: dict[str, object] = {"images": len(cohort.labels)}
     out["tau"] = float(np.nanmean(taus)) if parts else None
@@ -254,8 +254,8 @@ def whole_images(scores: np.ndarray, cohort: Cohort, tau: float | np.ndarray) ->
             out[name] = None
             continue
         out[name] = {
-            **spread([one["value"] for one in known]),
-            "low": float(np.mean([one["low"] for one in known])),
-            "high": float(np.mean([one["high"] for one in known])),
+            **spread([figure["value"] for figure in known]),
+            "low": float(np.mean([figure["low"] for figure in known])),
+            "high": float(np.mean([figure["high"] for figure in known])),
         }
     return out

@@ -138,8 +138,8 @@ def _method(package: Package) -> Iterator[Row]:
     learned = f"learned in {loop.outer_steps} outer steps" if loop.outer_steps else "as drawn"
     yield "started from", f"{source}, {learned}"
     rule = {"raw": "learned as they are", "softmax": "softmax of learned logits"}
-    made = rule[loop.label_rule] if loop.outer_steps else "given, not learned"
-    yield "labels", f"{data.labels.shape[-1]} an image, {made}"
+    labelled_by = rule[loop.label_rule] if loop.outer_steps else "given, not learned"
+    yield "labels", f"{data.labels.shape[-1]} an image, {labelled_by}"
     with np.errstate(over="ignore"):  # a stranger's package may hold any rate
         rates = np.exp(np.asarray(data.log_lr, np.float64))
         low, middle, high = (float(f(rates)) for f in (np.min, np.median, np.max))

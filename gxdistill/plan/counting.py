@@ -76,8 +76,8 @@ def traffic(text: str, unknown: float = 1.0) -> Traffic:
                 called = _called(operation, "body|to_apply|calls|true_computation")
                 inner = [of(other) for other in called if other in computations]
                 turns = _turns(operation, computations, unknown) if kind == "while" else 1
-                moved += turns * sum(one.moved for one in inner)
-                sent += turns * sum(one.sent for one in inner)
+                moved += turns * sum(loop.moved for loop in inner)
+                sent += turns * sum(loop.sent for loop in inner)
             elif kind not in _FREE and not kind.endswith("-done"):
                 moved += _moved(operation, by_name, computations)
                 if kind.removesuffix("-start") in _SENDING:

@@ -198,7 +198,7 @@ def as_text(plan: Plan, price: float | None = None) -> str:
       plan: from `make`.
       price: of one device for an hour, in any currency.
     """
-    target, found, seconds = plan.target, plan.compiled, plan.seconds
+    target, compiled, seconds = plan.target, plan.compiled, plan.seconds
     binding = max(seconds, key=lambda what: seconds[what])
     hours = seconds[binding] * plan.outer_steps / 3600
     rows = {
@@ -206,10 +206,10 @@ def as_text(plan: Plan, price: float | None = None) -> str:
         f"T = {plan.inner_steps}, {plan.dtype}",
         "target": f"{target.name}: {target.device}; mesh "
         + " x ".join(f"{side} {axis}" for axis, side in plan.mesh.items()),
-        "fits": f"{'yes' if plan.fits else 'NO'}: {_gb(found.peak)} of {_gb(target.memory)}",
-        "arguments": _gb(found.arguments),
-        "temporaries": f"{_gb(found.temporaries)}, memory {plan.strategy}; compiled in "
-        f"{found.compile_s:.0f} s",
+        "fits": f"{'yes' if plan.fits else 'NO'}: {_gb(compiled.peak)} of {_gb(target.memory)}",
+        "arguments": _gb(compiled.arguments),
+        "temporaries": f"{_gb(compiled.temporaries)}, memory {plan.strategy}; compiled in "
+        f"{compiled.compile_s:.0f} s",
     }
     for name, peak in plan.peaks.items():
         rows[f"peak, {name}"] = _gb(peak) + (", estimated" if name != plan.strategy else "")

@@ -118,9 +118,9 @@ def check_same(digest: bytes, what: str) -> None:
     if jax.process_count() == 1:
         return
     wait(what)
-    mine = np.frombuffer(digest, np.uint8)
-    for number, other in enumerate(multihost_utils.process_allgather(mine)):
-        if not np.array_equal(other, mine):
+    here = np.frombuffer(digest, np.uint8)
+    for number, other in enumerate(multihost_utils.process_allgather(here)):
+        if not np.array_equal(other, here):
             raise UserError(
                 f"process {jax.process_index()} has another {what} than process {number}. Give all "
                 f"processes the same."

@@ -106,8 +106,8 @@ def averaged(
 
     def share(learned: Learned, keys: jax.Array, batch: Rows) -> Mean:
         # As one array: several sums at a time may overtake each other between processes.
-        mine, restore = ravel_pytree(fun(learned, keys, batch))
-        return restore(jax.lax.pmean(mine, axes))
+        flat, restore = ravel_pytree(fun(learned, keys, batch))
+        return restore(jax.lax.pmean(flat, axes))
 
     # Gradients are taken within `fun`: each device's own, so that JAX need not tell which differ.
     specs = P(), P(axes[0]), P(axes[1])

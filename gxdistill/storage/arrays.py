@@ -370,16 +370,16 @@ def restore_like(arrays: Mapping[str, Any], like: Params, *, way_out: str) -> Pa
     Raises:
       UserError: a leaf is missing, too many, or of another shape or dtype; the message names it.
     """
-    found, wanted = _named(arrays), _named(like)
-    for name in sorted(found.keys() ^ wanted.keys()):
+    read, wanted = _named(arrays), _named(like)
+    for name in sorted(read.keys() ^ wanted.keys()):
         what = "is missing from" if name in wanted else "is not expected in"
         raise UserError(f"Leaf {name} {what} what was saved. {way_out}")
     for name, leaf in wanted.items():
-        array, expected = found[name], _to_numpy(name, leaf)
+        array, expected = read[name], _to_numpy(name, leaf)
         if (array.shape, array.dtype) != (expected.shape, expected.dtype):
             raise UserError(
                 f"Leaf {name} was saved as {array.dtype} {list(array.shape)}, but "
                 f"{expected.dtype} {list(expected.shape)} is expected. {way_out}"
             )
-    placed = [_placed(found[name], leaf) for name, leaf in wanted.items()]
+    placed = [_placed(read[name], leaf) for name, leaf in wanted.items()]
     return jax.tree.unflatten(jax.tree.structure(like), placed)

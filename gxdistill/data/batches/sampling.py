@@ -79,8 +79,8 @@ def sampler(
 
     weight = np.ones(len(starts)) if patients == "equal" else counts.astype(float)
     if sites:
-        found, site = _sites(cohort)
-        names = found.tolist()
+        present, site = _sites(cohort)
+        names = present.tolist()
         weight = _in_proportion(weight, label * len(names) + site[patient])
         weight *= _weights("sites", [sites.get(name) for name in names], names)[site[patient]]
     K = len(cohort.class_names)

@@ -87,14 +87,14 @@ class Streaming:
         return self._plan(tuple(jax.random.key_data(key).tolist()), epoch)[place]
 
     def batches(
-        self, key: jax.Array, first: int = 0, own: slice | np.ndarray = slice(None)
+        self, key: jax.Array, first: int = 0, places: slice | np.ndarray = slice(None)
     ) -> Iterator[Pixels]:
         """Reads one batch after another, ahead of their use.
 
         Args:
           key: as for `rows`.
           first: step of the first batch.
-          own: the places of a batch that are read, where other processes read the others.
+          places: the places of a batch that are read, where other processes read the others.
 
         Returns:
           An endless iterator.
@@ -110,7 +110,7 @@ class Streaming:
                 "`pip install grain array-record`, or set data.feed to 'resident'."
             ) from error
         steps = grain.MapDataset.range(first, _NEVER)
-        parts = steps.map(lambda step: self.read(self.rows(key, step)[own]))
+        parts = steps.map(lambda step: self.read(self.rows(key, step)[places]))
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_AHEAD)
         return iter(parts.to_iter_dataset(ahead))
 
@@ -189,4 +189,4 @@ def _draw_epoch(
     sampler: Sampler, key: jax.Array, first: jax.Array, steps: int, batch: int
 ) -> jax.Array:
     keys = jax.vmap(lambda step: jax.random.fold_in(key, step))(first + jnp.arange(steps))
-    return jax.vmap(lambda one: draw_rows(sampler, one, batch))(keys)
+    return jax.vmap(lambda key: draw_rows(sampler, key, batch))(keys)

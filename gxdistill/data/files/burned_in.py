@@ -104,13 +104,13 @@ def _slide(pixels: np.ndarray, extreme: Callable[..., np.ndarray]) -> np.ndarray
     return pixels
 
 
-def _apart(one: Box, other: Box) -> int:
+def _apart(box: Box, other: Box) -> int:
     """Pixels between two boxes, along rows or columns, whichever are more; 0 where they meet."""
     return max(
-        one.upper - other.lower,
-        other.upper - one.lower,
-        one.left - other.right,
-        other.left - one.right,
+        box.upper - other.lower,
+        other.upper - box.lower,
+        box.left - other.right,
+        other.left - box.right,
         0,
     )
 
@@ -147,7 +147,7 @@ def _joined(glyphs: list[_Glyph]) -> list[Box]:
 def _follower(box: Box, rows: dict[int, list[_Glyph]]) -> _Glyph | None:
     """The next letter to the right: near, of the same height and at the same level."""
     height = box.lower - box.upper
-    found = []
+    glyphs = []
     for row in {(box.upper + off) // _HEIGHTS[1] for off in (-height, 0, height)}:
         line: Sequence[_Glyph] = rows.get(row, ())
         first = bisect.bisect_left(line, box.right - 1, key=lambda glyph: glyph.box.left)
@@ -157,9 +157,9 @@ def _follower(box: Box, rows: dict[int, list[_Glyph]]) -> _Glyph | None:
                 break
             shift = abs(other.upper + other.lower - box.upper - box.lower) / 2
             if shift <= 0.25 * height and 0.7 <= (other.lower - other.upper) / height <= 1.43:
-                found.append(glyph)
+                glyphs.append(glyph)
                 break
-    return min(found, key=lambda glyph: glyph.box.left, default=None)
+    return min(glyphs, key=lambda glyph: glyph.box.left, default=None)
 
 
 def _glyphs(on: np.ndarray) -> tuple[list[_Glyph], list[_Glyph]]:

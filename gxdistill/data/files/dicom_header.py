@@ -94,7 +94,9 @@ def numbers(dataset: "Dataset", keyword: str) -> list[float]:
     if given is None:
         return []
     many = isinstance(given, Sequence) and not isinstance(given, str | bytes)
-    return [_number(one, keyword) for one in (given if many else [given]) if one not in (None, "")]
+    return [
+        _number(value, keyword) for value in (given if many else [given]) if value not in (None, "")
+    ]
 
 
 def number(dataset: "Dataset", keyword: str) -> float | None:

@@ -95,8 +95,8 @@ def _of_label_map(dataset: "Dataset", values: np.ndarray, organ: Sequence[int]) 
 
 def _item(dataset: "Dataset", frame: int, macro: str) -> "Dataset | None":
     """The first item of a frame's functional group, its own or the shared one."""
-    own = (dataset.get(_PER_FRAME) or ())[frame : frame + 1]
-    for group in (*own, *(dataset.get(_SHARED) or ())[:1]):
+    of_frame = (dataset.get(_PER_FRAME) or ())[frame : frame + 1]
+    for group in (*of_frame, *(dataset.get(_SHARED) or ())[:1]):
         for item in (group.get(macro) or ())[:1]:
             return item
     return None

@@ -25,10 +25,10 @@ def list_files(folder: Path) -> tuple[list[Path], int]:
     files, passed = [], 0
     for at, folders, names in os.walk(folder):
         kept = [name for name in folders if not is_left_by_tools(name)]
-        own = [name for name in names if not is_left_by_tools(name)]
-        passed += len(folders) - len(kept) + len(names) - len(own)
+        taken = [name for name in names if not is_left_by_tools(name)]
+        passed += len(folders) - len(kept) + len(names) - len(taken)
         folders[:] = kept
-        files += [path for name in own if (path := Path(at, name)).is_file()]
+        files += [path for name in taken if (path := Path(at, name)).is_file()]
     return sorted(files), passed
 
 

@@ -157,17 +157,17 @@ def duplicates(keys: Mapping[Entry, object], what: str) -> dict[int, Quarantined
     groups: dict[object, list[Entry]] = {}
     for entry, key in keys.items():
         groups.setdefault(key, []).append(entry)
-    found = {}
+    repeated = {}
     for group in groups.values():
         contradictory = len({entry.label for entry in group}) > 1
         for i, entry in enumerate(group):
             other = group[0] if i else group[-1]
             if contradictory:
                 reason = f"same {what} as line {other.line}, under another label"
-                found[entry.line] = Quarantined(entry.name, reason)
+                repeated[entry.line] = Quarantined(entry.name, reason)
             elif i:
-                found[entry.line] = Quarantined(entry.name, f"same {what} as line {other.line}")
-    return found
+                repeated[entry.line] = Quarantined(entry.name, f"same {what} as line {other.line}")
+    return repeated
 
 
 def few(values: Sequence[str], most: int = 5) -> str:

@@ -169,13 +169,13 @@ def account(recipe: Recipe, facts: Iterable[Facts]) -> Metadata:
 
 
 def _size_at(
-    spacing: float | None, size: tuple[int, ...], listed: float | None, own: Spacing | None
+    spacing: float | None, size: tuple[int, ...], listed: float | None, in_file: Spacing | None
 ) -> tuple[int, int]:
     """Height and width at a spacing; what the manifest lists goes before what the file says."""
     height, width = size
     if spacing is None:
         return height, width
-    known = own if listed is None else (listed, listed)
+    known = in_file if listed is None else (listed, listed)
     if known is None:
         raise BadEntryError("pixel spacing not known: no header and no column `spacing` tells it")
     height, width = (

@@ -153,10 +153,10 @@ def _check_features(place: Path) -> None:
             )
 
 
-def _check_splits(made: Any, place: Path, digests: Metadata) -> None:
+def _check_splits(prepared: Any, place: Path, digests: Metadata) -> None:
     """Refuses splits that a template leads to other files than those that were checked."""
     known = {storage.child(place, name) for name in digests}
-    for split in made.info.splits.values():
+    for split in prepared.info.splits.values():
         if not {Path(path) for path in split.filepaths} <= known:
             raise UserError(
                 f"{place}: its split {storage.shown(split.name)} is of other files than its own. "
@@ -164,9 +164,11 @@ def _check_splits(made: Any, place: Path, digests: Metadata) -> None:
             )
 
 
-def _reader(made: Any, kind: str, other: str) -> Callable[[int], np.ndarray]:
+def _reader(prepared: Any, kind: str, other: str) -> Callable[[int], np.ndarray]:
     """Makes the function that reads the image or the mask of a row, and leaves the other packed."""
-    splits = "+".join(split for split in SPLITS if split in made.info.splits)
-    skip = {other: builder.tfds().decode.SkipDecoding()} if other in made.info.features else None
-    records = made.as_data_source(splits, decoders=skip)
+    splits = "+".join(split for split in SPLITS if split in prepared.info.splits)
+    skip = (
+        {other: builder.tfds().decode.SkipDecoding()} if other in prepared.info.features else None
+    )
+    records = prepared.as_data_source(splits, decoders=skip)
     return lambda row: records[row][kind]

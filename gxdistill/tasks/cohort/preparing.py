@@ -86,18 +86,23 @@ def _prepare(job: Job) -> Path:
 def _plan(job: Job) -> _Plan:
     from_files = kinds.kind_of(job.config).from_files
     if from_files:
-        found = kinds.list_files(job.config, job.log)
-        entries, bad, manifest, recipe = found.entries, found.bad, found.manifest, found.recipe
+        listing = kinds.list_files(job.config, job.log)
+        entries, bad, manifest, recipe = (
+            listing.entries,
+            listing.bad,
+            listing.manifest,
+            listing.recipe,
+        )
     else:
         entries, bad = parts.entries_of_cohort(job.cohorts.source.cohort), {}
         manifest, recipe = job.cohorts.source.manifest, job.cohorts.source.recipe
     sites = [entry.site for entry in entries]
     names = parts.pseudonyms(job.workdir / "pseudonyms.json", sites)
     if from_files:
-        made = parts.parts_of_files(entries, recipe, tuple(job.config.data.label_names), names)
+        planned = parts.parts_of_files(entries, recipe, tuple(job.config.data.label_names), names)
     else:
-        made = parts.parts_of_cohort(job.cohorts.source.cohort, names)
-    return _Plan(from_files, entries, bad, made, manifest, recipe)
+        planned = parts.parts_of_cohort(job.cohorts.source.cohort, names)
+    return _Plan(from_files, entries, bad, planned, manifest, recipe)
 
 
 def _written(job: Job, plan: _Plan, staging: Path) -> tuple[_Plan, dict[int, Row]]:
@@ -107,9 +112,9 @@ def _written(job: Job, plan: _Plan, staging: Path) -> tuple[_Plan, dict[int, Row
     processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     bad = dict(plan.bad)
 
-    def write(made: Sequence[Part]) -> dict[int, Row]:
+    def write(planned: Sequence[Part]) -> dict[int, Row]:
         clock = Progress(job.log, "preparing images")
-        accounts = builder.write_parts(made, staging, processes=processes, progress=clock)
+        accounts = builder.write_parts(planned, staging, processes=processes, progress=clock)
         rows = {row.line: row for account in accounts for row in account.rows}
         for line, row in rows.items():
             if row.reason:
@@ -137,7 +142,7 @@ def _judge_leaks(job: Job, plan: _Plan, rows: dict[int, Row]) -> None:
         for name, field in (("splits", "split"), ("patients", "patient"), ("sites", "site"))
     }
     hashes = bytes.fromhex("".join(rows[entry.line].hash for entry in plan.entries))
-    found = leaks.find(
+    pairs = leaks.find(
         columns["splits"],
         patients=columns["patients"],
         sites=columns["sites"],
@@ -145,15 +150,17 @@ def _judge_leaks(job: Job, plan: _Plan, rows: dict[int, Row]) -> None:
         hashes=np.frombuffer(hashes, np.uint64).reshape(-1, 4),
     )
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([leaks.Leak._fields, *found])
+    csv.writer(text, lineterminator="\n").writerows([leaks.Leak._fields, *pairs])
     path = job.workdir / "leaks.csv"
     storage.write_text(path, text.getvalue())
     for kind, rule in job.config.data.leaks.items():
-        own = [leak for leak in found if leak.kind == kind]
-        if not own or rule == "allow":
+        of_kind = [leak for leak in pairs if leak.kind == kind]
+        if not of_kind or rule == "allow":
             continue
-        shown = "; ".join(" and ".join(dict.fromkeys(leak[1:])) for leak in own[:_SHOWN])
-        what = f"{leaks.WORDS[kind]} in training and test: {len(own)}, as {shown} (all in {path})"
+        shown = "; ".join(" and ".join(dict.fromkeys(leak[1:])) for leak in of_kind[:_SHOWN])
+        what = (
+            f"{leaks.WORDS[kind]} in training and test: {len(of_kind)}, as {shown} (all in {path})"
+        )
         if rule == "refuse":
             raise UserError(f"{what}. Mend the splits, or set data.leaks.{kind} to 'warn'.")
         job.log(f"warning: {what}")

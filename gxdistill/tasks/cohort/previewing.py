@@ -199,8 +199,8 @@ def _draw(
         else:
             pen.rectangle(mark, fill=colours[kind])
     for kind, colour in enumerate(colours):
-        if mine := [(row, col) for row, col, other in places if other == kind]:
-            pen.rectangle(square(*mine[len(mine) // 2], patch.size), outline=colour, width=3)
+        if of_kind := [(row, col) for row, col, other in places if other == kind]:
+            pen.rectangle(square(*of_kind[len(of_kind) // 2], patch.size), outline=colour, width=3)
     return picture
 
 

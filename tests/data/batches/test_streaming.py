@@ -105,7 +105,7 @@ def test_processes_share_a_batch_and_most_of_the_reading(processes, cohort, samp
     whole = stream.batches(KEY)
     counted = [_counted(cohort) for _ in range(processes)]
     feeds = [
-        Streaming(one, sampler, size=SIZE, batch=BATCH).batches(KEY, own=own)
+        Streaming(one, sampler, size=SIZE, batch=BATCH).batches(KEY, places=own)
         for (one, _), own in zip(counted, np.split(np.arange(BATCH), processes), strict=True)
     ]
     for _ in range(4):
