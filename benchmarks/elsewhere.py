@@ -4,8 +4,9 @@
         --package=runs/mnist_convnet_random_10/seed0/package.gxd --networks=lenet,resnet18 --record
 
 Trains fresh networks of these kinds on a package, as `gxdistill train --networks=NAME` does, and
-evaluates them on the config's test patients: in cases of their own, as NAME_lenet. Of several
-packages, as those of several seeds, a figure is the mean.
+evaluates them on the config's test patients: accuracy over patches, plain and balanced, and what
+they decide of whole images, in cases of their own, as NAME_lenet. Of several packages, as those of
+several seeds, a figure is the mean.
 """
 
 import argparse
@@ -30,11 +31,13 @@ def run(config: str, package: Path, network: str, seeds: int) -> Metadata:
     return found
 
 
-def figures(evaluation: Metadata) -> tuple[str, Measured]:
-    """Names the case of an evaluation, and its figure."""
+def figures(evaluation: Metadata) -> tuple[str, list[Measured]]:
+    """Names the case of an evaluation, and its figures; some where whole images are decided."""
     trained = evaluation["contenders"]["distilled"]
     case = f"{evaluation['name']}_{trained['networks']['network']['name']}"
-    return case, spread("accuracy", trained["accuracy"])
+    known = [(name, trained[name]) for name in ("accuracy", "balanced_patch_accuracy")]
+    known += [(name, trained.get("images", {}).get(name)) for name in ("hm", "auc")]
+    return case, [spread(name, figure) for name, figure in known if figure]
 
 
 def main() -> None:
@@ -50,9 +53,9 @@ def main() -> None:
         recorder = Recorder("elsewhere", given)
         results = [figures(run(given.config, path, network, given.seeds)) for path in given.package]
         case = results[0][0]
-        (row,) = over_seeds([[row] for _, row in results])
-        recorder.add(case, row)
-        print(f"{case} {row.metric}: {row.value:.4g} (n = {row.n})", flush=True)
+        for row in over_seeds([rows for _, rows in results]):
+            recorder.add(case, row)
+            print(f"{case} {row.metric}: {row.value:.4g} (n = {row.n})", flush=True)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,10 @@ TABLES = {
         ),
         metrics=("accuracy",),
     ),
+    "radiograph_elsewhere": Table(
+        cases=tuple(f"radiograph_random{other}" for other in ("", "_lenet", "_resnet18")),
+        metrics=("balanced_patch_accuracy", "accuracy", "hm", "auc"),
+    ),
     "package_size": Table(
         cases=("package_size",),
         metrics=tuple(
