@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from gxdistill.cli import budgets
-from gxdistill.cli.config import CONFIG, PACKAGE, Inputs, job_command, read
+from gxdistill.cli.config import CONFIG, PACKAGE, Inputs, job_command, read, read_inputs
 from gxdistill.cli.flags import Command, Flag, names, non_negative, path, whole
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
@@ -197,6 +197,16 @@ def _settings(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace, inputs: Inputs) -> None:
+    """Runs all stages; unless a config is named, for any initial weights after the known ones."""
+    _all_stages(options, inputs)
+    if options.config is None:
+        log("The same cohort once more, for any initial weights.")
+        options = argparse.Namespace(**vars(options))
+        options.config, options.workdir = "demo:random", inputs.workdir / "any_weights"
+        _all_stages(options, read_inputs(options))
+
+
+def _all_stages(options: argparse.Namespace, inputs: Inputs) -> None:
     flags_of_stages = (
         *("coordinator", "processes", "process", "force", "networks", "seeds", "seed"),
         *("max_memory", "max_seconds"),
