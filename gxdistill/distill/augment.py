@@ -17,6 +17,8 @@ _SHIFT = 0.125  # of a side
 _SCALE = 1.2
 _BRIGHTNESS = 0.5  # in the network's normalised units
 _CONTRAST = 0.5
+_GAMMA = 1.5
+_NOISE = 0.2  # Largest standard deviation, in the network's normalised units.
 
 # Draws a map from places of the new image to places of the old one: a matrix [2, 2] over (row, col)
 # and an offset [2], both seen from the centre and in units of the side.
@@ -57,6 +59,35 @@ def _contrast(images: jax.Array, key: jax.Array) -> jax.Array:
     return mean + (images - mean) * (1 + _CONTRAST * jax.random.uniform(key, minval=-1.0))
 
 
+def _gamma(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Bends the greys between the darkest and the brightest of each image, which stay."""
+    low, high = (f(images, (-3, -2, -1), keepdims=True) for f in (jnp.min, jnp.max))
+    span = jnp.maximum(high - low, 1e-6)
+    # Off zero, where the slope of a power has no bound.
+    shares = jnp.clip((images - low) / span, 1e-3, 1)
+    return low + span * shares ** (_GAMMA ** jax.random.uniform(key, minval=-1.0))
+
+
+def _noise(images: jax.Array, key: jax.Array) -> jax.Array:
+    strength, field = jax.random.split(key)
+    grain = jax.random.normal(field, images.shape[-3:], images.dtype)
+    return images + _NOISE * jax.random.uniform(strength) * grain
+
+
+def _blur(images: jax.Array, key: jax.Array) -> jax.Array:
+    """Mixes an image with its mean by the weights 1, 2, 1 over each side; edge pixels go on."""
+    blurred = images
+    for axis in (-3, -2):
+        pad = [(0, 0)] * images.ndim
+        pad[axis] = (1, 1)
+        padded, n = jnp.pad(blurred, pad, mode="edge"), images.shape[axis]
+        before, here, after = (
+            jax.lax.slice_in_dim(padded, i, i + n, axis=axis % images.ndim) for i in range(3)
+        )
+        blurred = (before + 2 * here + after) / 4
+    return images + jax.random.uniform(key) * (blurred - images)
+
+
 _AFFINE: dict[str, Callable[[jax.Array], _Affine]] = {
     "flip": _flip,
     "turn": _turn,
@@ -67,6 +98,9 @@ _AFFINE: dict[str, Callable[[jax.Array], _Affine]] = {
 _TONE: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "brightness": _brightness,
     "contrast": _contrast,
+    "gamma": _gamma,
+    "noise": _noise,
+    "blur": _blur,
 }
 AUGMENTATIONS = (*_AFFINE, *_TONE)
 
@@ -79,7 +113,9 @@ def augment(images: jax.Array, key: jax.Array, names: Sequence[str]) -> jax.Arra
       key: typed PRNG key.
       names: of `AUGMENTATIONS`: "flip" (left and right), "turn" (by quarters), "rotate" (up to 15
         degrees), "shift" (up to an eighth of a side), "scale" (up to 1.2 times), "brightness",
-        "contrast". Geometry comes first, in one bilinear resampling; past an edge its pixels go on.
+        "contrast", "gamma" (a power from 2/3 to 3/2 between an image's darkest and brightest),
+        "noise" (of up to a fifth of a standard deviation), "blur" (up to a binomial of 3 pixels).
+        Geometry comes first, in one bilinear resampling; past an edge its pixels go on.
 
     Returns:
       Images of the same shape.

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+import scipy.stats
 
 from gxdistill.distill import augment as augment_module
 from gxdistill.distill.augment import AUGMENTATIONS, augment
@@ -59,6 +60,44 @@ def test_brightness_and_contrast_keep_what_they_should():
         assert np.ptp(ratios) < 1e-5
 
 
+def test_gamma_bends_greys_by_one_power_between_darkest_and_brightest():
+    low, high = (f(IMAGES, axis=(2, 3, 4), keepdims=True) for f in (np.min, np.max))
+    shares = (IMAGES - low) / (high - low)
+    inside = (shares > 0.01) & (shares < 0.99)
+    powers = []
+    for key in KEYS:
+        bent = (np.asarray(augment(IMAGES, key, ("gamma",))) - low) / (high - low)
+        assert bent.min() > -1e-5
+        assert bent.max() < 1 + 1e-5
+        each = np.log(bent[inside]) / np.log(shares[inside])
+        assert np.ptp(each) < 1e-2
+        powers.append(each.mean())
+    assert 2 / 3 < min(powers) < 0.75
+    assert 1.3 < max(powers) < 1.5
+
+
+def test_noise_is_gaussian_and_the_same_for_all_images():
+    grains = []
+    for key in KEYS:
+        added = np.asarray(augment(IMAGES, key, ("noise",))) - IMAGES
+        assert np.ptp(added, axis=(0, 1)).max() < 1e-5
+        assert added.std() < 0.2 * 1.2
+        grains.append(added[0, 0].ravel() / added[0, 0].std())
+    assert scipy.stats.kstest(np.concatenate(grains), "norm").pvalue > 0.01
+
+
+def test_blur_goes_some_way_to_the_binomial_mean():
+    kernel = np.array([1, 2, 1]) / 4
+    mean = IMAGES
+    for axis in (2, 3):
+        mean = scipy.ndimage.correlate1d(mean, kernel, axis=axis, mode="nearest")
+    for key in KEYS[:5]:
+        change = np.asarray(augment(IMAGES, key, ("blur",))) - IMAGES
+        (share,), *_ = np.linalg.lstsq((mean - IMAGES).reshape(-1, 1), change.ravel())
+        assert 0 <= share <= 1
+        np.testing.assert_allclose(change, share * (mean - IMAGES), atol=1e-5)
+
+
 def test_one_key_is_one_draw_for_any_images():
     """Siamese: a real and a distilled batch that share images share them afterwards."""
     for key in KEYS[:3]:
@@ -77,5 +116,5 @@ def test_gradients_reach_the_pixels():
 
 def test_no_names_change_nothing_and_unknown_ones_are_refused():
     np.testing.assert_array_equal(augment(IMAGES, KEYS[0], ()), IMAGES)
-    with pytest.raises(ValueError, match="`augmentation` is 'blur'"):
-        augment(IMAGES, KEYS[0], ("blur",))
+    with pytest.raises(ValueError, match="`augmentation` is 'melt'"):
+        augment(IMAGES, KEYS[0], ("melt",))
