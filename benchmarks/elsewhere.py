@@ -23,7 +23,7 @@ from gxdistill.pytrees import Metadata
 def run(config: str, package: Path, network: str, seeds: int) -> Metadata:
     """Trains and evaluates networks of one kind; returns the evaluation."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [PROGRAM, "evaluate", f"--config={config}", "--config.evaluate.baselines=False"]
+        command = [PROGRAM, "evaluate", f"--config={config}", "--config.evaluate.baselines=none"]
         command += [f"--package={package}", f"--workdir={folder}"]
         command += [f"--networks={network}", f"--seeds={seeds}"]
         subprocess.run(command, check=True)

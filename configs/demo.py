@@ -33,6 +33,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.distill.update(started_from="mixture", started_labels="networks")
         config.distill.update(inner="adam", start_lr=0.003, start_schedule="cosine")
         config.distill.precision = "uint8"
+        config.evaluate.baselines = "ceiling"
     if variant == "smoke":
         config.name = "demo_smoke"
         config.data.patients = 16

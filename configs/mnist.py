@@ -83,7 +83,7 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
     if variant == "convnet128_random_10":
         config.network.options = {"width": 128}
         config.distill.update(batch=1024, memory_budget_mb=0, checkpoint_every=50)
-        config.evaluate.baselines = False
+        config.evaluate.baselines = "none"
     if variant == "smoke":
         config.name = "mnist_smoke"
         config.data.limit = 700

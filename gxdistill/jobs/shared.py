@@ -199,7 +199,11 @@ _MEASURES = {
     "evaluate.threshold_images": integer(
         200, *COUNT, "Training images that the threshold of a decision is chosen on."
     ),
-    "evaluate.baselines": switch(True, "Whether baselines are evaluated, too."),
+    "evaluate.baselines": choice(
+        "all",
+        ("all", "ceiling", "none"),
+        "What a package is compared with: all baselines, just all real patches, or nothing.",
+    ),
     "evaluate.baseline_networks": integer(3, *COUNT, "Fresh networks of each baseline."),
     "evaluate.ceiling.networks": integer(
         2, *COUNT, "Networks of the ceiling: trained on all real patches."

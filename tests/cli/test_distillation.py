@@ -26,7 +26,7 @@ def test_evaluation_trains_networks_where_there_are_none(run, tmp_path, capsys):
         f"--config={small_jobs.ROOT}/configs/demo.py:smoke",
         f"--package={run / 'package.gxd'}",
     ]
-    flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
+    flags = ["--config.evaluate.baselines=none", f"--workdir={tmp_path / 'run'}"]
     main.main(["evaluate", *arguments, *flags])
     said = capsys.readouterr()
     assert "trained 1 convnet" in said.err
@@ -41,7 +41,7 @@ def test_evaluation_honours_the_networks_asked_for(run, tmp_path, capsys, number
         f"--package={run / 'package.gxd'}",
     ]
     shutil.copytree(run / "networks", tmp_path / "run/networks")
-    flags = ["--config.evaluate.baselines=False", f"--workdir={tmp_path / 'run'}"]
+    flags = ["--config.evaluate.baselines=none", f"--workdir={tmp_path / 'run'}"]
     kinds = ["--networks=lenet,convnet", "--seed=3"]
     main.main(["evaluate", *arguments, *flags, *kinds, *number])  # the config says 2, too
     said = capsys.readouterr()

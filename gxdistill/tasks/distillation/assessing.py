@@ -148,8 +148,13 @@ def evaluate_package(
     contenders |= {
         f"on_{other.record['network']['name']}": _on(job, other, grid) for other in others
     }
-    if job.config.evaluate.baselines:
-        contenders |= _baselines(job, content.distilled)
+    if job.config.evaluate.baselines != "none":
+        job.log("training the ceiling on all real patches")
+        best = ceiling(job)
+        if job.config.evaluate.baselines == "all":
+            contenders |= _baselines(job, content.distilled, best)
+        network, real_grid = job.problem.network, job.cohorts.patch_grid
+        contenders["all_patches"], _, _ = _judged(job, network, best, real_grid)
     result = {
         "name": manifest.name,
         "package_bytes": package.size_bytes(path),
@@ -161,23 +166,20 @@ def evaluate_package(
     return result
 
 
-def _baselines(job: Job, distilled: Distilled) -> dict[str, dict[str, Any]]:
-    """Measures real patches, as many as there are distilled ones, and the ceiling: all of them."""
+def _baselines(job: Job, distilled: Distilled, teachers: Params) -> dict[str, dict[str, Any]]:
+    """Measures as many real patches as there are distilled ones; `teachers` give soft labels."""
     network, figures = job.problem.network, {}
     pool = job.cohorts.sample("train", _POOL_PER_CLASS * job.problem.classes, job.key(Use.POOL))
     for name, choose in _BASELINES.items():
         job.log(f"evaluating the baseline {name}")
         figures[name] = _baseline(job, partial(choose, pool, distilled), pool)
-    job.log("training the ceiling on all real patches")
-    best = ceiling(job)
 
     def choose_soft(key: jax.Array) -> Distilled:
         real = baselines.random_real(pool, distilled, key)
-        return baselines.with_teacher_labels(real, network, best)
+        return baselines.with_teacher_labels(real, network, teachers)
 
     job.log("evaluating the baseline random_real_soft")
     figures["random_real_soft"] = _baseline(job, choose_soft, pool)
-    figures["all_patches"], _, _ = _judged(job, network, best, job.cohorts.patch_grid)
     return figures
 
 
@@ -197,7 +199,7 @@ def _otherwise(job: Job, trained: Trained) -> dict[str, tuple[Metadata, dict[str
     if trained.record["init"] == "known":
         fresh = {"init": "fresh", "count": job.config.evaluate.networks, "seed": job.config.seed}
         variants["fresh_networks"] = fresh, {}
-    if job.config.evaluate.baselines:
+    if job.config.evaluate.baselines == "all":
         variants["hard_labels"] = {}, {"view": views.hard_labels, "rule": "raw"}
         variants["shuffled"] = {}, {"view": views.shuffled}
     return variants

@@ -123,7 +123,7 @@ def test_heat_maps_are_of_test_images_of_both_labels(run, job):
 
 
 def test_baselines_are_left_out_where_none_are_asked_for(run, tmp_path):
-    job = small_jobs.make(tmp_path, evaluate__baselines=False)
+    job = small_jobs.make(tmp_path, evaluate__baselines="none")
     trained = networks.load_networks(run / "networks", run / "package.gxd")
     result = assessing.evaluate_package(job, run / "package.gxd", trained)
     assert list(result["contenders"]) == ["distilled", "fresh_networks"]
@@ -209,7 +209,7 @@ def test_a_package_says_what_its_training_images_were_like(run, tmp_path):
 
 def test_pixels_are_normalised_as_the_package_says(run, tmp_path):
     job = small_jobs.make(
-        tmp_path, seed=1, evaluate__baselines=False
+        tmp_path, seed=1, evaluate__baselines="none"
     )  # other patients, as at a partner
     manifest = package.load(run / "package.gxd").manifest
     assert manifest.normalisation.mean != job.cohorts.normalisation.mean
@@ -263,7 +263,7 @@ def test_hard_labels_are_judged_on_the_start_of_the_package(run, evaluation, job
 
 
 def test_of_networks_of_another_kind_nothing_but_ordinary_training_is_judged(run, tmp_path):
-    job = small_jobs.make(tmp_path, evaluate__baselines=False)
+    job = small_jobs.make(tmp_path, evaluate__baselines="none")
     trained = networks.train_networks(run / "package.gxd", name="lenet", count=1)
     result = assessing.evaluate_package(job, run / "package.gxd", trained)
     assert list(result["contenders"]) == ["distilled"]
