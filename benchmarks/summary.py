@@ -53,8 +53,8 @@ ROWS = (
         },
     ),
     Row(
-        case="radiograph_known_cohort",
-        text="Radiographs, grey values normalised over the cohort, known initial weights",
+        case="radiograph_known",
+        text="Radiographs normalised by the organ, known initial weights",
         measured="balanced accuracy of patches",
         metric="balanced_patch_accuracy",
         beside={
@@ -64,14 +64,14 @@ ROWS = (
         },
     ),
     Row(
-        case="radiograph_known_cohort",
+        case="radiograph_known",
         text="The same, whole images decided",
         measured="harmonic mean",
         metric="hm",
         beside={_REAL: "hm_random_real", _FRESH: "hm_fresh_networks", _ALL: "hm_all_patches"},
     ),
     Row(
-        case="radiograph_random_cohort",
+        case="radiograph_random",
         text="The same, any initial weights: drawn from a mixture, soft labels",
         measured="balanced accuracy of patches",
         metric="balanced_patch_accuracy",
@@ -82,7 +82,7 @@ ROWS = (
         },
     ),
     Row(
-        case="radiograph_random_cohort",
+        case="radiograph_random",
         text="The same, whole images decided",
         measured="harmonic mean",
         metric="hm",
@@ -90,7 +90,7 @@ ROWS = (
     ),
     Row(
         case="radiograph_to_shenzhen",
-        text="Normalised by the organ; learned at Montgomery for all images of Shenzhen",
+        text="The same, learned at Montgomery for all images of Shenzhen",
         measured="AUC",
         metric="external_auc",
         beside={_ALL: "external_auc_ceiling"},

@@ -64,7 +64,7 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
         config.distill.update(init="random", steps=110, images_per_step=60, epochs=6)
         config.distill.update(started_from="mixture", started_labels="networks", outer_steps=0)
         config.distill.precision = "uint4"  # More images are worth more than finer greys.
-        config.distill.update(inner="adam", start_lr=0.001, start_schedule="cosine")
+        config.distill.update(inner="adam", start_lr=0.003, start_schedule="cosine")
     if variant == "learned":
         config.distill.update(init="random", steps=100, epochs=1, start_lr=0.05, outer_steps=5000)
     if variant == "smoke":
