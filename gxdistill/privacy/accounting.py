@@ -14,6 +14,7 @@ MECHANISMS = ("gaussian", "laplace", "sampled_gaussian")
 CONVERSION = "privacy loss distributions"
 # A larger epsilon promises nothing, and would take privacy loss distributions of any length.
 LARGEST = 100.0
+MOST_RELEASES = 2**30  # Of one kind.
 _LEAST_NOISE, _MOST_NOISE = 2.0**-6, 2.0**20  # Multipliers that a search looks between.
 _PRECISION = 2e-4  # Of a multiplier, relative.
 _INTERVAL = 1e-4  # Of discretised losses, dp-accounting's own; the finest that is taken.
@@ -137,3 +138,26 @@ def noise_for(
         middle = math.sqrt(low * high)
         low, high = (low, middle) if fits(middle) else (middle, high)
     return high
+
+
+@functools.lru_cache(maxsize=256)
+def most(target: float, delta: float, term: Term, beside: tuple[Term, ...] = ()) -> int:
+    """Counts the releases of one kind that fit into a budget; for a loop that asks at each step.
+
+    Args:
+      target: epsilon of all together.
+      delta: between 0 and 1.
+      term: the releases; its own count is not looked at.
+      beside: what else is released.
+    """
+
+    def fits(count: int) -> bool:
+        return epsilon((*beside, replace(term, count=count)), delta) <= target
+
+    low, high = 0, 1
+    while high < MOST_RELEASES and fits(high):
+        low, high = high, 2 * high
+    while high > low + 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

@@ -13,7 +13,16 @@ import jax
 
 from gxdistill import _check
 from gxdistill.errors import UserError
-from gxdistill.privacy.accounting import CONVERSION, LARGEST, MECHANISMS, Term, epsilon, noise_for
+from gxdistill.privacy.accounting import (
+    CONVERSION,
+    LARGEST,
+    MECHANISMS,
+    MOST_RELEASES,
+    Term,
+    epsilon,
+    most,
+    noise_for,
+)
 from gxdistill.privacy.events import UNITS, kind, merged
 from gxdistill.privacy.events import Event as Event  # Part of what a ledger is used with.
 from gxdistill.privacy.sampling import Draws
@@ -22,7 +31,7 @@ from gxdistill.pytrees import Metadata, Params
 ADJACENCIES = ("add_or_remove",)
 
 # Of a ledger that was read: a stranger's.
-_MOST_EVENTS, _MOST_COUNT, _MOST_NUMBER, _LONGEST = 100, 10**9, 1e12, 200
+_MOST_EVENTS, _MOST_NUMBER, _LONGEST = 100, 1e12, 200
 _NOISE = 2**32 - 7  # Folded into a key, before the number of releases.
 
 
@@ -112,19 +121,14 @@ class Ledger:
         return after
 
     def _fits(self, event: Event) -> bool:
+        """Whether all is within the budget, of which `event` is the last that was booked."""
         if math.isinf(self.budget):
             return True
-        # A count rounded up costs no less, and serves many bookings by one composition.
-        released = kind(event)
-        up = [
-            dataclasses.replace(booked, count=1 << (booked.count - 1).bit_length())
-            if kind(booked) == released
-            else booked
-            for booked in self.events
-        ]
-        return any(
-            epsilon(_terms(events), self.delta) <= self.budget for events in (up, self.events)
-        )
+        (total,) = (booked for booked in self.events if kind(booked) == kind(event))
+        if total.count == 1:
+            return self.epsilon() <= self.budget
+        rest = tuple(booked for booked in self.events if booked != total)
+        return total.count <= most(self.budget, self.delta, kind(event).term, _terms(rest))
 
     def leave_uncovered(self, what: str) -> "Ledger":
         """Names what is released beside the events and is not covered by epsilon."""
@@ -203,7 +207,7 @@ def _number(value: float) -> str:
     return f"{math.ceil(value * 10**digits) / 10**digits:.3g}"
 
 
-def _terms(events: tuple[Event, ...] | list[Event]) -> tuple[Term, ...]:
+def _terms(events: tuple[Event, ...]) -> tuple[Term, ...]:
     return tuple(sorted(event.term for event in events))
 
 
@@ -245,8 +249,8 @@ def _check_bounds(table: Metadata) -> None:
         texts += [event["what"], event["mechanism"], event["unit"], event["stream"]]
         names = ("sensitivity", "noise_multiplier", "sampling_probability")
         numbers += [event[name] for name in names]
-        if type(event["count"]) is not int or not 0 < event["count"] <= _MOST_COUNT:
-            raise ValueError(f"a count is not a whole number up to {_MOST_COUNT}")
+        if type(event["count"]) is not int or not 0 < event["count"] <= MOST_RELEASES:
+            raise ValueError(f"a count is not a whole number up to {MOST_RELEASES}")
         if not re.fullmatch(r"[0-9a-f]{0,16}", event["stream"]):
             raise ValueError("a stream is not named by 16 hexadecimal digits")
     for text in texts:
