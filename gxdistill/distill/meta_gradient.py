@@ -12,7 +12,7 @@ from gxdistill.distill.augment import augment
 from gxdistill.distill.losses import inner_loss, real_loss
 from gxdistill.distill.truncation import InnerLoop, full
 from gxdistill.distill.views import as_learned
-from gxdistill.pytrees import Batch, Distilled, Network
+from gxdistill.pytrees import Batch, Distilled, Network, Params
 from gxdistill.runtime import platform
 from gxdistill.runtime.sharding import averaged
 
@@ -66,16 +66,20 @@ def after_training(
             f"`networks` is {networks} with a known init, which is one set of weights. "
             f"Pass 1, or a random init."
         )
-    loss, on_real = inner_loss(network, rule), real_loss(network)
+    on_real = real_loss(network)
+    trained = weights_after(
+        network,
+        rule=rule,
+        train=train,
+        view=view,
+        augmentations=augmentations,
+        known_key=known_key,
+    )
 
     def after(learned: Any, key: jax.Array, batch: Batch) -> jax.Array:
-        data = view(learned, jax.random.fold_in(key, _VIEW))
-        draw = jax.random.fold_in(key, _AUGMENT)
-        data = dataclasses.replace(data, images=augment(data.images, draw, augmentations))
-        start = network.init(key if known_key is None else known_key)
-        params = train(loss, start, data, jax.random.fold_in(key, _TRAIN))
-        labels = jax.nn.one_hot(batch.targets, data.labels.shape[-1])
-        return on_real(params, augment(batch.images, draw, augmentations), labels)
+        params = trained(learned, key)
+        labels = jax.nn.one_hot(batch.targets, learned.labels.shape[-1])
+        return on_real(params, as_trained_on(batch.images, key, augmentations), labels)
 
     gradient = jax.value_and_grad(after)
 
@@ -95,3 +99,32 @@ def after_training(
         return (mean if mesh is None else averaged(mean, mesh))(learned, keys, batch)
 
     return meta_gradient
+
+
+def weights_after(
+    network: Network,
+    *,
+    rule: str,
+    train: InnerLoop,
+    view: Callable[[Any, jax.Array], Distilled],
+    augmentations: Sequence[str],
+    known_key: jax.Array | None,
+) -> Callable[[Any, jax.Array], Params]:
+    """Builds `(learned, key) -> weights` of a network that is trained on what is learned.
+
+    All arguments are those of `after_training`; `key` is one network's, of one outer step.
+    """
+    loss = inner_loss(network, rule)
+
+    def weights(learned: Any, key: jax.Array) -> Params:
+        data = view(learned, jax.random.fold_in(key, _VIEW))
+        data = dataclasses.replace(data, images=as_trained_on(data.images, key, augmentations))
+        start = network.init(key if known_key is None else known_key)
+        return train(loss, start, data, jax.random.fold_in(key, _TRAIN))
+
+    return weights
+
+
+def as_trained_on(images: jax.Array, key: jax.Array, augmentations: Sequence[str]) -> jax.Array:
+    """Changes images, real or distilled, by the one draw of a network's key."""
+    return augment(images, jax.random.fold_in(key, _AUGMENT), augmentations)

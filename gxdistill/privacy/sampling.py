@@ -7,6 +7,7 @@ patients, or of a fixed size, is not such a sample, and no theorem of sampling s
 import dataclasses
 import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,21 @@ import numpy as np
 # missing ones add less than 1e-9 to delta.
 _OVERFLOW = 1e-24
 _STREAM = 2**32 - 6  # Folded into a key, for its name.
+
+
+@flax.struct.dataclass
+class PatientBatch:
+    """The patches of a Poisson sample of patients, by patient.
+
+    Attributes:
+      images: `[N, M, H, W, C]` float32, normalised: M patches of each of N patients.
+      targets: `[N, M]` int32, class indices.
+      present: `[N]` bool, who was drawn; they come first, and the others only fill up.
+    """
+
+    images: jax.Array
+    targets: jax.Array
+    present: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
