@@ -11,6 +11,28 @@ from gxdistill.pytrees import Distilled
 
 S, E, B, H, C, K = 2, 3, 4, 8, 1, 3
 
+LEDGER = {
+    "unit": "patient",
+    "adjacency": "add_or_remove",
+    "delta": 0.001,
+    "budget": 8.0,
+    "epsilon": 7.9961,
+    "conversion": "privacy loss distributions",
+    "events": [
+        {
+            "what": "meta-gradient",
+            "mechanism": "sampled_gaussian",
+            "sensitivity": 0.5,
+            "noise_multiplier": 1.81,
+            "sampling_probability": 0.2,
+            "count": 300,
+            "unit": "patient",
+            "stream": "0123456789abcdef",
+        },
+    ],
+    "uncovered": ["the choice of the settings"],
+}
+
 
 def make_manifest(name="tiny0"):
     figure = {"mean": 0.781, "std": 0.0123, "n": 5, "low": 0.7, "high": 0.85}
@@ -60,6 +82,7 @@ def make_manifest(name="tiny0"):
         "decision": {"rule": "soft", "tau": 0.4375, "share_positive": 0.4, "networks": 5},
         "likeness": {"images": 60, "features": {"mean": [127.5, 9.25], "entropy": [0.5, 0.125]}},
         "results": {"images": {"auc": None, "hm": figure, "undecidable": 1.0}},
+        "ledger": None,
         "privacy": "No guarantee is given by this test. " * 5,
     }
     return package.from_json(package.Manifest, table)

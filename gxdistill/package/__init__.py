@@ -10,18 +10,21 @@ from gxdistill.package.fields import (
     Decision,
     Distillation,
     Init,
+    LedgerRecord,
     Likeness,
     Manifest,
     NetworkChoice,
     PatchGeometry,
     Proof,
     Reading,
+    Releases,
     SplitCounts,
     Splits,
     WeightsManifest,
     from_json,
     to_json,
 )
+from gxdistill.package.guarantee import guarantee
 from gxdistill.package.manifest import SCHEMA_VERSION, schema
 from gxdistill.package.precision import PRECISIONS, CodeGrid
 from gxdistill.package.saving import convert, save
@@ -40,6 +43,7 @@ __all__ = [
     "Distillation",
     "EssentialWeights",
     "Init",
+    "LedgerRecord",
     "Likeness",
     "Manifest",
     "NetworkChoice",
@@ -47,6 +51,7 @@ __all__ = [
     "PatchGeometry",
     "Proof",
     "Reading",
+    "Releases",
     "SplitCounts",
     "Splits",
     "WeightsManifest",
@@ -59,6 +64,7 @@ __all__ = [
     "digest",
     "export",
     "from_json",
+    "guarantee",
     "is_weights",
     "load",
     "load_weights",

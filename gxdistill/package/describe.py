@@ -10,6 +10,7 @@ import numpy as np
 
 from gxdistill.package.content import MANIFEST, SIGNATURE, Package, open_members
 from gxdistill.package.fields import About, CohortCounts, Decision
+from gxdistill.package.guarantee import guarantee
 from gxdistill.package.manifest import SCHEMA_VERSION
 from gxdistill.package.weights_file import EssentialWeights
 from gxdistill.pytrees import Metadata
@@ -190,6 +191,18 @@ def _results(about: About) -> Iterator[Row]:
         yield "" if i else "results", figure
 
 
+def _releases(about: About) -> Iterator[Row]:
+    """Describes what was released of the patients, as the ledger has it."""
+    for event in () if about.ledger is None else about.ledger.events:
+        sampled = event.sampling_probability
+        chance = f", of samples with probability {sampled:.3g}" if sampled < 1 else ""
+        yield (
+            "released",
+            f"{event.what}, {event.count} times: {event.mechanism.replace('_', ' ')} noise of "
+            f"{event.noise_multiplier:.4g} x sensitivity {event.sensitivity:.4g}{chance}",
+        )
+
+
 def _sheet(what: Row, about: About, method: Iterator[Row], last: list[Row]) -> str:
     """Describes a file: what it is, what it says of itself, its method, and the last rows."""
     rows: list[Row] = [
@@ -199,6 +212,8 @@ def _sheet(what: Row, about: About, method: Iterator[Row], last: list[Row]) -> s
         *method,
         *_task(about),
         *_results(about),
+        ("guarantee", guarantee(about.ledger)),
+        *_releases(about),
         ("privacy", about.privacy),
         ("licence", about.licence),
         *last,
@@ -261,7 +276,11 @@ def card(package: Package) -> str:
         "Cohort": [*_cohort(manifest.cohort)],
         "Method": [*_method(package), *_task(manifest)],
         "Results": [("", text) for _, text in _results(manifest)],
-        "Privacy": [("", manifest.privacy)],
+        "Privacy": [
+            ("guarantee", guarantee(manifest.ledger)),
+            *_releases(manifest),
+            ("", manifest.privacy),
+        ],
         "Licence": [("", manifest.licence)],
     }
     lines = []

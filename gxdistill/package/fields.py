@@ -227,6 +227,56 @@ class Proof:
     tolerance: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Releases:
+    """Noisy releases of one kind, an event of a ledger; see `privacy.events`.
+
+    Attributes:
+      what: was released, in words.
+      mechanism: "gaussian", "laplace", or "sampled_gaussian" of a Poisson sample of the units.
+      sensitivity: by how much one unit changes what was released.
+      noise_multiplier: standard deviation of the noise (for "laplace" its scale) over sensitivity.
+      sampling_probability: of a unit to be in the sample; 1 where all are.
+      count: number of such releases.
+      unit: whose presence they hide: "patient", "image" or "site".
+      stream: names the key of the samples; empty where none were drawn.
+    """
+
+    what: str
+    mechanism: str
+    sensitivity: float
+    noise_multiplier: float
+    sampling_probability: float
+    count: int
+    unit: str
+    stream: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LedgerRecord:
+    """The sender's ledger of private releases as a package holds it; see `privacy.ledger`.
+
+    Attributes:
+      unit: whose presence is hidden: "patient", "image" or "site".
+      adjacency: which data sets are neighbours, "add_or_remove".
+      delta: at which epsilon is told.
+      budget: largest epsilon that the sender allowed; None for none.
+      epsilon: that the events come to, as the sender says; None where it is above 100.
+      conversion: how they were composed.
+      events: what was released.
+      uncovered: what was released and is not covered, by name.
+    """
+
+    unit: str
+    adjacency: str
+    delta: float
+    budget: float | None
+    epsilon: float | None
+    conversion: str
+    events: tuple[Releases, ...]
+    uncovered: tuple[str, ...]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class About:
     """What a file for receivers says of itself, whatever it holds.
@@ -250,6 +300,7 @@ class About:
       results: figures of the sender's test patients: numbers, or tables of `mean`, `std`, `n`,
         `low`, `high`.
       proof: what the trained network must be; None where nothing is promised.
+      ledger: what was released of the patients, and what it cost; None where nothing is guaranteed.
     """
 
     name: str
@@ -268,6 +319,7 @@ class About:
     likeness: Likeness | None
     results: Metadata
     proof: Proof | None
+    ledger: LedgerRecord | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

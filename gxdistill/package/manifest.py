@@ -16,7 +16,7 @@ from typing import Any
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 WAY_OUT = "Get a fresh copy, or make the package anew."
 
 _TYPES = {
@@ -163,7 +163,12 @@ def _from_3(manifest: Metadata) -> Metadata:
     return {**manifest, "schema_version": 4, **undescribed(manifest)}
 
 
-_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3}  # Each to the next version.
+def _from_4(manifest: Metadata) -> Metadata:
+    """Version 4 knew no ledger: nothing was guaranteed."""
+    return {**manifest, "schema_version": 5, "ledger": None}
+
+
+_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}  # Each to the next version.
 
 
 def migrate(manifest: Metadata, where: Path) -> Metadata:

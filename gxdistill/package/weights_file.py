@@ -86,7 +86,7 @@ def load_weights(path: Path) -> EssentialWeights:
     table = storage.parse_json(text, f"{path}: its header")
     if "likeness" not in table:  # of before images were described
         table = {**undescribed(table), **table, "decision": undescribed(table)["decision"]}
-    manifest = _checked(table, path)
+    manifest = _checked({"ledger": None, **table}, path)  # Earlier headers knew no ledger.
     return EssentialWeights(manifest, rest[4 + size :], digest.hexdigest())
 
 

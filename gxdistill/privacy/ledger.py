@@ -13,6 +13,8 @@ import jax
 
 from gxdistill import _check
 from gxdistill.errors import UserError
+from gxdistill.package.fields import LedgerRecord, from_json
+from gxdistill.package.guarantee import guarantee, rounded_up
 from gxdistill.privacy.accounting import (
     CONVERSION,
     LARGEST,
@@ -114,8 +116,8 @@ class Ledger:
         if not after._fits(event):
             raise BudgetError(
                 f"Releasing {event.what} ({event.count} times) would raise epsilon to "
-                f"{_number(after.epsilon())} at delta {self.delta:g}, above the budget of "
-                f"{self.budget:g}; {_number(self.epsilon())} is spent. Raise the budget or the "
+                f"{rounded_up(after.epsilon())} at delta {self.delta:g}, above the budget of "
+                f"{self.budget:g}; {rounded_up(self.epsilon())} is spent. Raise the budget or the "
                 f"noise, or release less."
             )
         return after
@@ -146,7 +148,7 @@ class Ledger:
 
     def statement(self) -> str:
         """States the guarantee in words: epsilon, delta, unit and adjacency."""
-        return stated(self.epsilon(), self.to_dict())
+        return guarantee(self.record())
 
     def to_dict(self) -> Metadata:
         """Returns the ledger as JSON can hold it, with the epsilon that it comes to."""
@@ -161,6 +163,10 @@ class Ledger:
             "events": [dataclasses.asdict(event) for event in self.events],
             "uncovered": list(self.uncovered),
         }
+
+    def record(self) -> LedgerRecord:
+        """Returns the ledger as the manifest of a package holds it."""
+        return from_json(LedgerRecord, self.to_dict())
 
     @classmethod
     def from_dict(cls, table: Metadata) -> "Ledger":
@@ -182,29 +188,6 @@ class Ledger:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"This is no ledger: {error}. Get a fresh copy.") from error
-
-
-def stated(spent: float | None, table: Metadata) -> str:
-    """States a guarantee in words.
-
-    Args:
-      spent: epsilon; None or infinite for none.
-      table: the ledger, see `Ledger.to_dict`.
-    """
-    adjacency = str(table["adjacency"]).replace("_", " ")
-    missing = "; not covered: " + ", ".join(table["uncovered"]) if table["uncovered"] else ""
-    return (
-        f"epsilon {_number(math.inf if spent is None else spent)} at delta {table['delta']:g}, "
-        f"unit: one {table['unit']}, adjacency: {adjacency} one{missing}"
-    )
-
-
-def _number(value: float) -> str:
-    """Writes an epsilon with three digits, never less than it is."""
-    if value == 0 or math.isinf(value):
-        return "0" if value == 0 else f"above {LARGEST:g}"
-    digits = 2 - math.floor(math.log10(value))
-    return f"{math.ceil(value * 10**digits) / 10**digits:.3g}"
 
 
 def _terms(events: tuple[Event, ...]) -> tuple[Term, ...]:

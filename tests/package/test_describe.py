@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gxdistill import package
-from tests.packages import change, make, members
+from tests.packages import LEDGER, change, make, members
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def test_a_description_says_what_people_ask(saved):
     text = package.describe(package.load(saved), saved)
     rates = np.exp(make().distilled.log_lr.astype(float))
     for part in (
-        "tiny0 (schema version 4)",
+        "tiny0 (schema version 5)",
         "purpose         To test <packages>.",
         "licence         CC BY 4.0",
         "100 images, 50 patients, 2 sites; 3 images quarantined",
@@ -48,6 +48,37 @@ def test_a_description_says_what_people_ask(saved):
     assert max(map(len, text.splitlines())) <= 96
 
 
+def test_a_package_without_a_ledger_says_that_nothing_is_guaranteed(saved):
+    assert "guarantee       no formal guarantee\n" in package.describe(package.load(saved), saved)
+    assert "- guarantee: no formal guarantee\n" in members(saved)["README.md"].decode()
+
+
+def test_a_ledger_is_shown_with_epsilon_delta_unit_and_what_it_leaves_out(tmp_path):
+    ledger = package.from_json(package.LedgerRecord, LEDGER)
+    package.save(tmp_path / "p", change(make(), ledger=ledger))
+    text = package.describe(package.load(tmp_path / "p"), tmp_path / "p")
+    for shown in (" ".join(text.split()), members(tmp_path / "p")["README.md"].decode()):
+        assert (
+            "epsilon 8 at delta 0.001, unit: one patient, adjacency: add or remove one; not "
+            "covered: the choice of the settings"
+        ) in shown
+        assert "meta-gradient, 300 times: sampled gaussian noise of 1.81 x sensitivity 0.5" in shown
+        assert "no formal guarantee" not in shown
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"), [(7.991, "8"), (7.981, "7.99"), (0.0123, "0.0123"), (0.01231, "0.0124")]
+)
+def test_an_epsilon_is_never_shown_smaller_than_it_is(epsilon, text):
+    ledger = package.from_json(package.LedgerRecord, {**LEDGER, "epsilon": epsilon})
+    assert package.guarantee(ledger).startswith(f"epsilon {text} at delta 0.001, unit: one patient")
+
+
+def test_an_epsilon_beyond_all_bounds_is_no_guarantee():
+    ledger = package.from_json(package.LedgerRecord, {**LEDGER, "epsilon": None})
+    assert package.guarantee(ledger) == "no formal guarantee: epsilon is above 100"
+
+
 def test_real_images_are_called_by_name(tmp_path):
     made = change(make(), "distillation", started_from="real")
     package.save(tmp_path / "p", made)
@@ -71,7 +102,7 @@ def test_the_card_lies_in_the_file_and_says_what_must_be_said(saved):
         *("tiny0", "Purpose", "Cohort", "Method", "Results", "Privacy", "Licence", "How to load")
     ]
     for part in (
-        "schema version 4: 8 synthetic images",
+        "schema version 5: 8 synthetic images",
         package.WARNING,
         "To test \\<packages\\>.",
         "- train: 70 images of 35 patients: 40 negative, 30 positive",

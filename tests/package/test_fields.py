@@ -9,7 +9,7 @@ import pytest
 
 from gxdistill import package, storage
 from gxdistill.package import weights_file
-from tests.packages import make_manifest
+from tests.packages import LEDGER, make_manifest
 
 OF_JSON = {"string": str, "integer": int, "number": float, "boolean": bool}
 
@@ -27,6 +27,7 @@ def _whole():
             "bits": [8, 12],
         },
         "proof": {"weights": "0" * 64, "logits": [[0.5, -1, 2.0]] * 8, "tolerance": 1e-5},
+        "ledger": LEDGER,
         "arrays": {"images": entry, "start.x": entry},
     }
 
@@ -85,7 +86,9 @@ def test_essential_weights_say_what_a_package_says_but_how_it_was_distilled():
     assert set(weights_file.FIELDS) == typing.get_type_hints(package.About).keys()
 
 
-@pytest.mark.parametrize("missing", [(), ("cohort", "reading", "decision", "likeness", "proof")])
+@pytest.mark.parametrize(
+    "missing", [(), ("cohort", "reading", "decision", "likeness", "proof", "ledger")]
+)
 def test_a_manifest_comes_back_as_it_was(missing):
     table = _whole() | dict.fromkeys(missing)
     manifest = package.from_json(package.Manifest, table)

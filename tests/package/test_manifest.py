@@ -19,7 +19,7 @@ from gxdistill.errors import UserError
 from gxdistill.evaluation import decision
 from gxdistill.package import manifest as manifests
 from gxdistill.package import precision
-from tests.packages import bits, change, content_bits, make, make_manifest, repack
+from tests.packages import LEDGER, bits, change, content_bits, make, make_manifest, repack
 
 WHERE = Path("there/x.gxd")
 ORACLE = jsonschema.Draft202012Validator(package.schema())
@@ -30,6 +30,7 @@ def _whole():
     return {
         **package.to_json(make_manifest()),
         "reading": {"window": "file", "spacing": 0.2, "fit": "pad", "text": "mask", "bits": [8]},
+        "ledger": LEDGER,
         "arrays": {"images": entry, "start.x": entry},
     }
 
@@ -137,7 +138,7 @@ def test_another_implementation_gives_the_same_verdicts(count):
 def _version_1(path):
     """A package as the release with schema version 1 wrote it: a folder."""
     made = make()
-    added = ("purpose", "licence", "cohort", "image_normalisation", "likeness")
+    added = ("purpose", "licence", "cohort", "image_normalisation", "likeness", "ledger")
     table = package.to_json(made.manifest)
     manifest = {k: v for k, v in table.items() if k not in added} | {"schema_version": 1}
     manifest["decision"] = {"rule": "soft", "tau": 0.4375}
@@ -165,6 +166,18 @@ def test_a_package_of_version_1_is_written_anew(tmp_path):
     assert (tmp_path / "package").is_dir()
 
 
+def test_a_package_of_version_4_guarantees_nothing(copy):
+    def earlier(files):
+        manifest = json.loads(files["manifest.json"]) | {"schema_version": 4}
+        del manifest["ledger"]
+        files["manifest.json"] = json.dumps(manifest).encode()
+
+    before = package.load(copy)
+    repack(copy, earlier)
+    assert content_bits(package.load(copy)) == content_bits(before)
+    assert package.load(copy).manifest.ledger is None
+
+
 def _undescribed(package):
     """The package without what says how the sender's images looked, which version 4 began."""
     return change(change(package, "decision", share_positive=None), likeness=None)
@@ -174,7 +187,7 @@ def test_a_package_of_version_2_is_read(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 2}
         del manifest["precision"], manifest["proof"], manifest["reading"]
-        del manifest["image_normalisation"], manifest["likeness"]
+        del manifest["image_normalisation"], manifest["likeness"], manifest["ledger"]
         del manifest["decision"]["share_positive"]
         del manifest["distillation"]["inner"]
         files["manifest.json"] = json.dumps(manifest).encode()
@@ -189,7 +202,7 @@ def test_a_package_of_version_2_is_read(copy):
 def test_a_package_of_version_3_is_read(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 3}
-        del manifest["image_normalisation"], manifest["likeness"]
+        del manifest["image_normalisation"], manifest["likeness"], manifest["ledger"]
         del manifest["decision"]["share_positive"]
         files["manifest.json"] = json.dumps(manifest).encode()
 
