@@ -20,8 +20,11 @@ from gxdistill.evaluation import patches
 from gxdistill.jobs import devices, kinds
 from gxdistill.jobs.problem import BatchSource
 from gxdistill.package.fields import PatchGeometry
+from gxdistill.privacy.sampling import PatientSampler, draw_patients, patient_feed
 from gxdistill.pytrees import Batch, Cohort, PatchTable
 from gxdistill.runtime.console import Log
+
+FIXED_LEVELS = 0.5, 0.25  # Mean and deviation that tell nothing of a cohort.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +143,32 @@ class Cohorts:
         size, cache_mb = self.config.patch.size, self.config.data.cache_mb
         return streaming.Streaming(cohort, sampler, size=size, batch=batch, cache_mb=cache_mb)
 
+    def patient_batches(self, sampler: PatientSampler, patches: int) -> BatchSource:
+        """Makes the source of Poisson samples of the training patients.
+
+        Args:
+          sampler: of all of them.
+          patches: of each patient of a sample.
+
+        Raises:
+          UserError: images are not kept on the device.
+        """
+        if self.streams:
+            raise UserError(
+                "Private steps draw patients from images on the device, and data.feed streams "
+                "them. Set --config.data.feed=resident, or shrink them by data.downscale."
+            )
+        images = self._resident.images
+        feed = patient_feed(images, self.tables["train"], sampler.patients)
+        draw = partial(
+            draw_patients,
+            sampler=sampler,
+            patches=patches,
+            size=self.config.patch.size,
+            normalise=self.normalisation,
+        )
+        return BatchSource(draw, lambda *_: repeat(feed), reusable=True)  # type: ignore[arg-type]
+
     def sample(self, split: str, count: int, key: jax.Array) -> Batch:
         """Draws `count` patches of a split, each class as often, whatever the loop's sampling."""
         cohort = self.train if split == "train" else self.test
@@ -153,7 +182,9 @@ class Cohorts:
 
     @cached_property
     def normalisation(self) -> resident.Normalisation:
-        """How pixels become input: measured on the training images."""
+        """How pixels become input: measured on the training images, or the same for all cohorts."""
+        if self.config.data.levels == "fixed":
+            return resident.Normalisation(*((value,) * self.shape[-1] for value in FIXED_LEVELS))
         if self.source.prepared and self.external is None:
             return resident.from_levels(self.source.prepared.levels["train"])
         return resident.normalisation(self.train)

@@ -13,6 +13,7 @@ from gxdistill.errors import UserError
 from gxdistill.jobs import devices
 from gxdistill.jobs.devices import Stepper
 from gxdistill.jobs.history import History
+from gxdistill.privacy.ledger import BudgetError, Ledger
 from gxdistill.pytrees import Params
 from gxdistill.runtime import hosts, interrupts
 from gxdistill.runtime.console import Log, Progress
@@ -22,6 +23,9 @@ from gxdistill.training.steps import LoopState
 _PATIENCE = 20  # Steps that may diverge in a row.
 
 Measure = Callable[[Params, int], dict[str, float]]
+# `(ledger, key, first, count) -> ledger` books the releases of `count` steps from `first` on; `key`
+# is the run's.
+Book = Callable[[Ledger, jax.Array, int, int], Ledger]
 
 
 class Schedule(NamedTuple):
@@ -53,6 +57,8 @@ class Run:
       begin: changes the first state before the first step; not where the run is resumed.
       measure: `(learned, step) -> figures` for the history.
       advice: what to do where it diverges, as a sentence.
+      ledger: what was released before the first step; None where nothing is private.
+      book: books steps before they are taken.
     """
 
     what: str
@@ -65,6 +71,8 @@ class Run:
     begin: Callable[[LoopState], LoopState] = lambda state: state
     measure: Measure | None = None
     advice: str = "Lower the learning rate, and start in another --workdir."
+    ledger: Ledger | None = None
+    book: Book | None = None
 
     def __call__(self, state: LoopState) -> LoopState:
         """Takes all steps from a first state on, or from the newest checkpoint.
@@ -82,41 +90,68 @@ class Run:
           KeyboardInterrupt: on SIGINT, and as `Terminated` on SIGTERM.
           UserError: it diverged: twenty steps in a row, or all of them.
         """
-        state = devices.replicate(self._resumed(state), self.stepper.mesh)
+        return self.accounted(state)[0]
+
+    def accounted(self, state: LoopState) -> tuple[LoopState, Ledger | None]:
+        """Takes all steps, as a call does, and returns the ledger, too.
+
+        It is saved with every checkpoint. Steps are booked before they are taken, and the run ends,
+        with a checkpoint, before the first that the budget does not allow.
+
+        Raises:
+          BudgetError: the budget does not even allow the first.
+        """
+        state, ledger = self._resumed(state)
+        state = devices.replicate(state, self.stepper.mesh)
         first = int(state.step)
         if self.history:
             self.history.cut(first)
         feeds = self.stepper.stream(state.key, first)
         clock = Progress(self.log, self.what, first)
         if first < self.schedule.steps:  # What is compiled is compiled before signals wait.
-            state = self._advanced(state, feeds, clock)
+            ledger = self._booked(ledger, state)
+            state = self._advanced(state, ledger, feeds, clock)
         with _held_back():
             while (done := int(state.step)) < self.schedule.steps:
                 try:
                     interrupts.check()
+                    booked = self._booked(ledger, state)
                 except KeyboardInterrupt:
-                    self._save(state)
+                    self._save(state, ledger)
                     self.log(f"{self.what}: stopped at step {done}, with a checkpoint")
                     raise
-                state = self._advanced(state, feeds, clock)
-        if int(state.skipped) == self.schedule.steps > 0:
-            raise UserError(f"Each of the {self.schedule.steps} steps diverged. {self.advice}")
-        return devices.fetch(state)
+                except BudgetError as error:
+                    self._save(state, ledger)
+                    self.log(f"warning: {self.what} ends at step {done}: {error}")
+                    break
+                state, ledger = self._advanced(state, booked, feeds, clock), booked
+        if int(state.skipped) == int(state.step) > 0:
+            raise UserError(f"Each of the {int(state.step)} steps diverged. {self.advice}")
+        return devices.fetch(state), ledger
 
-    def _resumed(self, state: LoopState) -> LoopState:
-        """Returns the state of the first process's newest checkpoint, or the given first state."""
+    def _booked(self, ledger: Ledger | None, state: LoopState) -> Ledger | None:
+        if ledger is None or self.book is None:
+            return ledger
+        return self.book(ledger, state.key, int(state.step), self.stepper.steps_per_call)
+
+    def _resumed(self, state: LoopState) -> tuple[LoopState, Ledger | None]:
+        """Returns state and ledger of the first process's newest checkpoint, or the first ones."""
+        ledger = self.ledger
         restored = checkpoint.restore(self.checkpoints, state)
         if restored is None or restored[2].get("identity", "") != self.identity:
             state = self.begin(state)
         else:
-            step, state, _ = restored
+            step, state, metadata = restored
+            ledger = None if ledger is None else Ledger.from_dict(metadata.get("ledger", {}))
             is_done = step == self.schedule.steps
             self.log(f"{self.what}: {'done already' if is_done else f'resuming at step {step}'}")
         key = jax.random.key_data(state.key)
         state = hosts.from_first(dataclasses.replace(state, key=key))
-        return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+        return dataclasses.replace(state, key=jax.random.wrap_key_data(state.key)), ledger
 
-    def _advanced(self, state: LoopState, feeds: Iterator[Any], clock: Progress) -> LoopState:
+    def _advanced(
+        self, state: LoopState, ledger: Ledger | None, feeds: Iterator[Any], clock: Progress
+    ) -> LoopState:
         state, losses = self.stepper(state, feeds)
         done = int(state.step)
         if self.history and np.isfinite(losses).any():
@@ -135,13 +170,14 @@ class Run:
             if figures:
                 self.history.add(step=done, **figures)
         if is_last or done % checkpoint_every == 0:
-            self._save(state)
+            self._save(state, ledger)
         return state
 
-    def _save(self, state: LoopState) -> None:
+    def _save(self, state: LoopState, ledger: Ledger | None) -> None:
         kept = devices.fetch(state)
         if hosts.leads():
-            metadata = {"identity": self.identity}
+            booked = {} if ledger is None else {"ledger": ledger.to_dict()}
+            metadata = {"identity": self.identity, **booked}
             checkpoint.save(self.checkpoints, int(kept.step), kept, metadata=metadata)
 
 

@@ -108,6 +108,11 @@ _DATA = {
         names_in("gxdistill.data.intensities", "WAYS"),
         "What normalises the grey values: the cohort, the image or its organ.",
     ),
+    "data.levels": choice(
+        "measured",
+        ("measured", "fixed"),
+        "Mean and deviation of the input: of the training pixels, or 0.5 and 0.25 for any cohort.",
+    ),
     "data.burned_in": choice(
         "mask",
         names_in("gxdistill.data.files.reading", "TEXTS"),

@@ -38,6 +38,7 @@ def after_training(
     known_key: jax.Array | None = None,
     networks: int = 1,
     at_once: int | None = None,
+    patients_at_once: int | None = None,
 ) -> MetaGradient:
     """Builds `distill.meta_gradient.after_training`, clipped by the patient and noised.
 
@@ -64,8 +65,9 @@ def after_training(
       augmentations: of real and distilled images.
       known_key: draws the one known theta_0.
       networks: R.
-      at_once: patients side by side, by `vmap`; None takes all on an accelerator and one after
-        another on a CPU, but for patients of few patches.
+      at_once: networks that are trained side by side, by `vmap`; None takes all on an accelerator
+        and one after another on a CPU.
+      patients_at_once: likewise of the patients.
 
     Returns:
       `(learned, key, batch) -> (loss, grads)`, where the batch is a `PatientBatch` and the loss the
@@ -86,7 +88,7 @@ def after_training(
         raise ValueError(f"`noise_multiplier` is {noise_multiplier}; it must not be negative.")
     if known_key is not None and networks != 1:
         raise ValueError(f"`networks` is {networks} with a known init. Pass 1, or a random init.")
-    on_real = real_loss(network)
+    on_patient = _patient_gradient(network, augmentations, at_once)
     trained = weights_after(
         network,
         rule=rule,
@@ -96,22 +98,6 @@ def after_training(
         known_key=known_key,
     )
 
-    def all_trained(learned: Any, keys: jax.Array) -> Params:
-        return jax.lax.map(lambda key: trained(learned, key), keys)
-
-    def on_patient(weights: Params, keys: jax.Array, images: jax.Array, targets: jax.Array) -> Any:
-        """Returns the mean loss over the networks, and its gradient by all their weights."""
-        count = len(keys)
-
-        def on_network(given: tuple[Params, jax.Array]) -> tuple[jax.Array, Params]:
-            params, key = given
-            seen = as_trained_on(images, key, augmentations)
-            labels = jax.nn.one_hot(targets, classes_of(network, params, images))
-            return jax.value_and_grad(on_real)(params, seen, labels)
-
-        losses, grads = jax.lax.map(on_network, (weights, keys))
-        return losses.mean(), jax.tree.map(lambda g: g / count, grads)
-
     def noisy(key: jax.Array, total: Params) -> Params:
         scale = noise_multiplier * clipping.sensitivity(clip)
         total = add_noise(jax.random.fold_in(key, _NOISE), total, scale)
@@ -120,23 +106,42 @@ def after_training(
     def meta_gradient(learned: Any, key: jax.Array, batch: Any) -> tuple[jax.Array, Any]:
         _check_sample(batch)
         keys = key[None] if networks == 1 else jax.random.split(key, networks)
-        weights, back = jax.vjp(lambda learned: all_trained(learned, keys), learned)
+        weights, back = jax.vjp(
+            lambda learned: _each(lambda key: trained(learned, key), keys, at_once), learned
+        )
         pull_back = (lambda g: g) if place == "weights" else (lambda g: back(g)[0])
 
         def contribution(images: jax.Array, targets: jax.Array) -> tuple[jax.Array, Any]:
             loss, grads = on_patient(weights, keys, images, targets)
             return loss, pull_back(grads)
 
-        loss, total = _sum_over_patients(contribution, batch, clip, at_once)
+        loss, total = _sum_over_patients(contribution, batch, clip, patients_at_once)
         released = noisy(key, total)
         return loss, back(released)[0] if place == "weights" else released
 
     return meta_gradient
 
 
-def classes_of(network: Network, params: Params, images: jax.Array) -> int:
-    """Counts a network's logits, without running it."""
-    return jax.eval_shape(network.apply, params, images).shape[-1]
+def _patient_gradient(
+    network: Network, augmentations: Sequence[str], at_once: int | None
+) -> Callable[..., Any]:
+    """Builds `(weights [R, ...], keys [R], images, targets) -> (loss, gradient by all weights)`."""
+    on_real = real_loss(network)
+
+    def on_patient(
+        weights: Params, keys: jax.Array, images: jax.Array, targets: jax.Array
+    ) -> tuple[jax.Array, Params]:
+        def on_network(given: tuple[Params, jax.Array]) -> tuple[jax.Array, Params]:
+            params, key = given
+            seen = as_trained_on(images, key, augmentations)
+            classes = jax.eval_shape(network.apply, params, seen).shape[-1]
+            return jax.value_and_grad(on_real)(params, seen, jax.nn.one_hot(targets, classes))
+
+        losses, grads = _each(on_network, (weights, keys), at_once)
+        # The mean over the networks is clipped, and not each network's part.
+        return losses.mean(), jax.tree.map(lambda g: g / len(keys), grads)
+
+    return on_patient
 
 
 def _check_sample(batch: Any) -> None:
@@ -159,8 +164,8 @@ def _sum_over_patients(
     Returns:
       The mean loss over the patients whose loss is finite, 0 where there is none; and the sum.
     """
-    patients, patches = batch.targets.shape
-    size = min(at_once or _at_once(patients, patches), patients)
+    patients = len(batch.present)
+    size = min(_together(at_once, patients), patients)
     fill = -patients % size
     padded = jax.tree.map(lambda x: jnp.pad(x, [(0, fill)] + [(0, 0)] * (x.ndim - 1)), batch)
 
@@ -171,8 +176,8 @@ def _sum_over_patients(
         else:
             parts = jax.vmap(contribution)(rows.images, rows.targets)
         losses, grads = parts
-        counts = rows.present & jnp.isfinite(losses)
-        total = clipping.clipped_sum(grads, clip, rows.present)
+        counts = rows.counted & jnp.isfinite(losses)
+        total = clipping.clipped_sum(grads, clip, rows.counted)
         part = jnp.where(counts, losses, 0).sum(), counts.sum(), total
         return jax.tree.map(jnp.add, sums, part)
 
@@ -188,7 +193,11 @@ def _zeros(contribution: Callable, batch: PatientBatch) -> Any:
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), grads)
 
 
-def _at_once(patients: int, patches: int) -> int:
-    if platform.platform() != "cpu":
-        return patients
-    return max(1, 16 // patches)
+def _each(function: Callable, given: Any, at_once: int | None) -> Any:
+    """Maps over networks, so many side by side as a device takes."""
+    together = _together(at_once, len(jax.tree.leaves(given)[0]))
+    return jax.lax.map(function, given, batch_size=None if together == 1 else together)
+
+
+def _together(at_once: int | None, count: int) -> int:
+    return at_once or (1 if platform.platform() == "cpu" else count)

@@ -12,10 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gxdistill.data.batches.resident import Normalisation
+from gxdistill.patching import gather_patches
+from gxdistill.pytrees import PatchTable
+
 # The chance that a step draws more than there is room for; over a million steps at epsilon 20, the
 # missing ones add less than 1e-9 to delta.
 _OVERFLOW = 1e-24
-_STREAM = 2**32 - 6  # Folded into a key, for its name.
+# Folded into keys: for a key's name, and for what is drawn of a step's patients.
+_STREAM, _PATCHES = 2**32 - 6, 2**32 - 8
 
 
 @flax.struct.dataclass
@@ -26,11 +31,13 @@ class PatientBatch:
       images: `[N, M, H, W, C]` float32, normalised: M patches of each of N patients.
       targets: `[N, M]` int32, class indices.
       present: `[N]` bool, who was drawn; they come first, and the others only fill up.
+      counted: `[N]` bool, who of them has patches.
     """
 
     images: jax.Array
     targets: jax.Array
     present: jax.Array
+    counted: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,3 +123,88 @@ def stream(key: jax.Array) -> str:
     """Names a key without telling it: 64 bits drawn by it, in hexadecimal digits."""
     high, low = np.asarray(jax.random.bits(jax.random.fold_in(key, _STREAM), (2,), jnp.uint32))
     return f"{high:08x}{low:08x}"
+
+
+@flax.struct.dataclass
+class PatientFeed:
+    """A cohort's images on the device with the patches of each patient; an argument of jitted code.
+
+    A group is what one patient has of one class.
+
+    Attributes:
+      images: `[N, H, W, C]` uint8.
+      table: patches in order of patient and class, columns `[M]` int32.
+      group_starts: `[G]` int32, first row of each group.
+      group_counts: `[G]` int32, its rows.
+      first_groups: `[P]` int32, first group of each patient.
+      groups: `[P]` int32, number of groups; 0 where the patient has no patch, and no part.
+    """
+
+    images: jax.Array
+    table: PatchTable
+    group_starts: jax.Array
+    group_counts: jax.Array
+    first_groups: jax.Array
+    groups: jax.Array
+
+
+def patient_feed(images: jax.Array, table: PatchTable, patients: int) -> PatientFeed:
+    """Prepares drawing from the patches of patients.
+
+    Args:
+      images: of the cohort, `[N, H, W, C]` uint8.
+      table: its patches, at least one.
+      patients: P, number of patients; `table.patient` is below.
+    """
+    table = table.select(np.lexsort((table.label, table.patient)))
+    begins = np.r_[True, (np.diff(table.label) != 0) | (np.diff(table.patient) != 0)]
+    starts = np.flatnonzero(begins)
+    owner = table.patient[starts]
+    columns = (
+        starts,
+        np.diff(np.r_[starts, len(begins)]),
+        np.searchsorted(owner, np.arange(patients)).clip(max=len(starts) - 1),
+        np.bincount(owner, minlength=patients),
+    )
+    device = (jnp.asarray(column, jnp.int32) for column in columns)
+    return PatientFeed(images, PatchTable(*map(jnp.asarray, table)), *device)  # type: ignore[arg-type]
+
+
+def draw_patients(
+    feed: PatientFeed,
+    key: jax.Array,
+    *,
+    sampler: PatientSampler,
+    patches: int,
+    size: int,
+    normalise: Normalisation,
+) -> PatientBatch:
+    """Draws a Poisson sample of patients, and patches of each, with replacement; jit-able.
+
+    Of a patient, each class is drawn as often; what one patient's patches are depends on no other.
+
+    Args:
+      feed: from `patient_feed`.
+      key: typed PRNG key, the step's own.
+      sampler: of the feed's patients.
+      patches: M, of each patient.
+      size: side of a patch in pixels.
+      normalise: applied to the patches; must not be measured on the patients.
+
+    Returns:
+      The sample; N is the sampler's capacity.
+    """
+    chosen, present = sampler.draw(key)
+    draws = jax.random.uniform(jax.random.fold_in(key, _PATCHES), (2, len(chosen), patches))
+
+    def below(share: jax.Array, count: jax.Array) -> jax.Array:
+        return jnp.minimum((share * count).astype(jnp.int32), jnp.maximum(count - 1, 0))
+
+    group = feed.first_groups[chosen][:, None] + below(draws[0], feed.groups[chosen][:, None])
+    row = feed.group_starts[group] + below(draws[1], feed.group_counts[group])
+    rows = jax.tree.map(lambda column: column[row.ravel()], feed.table)
+    pixels = gather_patches(feed.images, rows.image, rows.row, rows.col, size=size)
+    pixels = jax.lax.optimization_barrier(pixels)  # As in `data.batches.resident`.
+    images = normalise(pixels).reshape(*row.shape, *pixels.shape[1:])
+    counted = present & (feed.groups[chosen] > 0)
+    return PatientBatch(images, rows.label.reshape(row.shape), present, counted)

@@ -303,6 +303,8 @@ def predict(
     files, shown = reading.list_files(paths, log), reading.masks_for(subject.about, masks, log)
     trained = networks_for(path, subject, budget)
     log_networks(trained, log)
+    guaranteed = package.guarantee(subject.about.ledger)
+    log(f"privacy of the sender's patients: {guaranteed}")
     with storage.fresh_folder(out) as folder:
         seen = each_image(trained, subject.about, files, shown, log)
         pairs = list(_predictions(subject, tau_by, seen, folder))
@@ -313,6 +315,7 @@ def predict(
         decisions = [row["decision"] for row in rows if "decision" in row]
         told = warnings(subject.about, features, decisions)
         whole: dict[str, Any] = {"note": package.WARNING, "package": subject.digest, "images": rows}
+        whole |= {"guarantee": guaranteed}
         whole |= {"tau": subject.decision.tau, "tau_by": tau_by, "warnings": told}
         (folder / "predictions.json").write_text(storage.json_text(whole), "utf-8")
         (folder / "predictions.csv").write_text(_table(rows), "utf-8")

@@ -17,7 +17,7 @@ _REFERENCES = (
 
 
 def privacy(findings: Findings) -> Markup:
-    """Says in plain words what is promised to the patients: nothing yet."""
+    """Says in plain words what is promised to the patients, and what is not."""
     real = findings.manifest.distillation.started_from == "real"
     warning = tag(
         "p",
@@ -29,6 +29,7 @@ def privacy(findings: Findings) -> Markup:
         "aside",
         tag("h2", "Privacy", id="privacy"),
         *([warning] if real else []),
+        tag("p", tag("strong", f"Guarantee: {package.guarantee(findings.manifest.ledger)}.")),
         tag("p", findings.manifest.privacy),
         tag(
             "p",

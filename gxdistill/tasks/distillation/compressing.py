@@ -16,7 +16,7 @@ from gxdistill.jobs.job import Job
 from gxdistill.package import precision
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Distilled, Learned, Network, Params
-from gxdistill.tasks.distillation import distilling, method
+from gxdistill.tasks.distillation import distilling, guards, method
 
 COMPRESSED = "compressed.gxd"
 _FEWEST_FIRST = ("uint4", "uint8", "bfloat16", "float32")
@@ -37,8 +37,9 @@ def compress(job: Job, max_loss: float, kinds: Sequence[str] = _FEWEST_FIRST) ->
       The file, `compressed.gxd`; the package stays.
 
     Raises:
-      UserError: there is no package, or it is of other settings.
+      UserError: there is no package, it is of other settings, or of a private job.
     """
+    guards.check_no_guarantee(job.config, "Compressing")
     job.workdir.check_same(distilling.identity(job))
     content = package.load(job.workdir / "package.gxd")
     whole = accuracy(job, content.distilled)

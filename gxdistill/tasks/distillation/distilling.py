@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gxdistill import package
+from gxdistill import package, storage
 from gxdistill.data import source
 from gxdistill.distill import baselines, init, inner, replay
 from gxdistill.errors import UserError
@@ -22,9 +22,10 @@ from gxdistill.jobs.loop import Run, Schedule
 from gxdistill.jobs.summary import keeping_quarantine, write_summary
 from gxdistill.package import precision, proof
 from gxdistill.package.seeds import Use
+from gxdistill.privacy.ledger import Ledger
 from gxdistill.pytrees import Batch, Distilled, Learned, Metadata, Params
 from gxdistill.runtime import hosts
-from gxdistill.tasks.distillation import method
+from gxdistill.tasks.distillation import guards, method, private
 from gxdistill.tasks.distillation.assessing import for_package
 from gxdistill.tasks.distillation.real_training import ceiling
 
@@ -55,24 +56,27 @@ def distil(job: Job, *, force: bool = False) -> Path:
             job.workdir.check_same(identity(job))
             write_summary(job, job.cohorts.source)
         learns = job.config.distill.outer_steps > 0
-        learned = _outer_loop(job, force=force) if learns else _start(job)
+        learned, ledger = _outer_loop(job, force=force) if learns else _start(job)
         path = job.workdir / "package.gxd"
         if not hosts.leads():
             return path
         data = method.to_distilled(job.problem, job.config.distill, learned)
         kind = job.config.distill.precision
         data, grid = rounded(data, kind)
-        package.save(path, make_package(job, data, kind=kind, grid=grid))
+        if ledger:
+            storage.write_json(job.workdir / private.LEDGER, ledger.to_dict())
+            job.log(f"privacy: {ledger.statement()}")
+        package.save(path, make_package(job, data, kind=kind, grid=grid, ledger=ledger))
         job.log(f"package: {path}, {package.size_bytes(path)} bytes")
         return path
 
 
 def identity(job: Job) -> Metadata:
     """Tells all that a package depends on."""
-    return job.identity("distill")
+    return job.identity("distill", "privacy")
 
 
-def _outer_loop(job: Job, *, force: bool) -> Learned:
+def _outer_loop(job: Job, *, force: bool) -> tuple[Learned, Ledger | None]:
     settings = job.config.distill
     per_call = settings.steps_per_call
     for name in ("outer_steps", "checkpoint_every", "evaluate_every"):
@@ -83,10 +87,18 @@ def _outer_loop(job: Job, *, force: bool) -> Learned:
             )
     text = json.dumps(identity(job), sort_keys=True).encode()
     hosts.check_same(hashlib.sha256(text).digest(), "config or cohort")
-    loop, state = method.build(job.problem, settings, job.log)
+    steps = private.private_steps(job) if guards.is_private(job.config) else None
+    if steps is None:
+        loop, state = method.build(job.problem, settings, job.log)
+        stepper = method.stepper(job.problem, settings, loop)
+    else:
+        loop, state = method.build(
+            job.problem, settings, job.log, steps.after_training, private.secret_key()
+        )
+        stepper = steps.stepper(job, loop)
     run = Run(
         what="distilling",
-        stepper=method.stepper(job.problem, settings, loop),
+        stepper=stepper,
         schedule=Schedule(settings.outer_steps, settings.checkpoint_every, settings.evaluate_every),
         checkpoints=job.workdir.checkpoints,
         log=job.log,
@@ -97,10 +109,12 @@ def _outer_loop(job: Job, *, force: bool) -> Learned:
             f"Lower distill.start_lr (now {settings.start_lr}) or the rates of distill.optimizer, "
             f"or set distill.optimizer.ema_clip, and start in another --workdir."
         ),
+        ledger=None if steps is None else steps.ledger,
+        book=None if steps is None else steps.book,
     )
-    learned = run(state).learned
+    state, ledger = run.accounted(state)
     _check_loss(job, force=force)
-    return learned
+    return state.learned, ledger
 
 
 def _check_loss(job: Job, *, force: bool) -> None:
@@ -122,9 +136,10 @@ def _check_loss(job: Job, *, force: bool) -> None:
     job.log(f"warning: {what} It is packaged nevertheless.")
 
 
-def _start(job: Job) -> Learned:
+def _start(job: Job) -> tuple[Learned, Ledger | None]:
     """Makes what is learned where nothing is to be learned."""
-    return _begin(job, method.initial_learned(job.problem, job.config.distill))
+    ledger = private.first_ledger(job.config) if guards.is_private(job.config) else None
+    return _begin(job, method.initial_learned(job.problem, job.config.distill)), ledger
 
 
 def _begin(job: Job, learned: Learned) -> Learned:
@@ -219,6 +234,7 @@ def about(
     init: package.Init,
     proof: package.Proof | None,
     privacy: str,
+    ledger: Ledger | None = None,
 ) -> package.About:
     """Fills in what a manifest says of a job, whatever was learned in it.
 
@@ -228,15 +244,17 @@ def about(
       init: the weights that they started from.
       proof: what a receiver's network must be; None where nothing is promised.
       privacy: what is promised to the patients.
+      ledger: what was released of them. With one, what is measured on them stays here: counts,
+        results, the threshold and what images are like.
     """
     config, data = job.config, job.cohorts
-    decided, likeness, results = for_package(job, networks)
+    decided, likeness, results = (None, None, {}) if ledger else for_package(job, networks)
     return package.About(
         name=config.name,
         purpose=config.about.purpose,
         licence=config.about.licence,
         privacy=privacy,
-        cohort=_counts(source.summary(data.source)),
+        cohort=None if ledger else _counts(source.summary(data.source)),
         network=package.NetworkChoice(config.network.name, dict(config.network.options)),
         init=init,
         patch=data.geometry,
@@ -248,6 +266,7 @@ def about(
         likeness=likeness,
         results=results,
         proof=proof,
+        ledger=ledger.record() if ledger else None,
     )
 
 
@@ -286,6 +305,7 @@ def make_package(
     kind: str = "float32",
     grid: precision.CodeGrid | None = None,
     seeded: bool = False,
+    ledger: Ledger | None = None,
 ) -> package.Package:
     """Makes the package of a job: its networks are trained and measured for that.
 
@@ -295,6 +315,7 @@ def make_package(
       kind: one of `package.PRECISIONS`.
       grid: of the images, where they are codes.
       seeded: leaves known initial weights to their seed.
+      ledger: what was released of the patients; None where nothing is guaranteed.
     """
     config = job.config
     networks = replay_networks(job, distilled, config.evaluate.networks, job.key(Use.FRESH))
@@ -303,7 +324,8 @@ def make_package(
         "seeded" if seeded else config.distill.init, seed=config.seed if known else None
     )
     promised = _prove(job, distilled) if known else None
-    common = about(job, networks, init=init, proof=promised, privacy=PRIVACY)
+    privacy = private.PROMISE if ledger else PRIVACY
+    common = about(job, networks, init=init, proof=promised, privacy=privacy, ledger=ledger)
     manifest = package.Manifest(
         **vars(common),
         distillation=_distillation(job, distilled),

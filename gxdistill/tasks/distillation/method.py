@@ -48,13 +48,21 @@ _MIXED = 6000  # Real patches of a class that a mixture is fitted to, at most.
 _MIXED_BYTES = 2**28  # Of all of them.
 
 
-def build(problem: Problem, settings: ConfigDict, log: Log) -> tuple[Loop, LoopState]:
+def build(
+    problem: Problem,
+    settings: ConfigDict,
+    log: Log,
+    after_training: Callable[..., meta_gradient.MetaGradient] | None = None,
+    key: jax.Array | None = None,
+) -> tuple[Loop, LoopState]:
     """Builds the outer loop and its first state; tells how much memory a gradient takes.
 
     Args:
       problem: to be solved.
       settings: the section `distill` of a config.
       log: told the memory.
+      after_training: makes the meta-gradient; None takes the plain one, over the problem's devices.
+      key: of the loop; None takes that of the problem's seed.
 
     Raises:
       UserError: settings do not fit each other.
@@ -67,6 +75,8 @@ def build(problem: Problem, settings: ConfigDict, log: Log) -> tuple[Loop, LoopS
         outer_steps=settings.outer_steps,
         rates=settings.optimizer,
         log=log,
+        after_training=after_training,
+        key=key,
     )
 
 
@@ -79,6 +89,8 @@ def learning(
     outer_steps: int,
     rates: Mapping[str, Any],
     log: Log,
+    after_training: Callable[..., meta_gradient.MetaGradient] | None = None,
+    key: jax.Array | None = None,
 ) -> tuple[Loop, LoopState]:
     """Builds an outer loop by a job's method, and its first state.
 
@@ -90,6 +102,8 @@ def learning(
       outer_steps: length of the schedule.
       rates: the settings `distill.optimizer`.
       log: told the memory that a gradient takes.
+      after_training: as of `build`.
+      key: likewise.
 
     Raises:
       UserError: settings do not fit each other.
@@ -100,7 +114,10 @@ def learning(
         training = Training(
             inner.create(**inner_optimizer(settings)), _memory(problem, settings, data, log)
         )
-        meta = meta_gradient.after_training(
+        if after_training is None:
+            mesh = mesh_of(problem, settings)
+            after_training = partial(meta_gradient.after_training, mesh=mesh)
+        meta = after_training(
             problem.network,
             rule=settings.label_rule,
             train=WINDOWS[settings.window](settings.window_steps, training),
@@ -109,13 +126,12 @@ def learning(
             known_key=problem.key(Use.KNOWN) if starts_known(settings) else None,
             networks=settings.networks,
             at_once=settings.networks_at_once or None,
-            mesh=mesh_of(problem, settings),
         )
         learned = to_learned(problem, data, images)
     except ValueError as error:
         raise UserError(f"distill: {error}") from error
     loop = outer.distiller(meta, optimizer)
-    return loop, loop.init(learned, problem.key(Use.LOOP))
+    return loop, loop.init(learned, problem.key(Use.LOOP) if key is None else key)
 
 
 def starts_known(settings: ConfigDict) -> bool:

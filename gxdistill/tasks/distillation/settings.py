@@ -12,6 +12,7 @@ from gxdistill.errors import UserError
 from gxdistill.jobs import checks, settings
 from gxdistill.jobs.settings import Shape, Table, choice, integer, items, names_in, number
 from gxdistill.jobs.shared import COUNT, RATE, SHARE, SHARED
+from gxdistill.tasks.distillation.guards import check_privacy
 
 _METHOD = "gxdistill.tasks.distillation.method"
 
@@ -213,14 +214,39 @@ _COMPRESS = {
         "Decay of essential values: with more, they generalise better in fewer bytes.",
     ),
 }
+_PRIVACY = {
+    "privacy.mechanism": choice(
+        "none",
+        ("none", "meta_gradient"),
+        "What protects patients: nothing, or noise on each meta-gradient.",
+    ),
+    "privacy.epsilon": number(
+        8.0, 1e-3, 100.0, "Budget: the run stops before a release that would exceed it."
+    ),
+    "privacy.delta": number(1e-5, 1e-12, 0.1, "At which epsilon is told; below 1 / patients."),
+    "privacy.clip": number(1.0, *RATE, "Largest norm of what a patient contributes to a step."),
+    "privacy.clip_at": choice(
+        "weights",
+        names_in("gxdistill.privacy.meta_gradient", "PLACES"),
+        "Where that is clipped: at the trained weights, or at the distilled data, which is slow.",
+    ),
+    "privacy.noise": number(
+        0.0, 0.0, 1e6, "Deviation of a step's noise over the clip; 0 fits it to the budget."
+    ),
+    "privacy.patients_per_step": integer(
+        32, *COUNT, "Patients of an outer step, on average: each comes by a coin of its own."
+    ),
+    "privacy.patches_per_patient": integer(8, *COUNT, "Patches of each patient of a step."),
+}
 _TASK = settings.add_task(
     Table(
-        {**_DATA, **_INNER, **_OUTER, **_COMPRESS},
+        {**_DATA, **_INNER, **_OUTER, **_COMPRESS, **_PRIVACY},
         {
+            "privacy": "What is guaranteed to patients, and at which price.",
             "distill": "What is learned, and how.",
             "compress": "How a package, or a network, is written in fewer bytes.",
         },
-        rules=(check_epochs,),
+        rules=(check_epochs, check_privacy),
         problem_rules=(check_classes, check_size),
     )
 )

@@ -13,7 +13,7 @@ from gxdistill.jobs.problem import BatchSource
 from gxdistill.package import proof, shared_values
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Network, Params
-from gxdistill.tasks.distillation import distilling
+from gxdistill.tasks.distillation import distilling, guards
 from gxdistill.tasks.distillation.compressing import balanced
 from gxdistill.tasks.distillation.real_training import make_stepper, train
 from gxdistill.training.losses import cross_entropy
@@ -129,8 +129,9 @@ def compress(job: Job, max_loss: float) -> Path:
       The file, `weights.gxw` in the working folder.
 
     Raises:
-      UserError: no number of values loses so little.
+      UserError: no number of values loses so little, or the job is private.
     """
+    guards.check_no_guarantee(job.config, "A network of essential weights")
     start, params = trained(job)
     before = balanced(job, params, "train")
     for share in SHARES:

@@ -1,0 +1,44 @@
+"""What a config that promises privacy may not do: releases that no noise covers are refused."""
+
+from ml_collections import ConfigDict
+
+from gxdistill.errors import UserError
+
+
+def check_privacy(config: ConfigDict) -> None:
+    """Refuses releases that no noise covers, where privacy is asked for.
+
+    Raises:
+      UserError: naming the setting.
+    """
+    if config.privacy.mechanism == "none":
+        return
+    refused = {
+        "distill.started_from": (config.distill.started_from, "noise"),
+        "distill.started_labels": (config.distill.started_labels, "classes"),
+        "data.levels": (config.data.levels, "fixed"),
+    }
+    for name, (value, must_be) in refused.items():
+        if value != must_be:
+            raise UserError(
+                f"{name} is {value!r}, which releases what no noise covers, and "
+                f"privacy.mechanism is {config.privacy.mechanism!r}. Set --config.{name}={must_be}."
+            )
+
+
+def is_private(config: ConfigDict) -> bool:
+    """Whether a config asks for a guarantee."""
+    return config.privacy.mechanism != "none"
+
+
+def check_no_guarantee(config: ConfigDict, what: str) -> None:
+    """Refuses what learns from patients without noise, where privacy is asked for.
+
+    Raises:
+      UserError: saying what.
+    """
+    if is_private(config):
+        raise UserError(
+            f"{what} learns from patients without noise, and privacy.mechanism is "
+            f"{config.privacy.mechanism!r}. Share the package of `gxdistill distill` as it is."
+        )

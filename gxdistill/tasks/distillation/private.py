@@ -1,0 +1,129 @@
+"""Private distillation: what a budget allows, refuses and bills."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from gxdistill.distill.meta_gradient import MetaGradient
+from gxdistill.errors import UserError
+from gxdistill.jobs.devices import Stepper
+from gxdistill.jobs.job import Job
+from gxdistill.privacy import meta_gradient
+from gxdistill.privacy.clipping import sensitivity
+from gxdistill.privacy.events import sampled_gaussian
+from gxdistill.privacy.ledger import Ledger, calibrate
+from gxdistill.privacy.sampling import PatientSampler
+from gxdistill.training.steps import Loop
+
+LEDGER = "ledger.json"
+PROMISE = (
+    "The ledger of this package states what is guaranteed, and to whom. It covers what this "
+    "package was made by, and not what else was or will be published of the same patients."
+)
+# What depends on the patients and is released without noise, whatever the method.
+UNCOVERED = (
+    "the number of training patients, by the sampling probability",
+    "the choice of the settings",
+    "how files were read",
+)
+_WHAT = "meta-gradient"
+
+
+@dataclasses.dataclass(frozen=True)
+class PrivateSteps:
+    """Private outer steps of a job.
+
+    Attributes:
+      sampler: of the training patients.
+      noise: multiplier of a step's noise.
+      settings: the section `privacy`.
+      ledger: before the first step.
+    """
+
+    sampler: PatientSampler
+    noise: float
+    settings: ConfigDict
+    ledger: Ledger
+
+    @property
+    def after_training(self) -> Callable[..., MetaGradient]:
+        """What makes the meta-gradient, see `method.build`."""
+        return partial(
+            meta_gradient.after_training,
+            clip=self.settings.clip,
+            noise_multiplier=self.noise,
+            divisor=float(self.settings.patients_per_step),
+            place=self.settings.clip_at,
+        )
+
+    def stepper(self, job: Job, loop: Loop) -> Stepper:
+        """Builds what takes the steps."""
+        source = job.cohorts.patient_batches(self.sampler, self.settings.patches_per_patient)
+        return Stepper(loop, source, job.config.distill.steps_per_call)
+
+    def book(self, ledger: Ledger, key: jax.Array, first: int, count: int) -> Ledger:
+        """Books steps before they are taken, see `jobs.loop.Run`."""
+        draws = self.sampler.draws(key, first, count)
+        event = sampled_gaussian(
+            draws,
+            _WHAT,
+            sensitivity=sensitivity(self.settings.clip),
+            noise_multiplier=self.noise,
+        )
+        return ledger.book(event, draws)
+
+
+def secret_key() -> jax.Array:
+    """Draws a key that nobody can guess, from the system's own entropy.
+
+    The seed of a job is told in its package: who knows it could take the noise off again.
+    """
+    bits = np.frombuffer(os.urandom(8), np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(bits), impl="threefry2x32")
+
+
+def first_ledger(config: ConfigDict) -> Ledger:
+    """Opens the ledger of a job."""
+    budget = config.privacy
+    return Ledger(delta=budget.delta, budget=budget.epsilon, uncovered=UNCOVERED)
+
+
+def private_steps(job: Job, beside: tuple[Any, ...] = ()) -> PrivateSteps:
+    """Calibrates the noise of a job's outer steps, so that all of them fit into its budget.
+
+    Args:
+      job: with the section `privacy`.
+      beside: events that are to fit in, too.
+
+    Raises:
+      UserError: no noise suffices, or several devices would share the steps.
+    """
+    settings, count = job.config.privacy, job.config.distill.outer_steps
+    if jax.process_count() > 1:
+        raise UserError("Private steps are taken by one process. Start it without --processes.")
+    patients = len(set(job.cohorts.train.patients.tolist()))
+    sampler = PatientSampler(patients, min(1.0, settings.patients_per_step / patients))
+    ledger = first_ledger(job.config)
+    noise = settings.noise
+    if not noise:
+        job.log(f"searching the noise of {count} steps for epsilon {settings.epsilon:g}")
+        noise = calibrate(
+            settings.epsilon,
+            settings.delta,
+            mechanism="sampled_gaussian",
+            count=count,
+            sampling_probability=sampler.probability,
+            beside=beside,
+        )
+    job.log(
+        f"private steps: noise {noise:.4g} x clip {settings.clip:g}, each patient of {patients} "
+        f"with probability {sampler.probability:.3g}"
+    )
+    return PrivateSteps(sampler, noise, settings, ledger)
