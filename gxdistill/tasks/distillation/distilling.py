@@ -22,11 +22,11 @@ from gxdistill.jobs.loop import Run, Schedule
 from gxdistill.jobs.summary import keeping_quarantine, write_summary
 from gxdistill.package import precision, proof
 from gxdistill.package.seeds import Use
-from gxdistill.privacy.ledger import Ledger
 from gxdistill.pytrees import Batch, Distilled, Learned, Metadata, Params
 from gxdistill.runtime import hosts
 from gxdistill.tasks.distillation import guards, method, private
 from gxdistill.tasks.distillation.assessing import for_package
+from gxdistill.tasks.distillation.private import Account
 from gxdistill.tasks.distillation.real_training import ceiling
 
 _WORST = 10.0  # Times what guessing costs: a loss beyond it is of a training that diverged.
@@ -56,17 +56,14 @@ def distil(job: Job, *, force: bool = False) -> Path:
             job.workdir.check_same(identity(job))
             write_summary(job, job.cohorts.source)
         learns = job.config.distill.outer_steps > 0
-        learned, ledger = _outer_loop(job, force=force) if learns else _start(job)
+        learned, account = _outer_loop(job, force=force) if learns else _start(job)
         path = job.workdir / "package.gxd"
         if not hosts.leads():
             return path
         data = method.to_distilled(job.problem, job.config.distill, learned)
         kind = job.config.distill.precision
         data, grid = rounded(data, kind)
-        if ledger:
-            storage.write_json(job.workdir / private.LEDGER, ledger.to_dict())
-            job.log(f"privacy: {ledger.statement()}")
-        package.save(path, make_package(job, data, kind=kind, grid=grid, ledger=ledger))
+        package.save(path, make_package(job, data, kind=kind, grid=grid, account=account))
         job.log(f"package: {path}, {package.size_bytes(path)} bytes")
         return path
 
@@ -76,7 +73,7 @@ def identity(job: Job) -> Metadata:
     return job.identity("distill", "privacy")
 
 
-def _outer_loop(job: Job, *, force: bool) -> tuple[Learned, Ledger | None]:
+def _outer_loop(job: Job, *, force: bool) -> tuple[Learned, Account | None]:
     settings = job.config.distill
     per_call = settings.steps_per_call
     for name in ("outer_steps", "checkpoint_every", "evaluate_every"):
@@ -114,7 +111,7 @@ def _outer_loop(job: Job, *, force: bool) -> tuple[Learned, Ledger | None]:
     )
     state, ledger = run.accounted(state)
     _check_loss(job, force=force)
-    return state.learned, ledger
+    return state.learned, None if ledger is None else Account(ledger, state.key)
 
 
 def _check_loss(job: Job, *, force: bool) -> None:
@@ -136,10 +133,12 @@ def _check_loss(job: Job, *, force: bool) -> None:
     job.log(f"warning: {what} It is packaged nevertheless.")
 
 
-def _start(job: Job) -> tuple[Learned, Ledger | None]:
+def _start(job: Job) -> tuple[Learned, Account | None]:
     """Makes what is learned where nothing is to be learned."""
-    ledger = private.first_ledger(job.config) if guards.is_private(job.config) else None
-    return _begin(job, method.initial_learned(job.problem, job.config.distill)), ledger
+    learned = _begin(job, method.initial_learned(job.problem, job.config.distill))
+    if not guards.is_private(job.config):
+        return learned, None
+    return learned, Account(private.first_ledger(job.config), private.secret_key())
 
 
 def _begin(job: Job, learned: Learned) -> Learned:
@@ -234,7 +233,7 @@ def about(
     init: package.Init,
     proof: package.Proof | None,
     privacy: str,
-    ledger: Ledger | None = None,
+    account: Account | None = None,
 ) -> package.About:
     """Fills in what a manifest says of a job, whatever was learned in it.
 
@@ -244,11 +243,17 @@ def about(
       init: the weights that they started from.
       proof: what a receiver's network must be; None where nothing is promised.
       privacy: what is promised to the patients.
-      ledger: what was released of them. With one, what is measured on them stays here: counts,
-        results, the threshold and what images are like.
+      account: what was released of them. With one, what is measured on them stays here: counts,
+        results and what images are like; and the threshold is released with noise, or not at all.
     """
-    config, data = job.config, job.cohorts
-    decided, likeness, results = (None, None, {}) if ledger else for_package(job, networks)
+    config, data, ledger = job.config, job.cohorts, None
+    if account is None:
+        decided, likeness, results = for_package(job, networks)
+    else:
+        decided, ledger = private.release_threshold(job, networks, *account)
+        likeness, results = None, {}
+        storage.write_json(job.workdir / private.LEDGER, ledger.to_dict())
+        job.log(f"privacy: {ledger.statement()}")
     return package.About(
         name=config.name,
         purpose=config.about.purpose,
@@ -305,7 +310,7 @@ def make_package(
     kind: str = "float32",
     grid: precision.CodeGrid | None = None,
     seeded: bool = False,
-    ledger: Ledger | None = None,
+    account: Account | None = None,
 ) -> package.Package:
     """Makes the package of a job: its networks are trained and measured for that.
 
@@ -315,7 +320,7 @@ def make_package(
       kind: one of `package.PRECISIONS`.
       grid: of the images, where they are codes.
       seeded: leaves known initial weights to their seed.
-      ledger: what was released of the patients; None where nothing is guaranteed.
+      account: what was released of the patients; None where nothing is guaranteed.
     """
     config = job.config
     networks = replay_networks(job, distilled, config.evaluate.networks, job.key(Use.FRESH))
@@ -324,8 +329,8 @@ def make_package(
         "seeded" if seeded else config.distill.init, seed=config.seed if known else None
     )
     promised = _prove(job, distilled) if known else None
-    privacy = private.PROMISE if ledger else PRIVACY
-    common = about(job, networks, init=init, proof=promised, privacy=privacy, ledger=ledger)
+    privacy = private.PROMISE if account else PRIVACY
+    common = about(job, networks, init=init, proof=promised, privacy=privacy, account=account)
     manifest = package.Manifest(
         **vars(common),
         distillation=_distillation(job, distilled),

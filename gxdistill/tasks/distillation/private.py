@@ -4,22 +4,26 @@ import dataclasses
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from gxdistill import package
 from gxdistill.distill.meta_gradient import MetaGradient
 from gxdistill.errors import UserError
+from gxdistill.evaluation import patches
 from gxdistill.jobs.devices import Stepper
 from gxdistill.jobs.job import Job
-from gxdistill.privacy import meta_gradient
+from gxdistill.privacy import meta_gradient, threshold
 from gxdistill.privacy.clipping import sensitivity
-from gxdistill.privacy.events import sampled_gaussian
-from gxdistill.privacy.ledger import Ledger, calibrate
+from gxdistill.privacy.events import Event, sampled_gaussian
+from gxdistill.privacy.ledger import BudgetError, Ledger, calibrate
 from gxdistill.privacy.sampling import PatientSampler
+from gxdistill.pytrees import Params
+from gxdistill.tasks.distillation.assessing import decides_images
 from gxdistill.training.steps import Loop
 
 LEDGER = "ledger.json"
@@ -34,6 +38,18 @@ UNCOVERED = (
     "how files were read",
 )
 _WHAT = "meta-gradient"
+
+
+class Account(NamedTuple):
+    """What a private job has released, and by which key.
+
+    Attributes:
+      ledger: of its releases.
+      key: typed PRNG key, secret; `ledger.release_key` derives that of the next release.
+    """
+
+    ledger: Ledger
+    key: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +111,50 @@ def first_ledger(config: ConfigDict) -> Ledger:
     return Ledger(delta=budget.delta, budget=budget.epsilon, uncovered=UNCOVERED)
 
 
-def private_steps(job: Job, beside: tuple[Any, ...] = ()) -> PrivateSteps:
-    """Calibrates the noise of a job's outer steps, so that all of them fit into its budget.
+def _threshold_event(job: Job) -> tuple[Event, ...]:
+    """Returns what the threshold will cost, where one is released."""
+    noise = job.config.privacy.threshold_noise
+    if not noise or not decides_images(job.cohorts.train):
+        return ()
+    return (Event(threshold.WHAT, "gaussian", sensitivity(1.0), noise),)
+
+
+def release_threshold(
+    job: Job, networks: Params, ledger: Ledger, key: jax.Array
+) -> tuple[package.Decision | None, Ledger]:
+    """Chooses the threshold of whole images on all training patients, with noise, and books it.
+
+    Args:
+      job: whose patients.
+      networks: trained weights of R networks, each leaf with a leading axis R.
+      ledger: what was released before.
+      key: of the run, secret.
+
+    Returns:
+      The manifest's `decision`, and the ledger; None where no threshold is asked for, or the budget
+      does not allow it.
+    """
+    if not _threshold_event(job):
+        return None, ledger
+    train, rule = job.cohorts.train, job.config.decision.rule
+    probabilities = patches.predict(job.problem.network, networks, train, job.cohorts.patch_grid)
+    (scores,) = patches.joint_scores(probabilities, rule)
+    histograms = threshold.patient_histograms(scores, train.labels, train.patients)
+    noise = job.config.privacy.threshold_noise
+    try:
+        counts, ledger = threshold.release_histogram(key, histograms, noise, ledger)
+    except BudgetError as error:
+        job.log(f"warning: no threshold is released: {error}")
+        return None, ledger
+    tau, share = threshold.choose(counts)
+    return package.Decision(rule, tau, share, len(probabilities)), ledger
+
+
+def private_steps(job: Job) -> PrivateSteps:
+    """Calibrates the noise of a job's outer steps, so that all releases fit into its budget.
 
     Args:
       job: with the section `privacy`.
-      beside: events that are to fit in, too.
 
     Raises:
       UserError: no noise suffices, or several devices would share the steps.
@@ -120,7 +174,7 @@ def private_steps(job: Job, beside: tuple[Any, ...] = ()) -> PrivateSteps:
             mechanism="sampled_gaussian",
             count=count,
             sampling_probability=sampler.probability,
-            beside=beside,
+            beside=_threshold_event(job),
         )
     job.log(
         f"private steps: noise {noise:.4g} x clip {settings.clip:g}, each patient of {patients} "

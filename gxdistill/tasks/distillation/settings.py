@@ -236,6 +236,9 @@ _PRIVACY = {
     "privacy.patients_per_step": integer(
         32, *COUNT, "Patients of an outer step, on average: each comes by a coin of its own."
     ),
+    "privacy.threshold_noise": number(
+        0.0, 0.0, 1e6, "Noise on the scores that tau is chosen on, patients; 0 releases no tau."
+    ),
     "privacy.patches_per_patient": integer(8, *COUNT, "Patches of each patient of a step."),
 }
 _TASK = settings.add_task(
