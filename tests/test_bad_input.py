@@ -67,6 +67,7 @@ MANIFEST = {
     "reading": None,
     "decision": {"rule": "counts", "tau": 0.5, "share_positive": None, "networks": 1},
     "likeness": None,
+    "ledger": None,
     "results": {},
     "privacy": "No guarantee.",
 }

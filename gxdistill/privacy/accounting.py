@@ -125,11 +125,11 @@ def noise_for(
     def fits(noise: float) -> bool:
         return epsilon((*beside, replace(term, noise_multiplier=noise)), delta) <= target
 
+    if not fits(_MOST_NOISE):
+        return None
     high = 1.0
     while not fits(high):
-        high *= 4
-        if high > _MOST_NOISE:
-            return None
+        high *= 2
     # From above: the less noise, the longer a composition takes.
     while high > _LEAST_NOISE and fits(high / 2):
         high /= 2

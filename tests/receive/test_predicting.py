@@ -98,6 +98,7 @@ def test_tables_say_the_same_and_what_this_is_not(run, cohort, tmp_path):
         "tau": package.load(run / "package.gxd").manifest.decision.tau,
         "tau_by": "sender",
         "warnings": found["warnings"],
+        "guarantee": "no formal guarantee",
     }
     with (tmp_path / "out/predictions.csv").open(newline="") as file:
         table = list(csv.DictReader(file))

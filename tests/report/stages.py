@@ -87,6 +87,7 @@ def make_manifest(class_names, results, **changes):
         "reading": None,
         "decision": {"rule": "counts", "tau": 0.43, "share_positive": None, "networks": 1},
         "likeness": None,
+        "ledger": None,
         "results": results,
         "privacy": "No guarantee & no promise.",
     }

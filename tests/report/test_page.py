@@ -181,6 +181,12 @@ def test_real_images_at_the_start_are_told_in_red(whole, workdir):
     assert "Warning" not in Page(whole / "report.html").text
 
 
+def test_what_is_guaranteed_is_stated(whole, workdir):
+    assert "Guarantee: no formal guarantee." in Page(whole / "report.html").text
+    _repackage(workdir, ledger=package.from_json(package.LedgerRecord, LEDGER))
+    assert "Guarantee: epsilon 8 at delta 0.001, unit: one patient, adj" in _written(workdir).text
+
+
 @pytest.mark.parametrize(
     ("side", "steps", "left"),
     [(299, 14, "6 further images in the package."), (16, 20, "The next 8 steps")],
