@@ -9,7 +9,10 @@ from gxdistill.cli.flags import Command, Flag, path, share
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
 
+_ROUNDING = 1e-3  # By which another release of dp-accounting may differ.
+
 if TYPE_CHECKING:
+    from gxdistill.package import Manifest
     from gxdistill.package.signing import Verified
 
 
@@ -33,6 +36,34 @@ def _verify(options: Namespace) -> None:
 
     for line in budget.outlook(verified.manifest):
         print(line)
+    print(f"guarantee: {_recomposed(verified.manifest, file)}")
+
+
+def _recomposed(manifest: "Manifest", file: Path) -> str:
+    """States what a package guarantees, after its ledger was composed anew where that can be done.
+
+    Raises:
+      UserError: its ledger claims less than its events come to.
+    """
+    from importlib.util import find_spec
+
+    from gxdistill import package
+
+    claimed = package.guarantee(manifest.ledger)
+    if manifest.ledger is None or manifest.ledger.epsilon is None:
+        return claimed
+    if find_spec("dp_accounting") is None:
+        return f"{claimed}; as the sender says: to compose it anew, install gxdistill[privacy]"
+    from gxdistill.privacy.ledger import Ledger
+
+    ledger = Ledger.from_dict(package.to_json(manifest.ledger))
+    spent = ledger.epsilon()
+    if spent > manifest.ledger.epsilon * (1 + _ROUNDING):
+        raise UserError(
+            f"{file} claims epsilon {manifest.ledger.epsilon:.4g}, and its ledger comes to "
+            f"{spent:.4g}. Ask the sender."
+        )
+    return f"{claimed}; its events come to that"
 
 
 def _proved(verified: "Verified") -> str:

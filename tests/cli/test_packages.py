@@ -1,10 +1,13 @@
 """The commands on packages."""
 
+import re
 import shutil
 
+from gxdistill import package
 from gxdistill.cli import main
 from tests import keys
 from tests.commands import refusal
+from tests.packages import LEDGER, change, make
 
 
 def test_a_package_is_inspected_and_verified(run, capsys):
@@ -18,11 +21,25 @@ def test_a_package_is_inspected_and_verified(run, capsys):
     assert "unchanged" not in said  # Of what nobody signed, nobody can say so.
     assert "\ntraining 1 network(s): an estimated " in said
     assert "REFUSED" not in said
+    assert "\nguarantee: no formal guarantee\n" in said
     for arguments in (["verify"], ["verify", "a", "b"], ["diff", "a"]):
         assert "name just PACKAGE" in refusal(*arguments)
     assert "unknown flag --package; gxdistill inspect has none" in refusal("inspect", "--package")
     assert "--key: expected one argument" in refusal("verify", "a", "--key")
     assert "--key: a value is missing" in refusal("verify", "a", "--key=")
+
+
+def test_a_ledger_is_composed_anew_and_one_that_claims_less_is_refused(tmp_path, capsys):
+    """300 steps at q = .2 with noise 1.81 cost 7.986 at delta 1e-3."""
+    for claimed, name in ((7.9961, "honest"), (3.0, "liar")):
+        ledger = package.from_json(package.LedgerRecord, {**LEDGER, "epsilon": claimed})
+        package.save(tmp_path / f"{name}.gxd", change(make(), ledger=ledger))
+    main.main(["verify", str(tmp_path / "honest.gxd")])
+    assert re.search(
+        r"guarantee: epsilon 8 at .*; its events come to that\n", capsys.readouterr().out
+    )
+    said = refusal("verify", str(tmp_path / "liar.gxd"))
+    assert re.search(r"liar.gxd claims epsilon 3, and its ledger comes to 7\.98", said)
 
 
 def test_packages_are_signed_compared_and_exported(run, tmp_path, capsys):

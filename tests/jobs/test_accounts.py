@@ -166,6 +166,6 @@ def test_a_run_stops_before_the_step_that_would_break_its_budget(tmp_path):
 
 
 def test_a_budget_that_allows_no_step_is_said_at_once(tmp_path):
-    with pytest.raises(BudgetError, match="above the budget of 0.01"):
+    with pytest.raises(BudgetError, match=r"above the budget of 0\.01"):
         run(tmp_path, budget=0.01)
     assert checkpoint.restore(tmp_path, LOOP.init(jnp.zeros(2), jax.random.key(0))) is None

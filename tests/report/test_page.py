@@ -13,7 +13,7 @@ from gxdistill.data.files.reading import Facts, Recipe
 from gxdistill.errors import UserError
 from gxdistill.report import markup
 from gxdistill.report.sections import background, images
-from tests.packages import change
+from tests.packages import LEDGER, change
 from tests.report import stages
 from tests.report.stages import Page
 

@@ -9,7 +9,8 @@ import pytest
 from gxdistill import package, storage
 from gxdistill.errors import UserError
 from gxdistill.package.seeds import Use
-from gxdistill.privacy.ledger import Ledger
+from gxdistill.privacy.events import Event
+from gxdistill.privacy.ledger import BudgetError, Ledger
 from gxdistill.storage import checkpoint
 from gxdistill.tasks.distillation import compressing, distilling, private, weights
 from tests import small_jobs
@@ -19,6 +20,7 @@ PRIVATE = {
     "privacy__delta": 1e-3,
     "privacy__patients_per_step": 4,
     "privacy__patches_per_patient": 2,
+    "privacy__noise": 1.2,  # A constant of the program, which is compiled once for all tests.
     "privacy__threshold_noise": 4.0,
     "data__levels": "fixed",
 }
@@ -40,11 +42,24 @@ def test_the_package_states_its_guarantee_and_the_budget_is_kept(done):
         ("meta-gradient", 8),
         ("scores that the threshold is chosen on", 1),
     ]
-    assert 7.9 < ledger.epsilon() <= 8.0
+    assert 4 < ledger.epsilon() < 8
     assert ledger.epsilon() == manifest.ledger.epsilon
     assert Ledger.from_dict(storage.read_json(done[0] / "ledger.json")) == ledger
     assert ledger.uncovered == private.UNCOVERED
-    assert any(line.startswith("privacy: epsilon 8 at delta 0.001, unit: one") for line in done[1])
+    assert f"privacy: {ledger.statement()}" in done[1]
+
+
+def test_noise_is_fitted_so_that_all_releases_are_within_the_budget(tmp_path):
+    steps = private.private_steps(make(tmp_path, privacy__noise=0.0, privacy__epsilon=2.0))
+    key, ledger = jax.random.key(0), steps.ledger
+    for first in range(0, 8, 2):
+        ledger = steps.book(ledger, key, first, 2)
+    tau = Event("tau", "gaussian", 1.0, 4.0)
+    assert 1.98 < ledger.book(tau).epsilon() <= 2.0
+    with pytest.raises(BudgetError):
+        steps.book(ledger.book(tau), key, 8, 2)
+    assert steps.sampler.probability == 0.5
+    assert ledger.events[0].sensitivity == 1.0
 
 
 def test_what_is_measured_on_patients_stays_with_them(done):
@@ -132,13 +147,15 @@ def test_images_that_are_streamed_are_refused(tmp_path):
 
 def test_noise_of_ones_own_ends_the_run_at_its_budget(tmp_path):
     said = []
-    distilling.distil(make(tmp_path, said.append, privacy__noise=1.0, privacy__epsilon=5.0))
+    distilling.distil(
+        make(tmp_path, said.append, privacy__threshold_noise=1.0, privacy__epsilon=4.0)
+    )
     (warning,) = (line for line in said if line.startswith("warning: distilling ends at step"))
-    assert "above the budget of 5" in warning
+    assert "above the budget of 4" in warning
     (withheld,) = (line for line in said if "no threshold is released" in line)
     manifest = package.load(tmp_path / "package.gxd").manifest
     assert manifest.ledger.events[0].count < 8
-    assert manifest.ledger.epsilon <= 5
+    assert manifest.ledger.epsilon <= 4
     assert manifest.decision is None
     assert withheld
 
