@@ -12,7 +12,7 @@ from gxdistill.runtime.console import log
 _ROUNDING = 1e-3  # By which another release of dp-accounting may differ.
 
 if TYPE_CHECKING:
-    from gxdistill.package import Manifest
+    from gxdistill.package import About
     from gxdistill.package.signing import Verified
 
 
@@ -39,7 +39,7 @@ def _verify(options: Namespace) -> None:
     print(f"guarantee: {_recomposed(verified.manifest, file)}")
 
 
-def _recomposed(manifest: "Manifest", file: Path) -> str:
+def _recomposed(manifest: "About", file: Path) -> str:
     """States what a package guarantees, after its ledger was composed anew where that can be done.
 
     Raises:

@@ -84,7 +84,6 @@ def test_nothing_costs_nothing_and_no_noise_has_no_bound():
 @pytest.mark.parametrize(
     ("target", "delta", "term", "published"),
     [
-        (1.0, 1e-3, Term("gaussian", 1.0), 2.575),
         (1.0, 1e-3, Term("sampled_gaussian", 1.0, 0.1, 500), 5.84),
     ],
 )

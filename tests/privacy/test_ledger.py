@@ -78,7 +78,7 @@ def test_a_batch_that_was_not_drawn_as_booked_is_refused(draws, reason):
 
 
 def test_a_sample_is_booked_once():
-    ledger = _booked(EMPTY, 0, 4)
+    ledger = _booked(Ledger(delta=1e-3), 0, 4)
     with pytest.raises(UserError, match=r"for 4 samples, .* number 0: some would be booked twice"):
         _booked(ledger, 0, 4)
     with pytest.raises(UserError, match="number 6: some would be lost"):

@@ -135,14 +135,22 @@ def test_another_library_clips_to_the_same(data, batch):
     weights = clipping.clipped_grad(
         _outer, l2_clip_norm=CLIP, batch_argnums=(1, 2), keep_batch_dim=False
     )
-    trained, back = jax.vjp(lambda d: _weights(d, KEY), data)
     pulled = clipping.clipped_grad(
         lambda d, x, y: _outer(_weights(d, KEY), x, y),
         l2_clip_norm=CLIP,
         batch_argnums=(1, 2),
         keep_batch_dim=False,
     )
-    expected = {"weights": back(weights(trained, *drawn))[0], "distilled": pulled(data, *drawn)}
+
+    @jax.jit
+    def clipped_at_the_weights(data):
+        trained, back = jax.vjp(lambda d: _weights(d, KEY), data)
+        return back(weights(trained, *drawn))[0]
+
+    expected = {
+        "weights": clipped_at_the_weights(data),
+        "distilled": jax.jit(pulled)(data, *drawn),
+    }
     for place in PLACES:
         step = jax.jit(after_training(NETWORK, noise_multiplier=0.0, place=place, **PRIVATE))
         _, grads = step(data, KEY, batch)
@@ -198,14 +206,15 @@ def test_noise_at_the_weights_is_pulled_back_with_the_gradient(data, batch):
     grads = quiet(data, KEY, batch)[1].log_lr  # The same at every step, of one known start.
     parts = [
         np.ravel(loud(data, jax.random.fold_in(KEY, step), batch)[1].log_lr - grads)
-        for step in range(400)
+        for step in range(150)
     ]
-    jacobian = jax.jacrev(lambda d: jax.flatten_util.ravel_pytree(_weights(d, known))[0])(data)
-    covariance = np.asarray(jacobian.log_lr).T @ np.asarray(jacobian.log_lr)
+    flat = jax.jit(lambda d: jax.flatten_util.ravel_pytree(_weights(d, known))[0])
+    jacobian = jax.jit(jax.jacfwd(lambda rates: flat(data.replace(log_lr=rates))))(data.log_lr)
+    covariance = np.asarray(jacobian).T @ np.asarray(jacobian)
     whitened = np.linalg.solve(np.linalg.cholesky(covariance), np.transpose(parts))
     scale = 3.0 * CLIP / DIVISOR
     assert scipy.stats.kstest(np.ravel(whitened), "norm", args=(0, scale)).pvalue > 1e-3
-    assert scipy.stats.kstest(np.ravel(whitened), "norm", args=(0, 1.15 * scale)).pvalue < 1e-3
+    assert scipy.stats.kstest(np.ravel(whitened), "norm", args=(0, 1.5 * scale)).pvalue < 1e-3
 
 
 @pytest.mark.parametrize("place", PLACES)
