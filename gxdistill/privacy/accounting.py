@@ -120,24 +120,34 @@ def noise_for(
     Returns:
       The noise multiplier, to 1 part in 5,000 from above; None where no noise suffices.
     """
+    from scipy import optimize
+
     _check.positive(target=target)
 
-    def fits(noise: float) -> bool:
-        return epsilon((*beside, replace(term, noise_multiplier=noise)), delta) <= target
+    def spent(noise: float) -> float:
+        return epsilon((*beside, replace(term, noise_multiplier=noise)), delta)
 
-    if not fits(_MOST_NOISE):
+    def excess(log_noise: float) -> float:
+        value = spent(math.exp(log_noise))
+        return math.log(min(max(value, 1e-9), 2 * LARGEST) / target)
+
+    if spent(_MOST_NOISE) > target:
         return None
     high = 1.0
-    while not fits(high):
+    while spent(high) > target:
         high *= 2
     # From above: the less noise, the longer a composition takes.
-    while high > _LEAST_NOISE and fits(high / 2):
+    while high > _LEAST_NOISE and spent(high / 2) <= target:
         high /= 2
-    low = high / 2
-    while high > (1 + _PRECISION) * low:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return high
+    if high <= _LEAST_NOISE:
+        return high
+    root = optimize.brentq(
+        excess, math.log(high / 2), math.log(high), xtol=_PRECISION / 4, rtol=_PRECISION / 4
+    )
+    noise = math.exp(root)
+    while spent(noise) > target:
+        noise *= 1 + _PRECISION / 2
+    return noise
 
 
 @functools.lru_cache(maxsize=256)
