@@ -107,17 +107,16 @@ def programs(setting: Setting) -> dict[str, tuple]:
     return compiled
 
 
-def measure(setting: Setting, repeats: int) -> dict[str, float]:
+def measure(repeats: int, compiled: dict[str, tuple]) -> dict[str, float]:
     """Runs both steps in turn.
 
     Args:
-      setting: what to time.
       repeats: timed runs of each.
+      compiled: from `programs`.
 
     Returns:
       Median CPU seconds of each, and their ratio.
     """
-    compiled = programs(setting)
     seconds: dict[str, list[float]] = {name: [] for name in compiled}
     for turn in range(repeats + 1):
         for name, (program, arguments) in compiled.items():
@@ -146,7 +145,7 @@ def main() -> None:
         **{field.name: getattr(given, field.name) for field in dataclasses.fields(Setting)}
     )
     recorder = Recorder("private_step", given)
-    figures = measure(setting, given.repeats)
+    figures = measure(given.repeats, programs(setting))
     print(json.dumps({"case": setting.case, **figures}))
     rows = [
         Measured(name, value, n=given.repeats, unit="1" if name == "cpu_ratio" else "s")

@@ -163,6 +163,11 @@ def private_steps(job: Job) -> PrivateSteps:
     if jax.process_count() > 1:
         raise UserError("Private steps are taken by one process. Start it without --processes.")
     patients = len(set(job.cohorts.train.patients.tolist()))
+    if settings.delta * patients >= 1:
+        job.log(
+            f"warning: privacy.delta is {settings.delta:g}, which allows to publish one of "
+            f"{patients} patients outright. Set it well below {1 / patients:.2g}."
+        )
     sampler = PatientSampler(patients, min(1.0, settings.patients_per_step / patients))
     ledger = first_ledger(job.config)
     noise = settings.noise
