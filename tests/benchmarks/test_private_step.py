@@ -3,14 +3,15 @@ import re
 import pytest
 
 from benchmarks import private_step
+from tests import toy
 
 TINY = {"steps": 1, "epochs": 1, "images": 1, "patients": 2, "patches": 1, "image_size": 12}
 
 
-@pytest.mark.parametrize("place", ["weights", "distilled"])
-def test_both_steps_are_timed_on_as_many_images(place):
-    setting = private_step.Setting(**TINY, place=place)
-    compiled = private_step.programs(setting)
+@pytest.mark.slow
+def test_both_steps_are_timed_on_as_many_images():
+    with toy.quick_compilation():
+        compiled = private_step.programs(private_step.Setting(**TINY))
     shapes = {name: arguments[1].images.shape for name, (_, arguments) in compiled.items()}
     assert shapes == {"plain": (2, 12, 12, 1), "private": (2, 1, 12, 12, 1)}
     figures = private_step.measure(2, compiled)
