@@ -80,7 +80,7 @@ def test_a_number_out_of_range_is_refused_by_name(name):
         ("distill.label_rule", "hard", "'raw' or 'softmax' or 'clipped'"),
         ("distill.started_from", "dreams", "'noise' or 'mixture' or 'real'"),
         ("distill.start_schedule", "linear", "'constant' or 'cosine'"),
-        ("distill.augmentations", ("turn", "blur"), "names among 'flip', 'turn'"),
+        ("distill.augmentations", ("turn", "melt"), "names among 'flip', 'turn'"),
         ("distill.augmentations", (["turn"],), "names among 'flip', 'turn'"),
         ("distill.augmentations", "turn", "a tuple"),
         ("distill.window", "first", "'all' or 'last' or 'random' or 'adaptive'"),
