@@ -95,6 +95,11 @@ class Cohorts:
                 f"`split`, or change data.test_share (now {self.config.data.test_share}) or seed."
             )
 
+    @property
+    def drawn(self) -> np.ndarray | None:
+        """Which training patients are learned from, by their sorted ids; None for all."""
+        return None
+
     @cached_property
     def sampler(self) -> sampling.Sampler:
         """How often each training patch is drawn."""
@@ -106,6 +111,7 @@ class Cohorts:
                 classes=tuple(settings.classes),
                 sites=dict(settings.sites),
                 patients=settings.patients,
+                drawn=self.drawn,
             )
         except ValueError as error:
             raise UserError(f"sampling: {error}") from error
@@ -172,7 +178,8 @@ class Cohorts:
     def sample(self, split: str, count: int, key: jax.Array) -> Batch:
         """Draws `count` patches of a split, each class as often, whatever the loop's sampling."""
         cohort = self.train if split == "train" else self.test
-        sampler = sampling.sampler(cohort, self.tables[split])
+        drawn = self.drawn if split == "train" else None
+        sampler = sampling.sampler(cohort, self.tables[split], drawn=drawn)
         if not self.streams:
             images = self._resident.images if split == "train" else jnp.asarray(cohort.images)
             return jax.jit(self._draw(count))(resident.Resident(images, sampler), key)

@@ -1,5 +1,6 @@
 """What of a loop lies on which device, and the one program that all its devices run."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import Any, TypeVar
@@ -92,10 +93,16 @@ class Stepper:
           mesh: of the devices that share the steps; None is one device.
           rows: of a batch, where there is a mesh.
         """
-        self.mesh, self.steps_per_call = mesh, steps_per_call
+        self.mesh, self.steps_per_call, self._rows = mesh, steps_per_call, rows
         self._source = source if mesh is None else _shared_out(source, mesh, rows)
         self._jitted, self._at_once = jit_steps(loop, self._source, steps_per_call, mesh)
-        self._compiled: jax.stages.Compiled | None = None
+        self._compiled: list[jax.stages.Compiled] = []  # One at most, for all who share it.
+
+    def fed_by(self, source: BatchSource) -> "Stepper":
+        """Takes the same steps by the same program, on feeds of the same shapes from elsewhere."""
+        other = copy.copy(self)
+        other._source = source if self.mesh is None else _shared_out(source, self.mesh, self._rows)
+        return other
 
     def stream(self, key: jax.Array, first: int) -> Iterator[Any]:
         """Returns the feeds from step `first` on; `key` is the run's, see `training.steps`."""
@@ -110,11 +117,11 @@ class Stepper:
         parts: list[jax.Array] = []
         for _ in range(self.steps_per_call // self._at_once):
             feed = next(feeds)
-            if self._compiled is None:
-                self._compiled = self._jitted.lower(state, feed).compile()
+            if not self._compiled:
+                self._compiled.append(self._jitted.lower(state, feed).compile())
             if not parts:
                 hosts.wait("steps")  # A process that compiles may be far behind.
-            state, part = self._compiled(state, feed)
+            state, part = self._compiled[0](state, feed)
             parts.append(part)
         return state, np.concatenate(parts)
 

@@ -31,6 +31,7 @@ class Job:
       config: the settings.
       workdir: where the job keeps what it makes.
       log: told the progress.
+      given: a cohort to learn from in place of the one that the settings name.
 
     Raises:
       UserError: a setting is missing, unknown, or not what it may be.
@@ -39,6 +40,7 @@ class Job:
     config: ml_collections.ConfigDict
     workdir: Workdir
     log: Log
+    given: Cohorts | None = None
 
     def __post_init__(self) -> None:
         """Refuses settings before any work is done."""
@@ -47,7 +49,7 @@ class Job:
     @cached_property
     def cohorts(self) -> Cohorts:
         """The data side."""
-        return Cohorts(self.config, self.log)
+        return self.given or Cohorts(self.config, self.log)
 
     @cached_property
     def problem(self) -> Problem:

@@ -52,6 +52,7 @@ def sampler(
     classes: Sequence[float] = (),
     sites: Mapping[str, float] | None = None,
     patients: str = "equal",
+    drawn: np.ndarray | None = None,
 ) -> Sampler:
     """Prepares drawing from the patches of a cohort.
 
@@ -62,6 +63,8 @@ def sampler(
         leaves its share to the others.
       sites: weight of each site in the draws of a class; none leaves it to its patients.
       patients: within a class and site, "equal" draws each patient as often, "patches" each patch.
+      drawn: which patients are drawn at all, by their sorted ids, `[P]` bool; None draws everyone.
+        The sampler has the same shapes whoever is.
 
     Returns:
       The sampler, on the device.
@@ -78,6 +81,8 @@ def sampler(
     label, patient = table.label[starts], table.patient[starts]
 
     weight = np.ones(len(starts)) if patients == "equal" else counts.astype(float)
+    if drawn is not None:
+        weight *= drawn[patient]
     if sites:
         present, site = _sites(cohort)
         names = present.tolist()

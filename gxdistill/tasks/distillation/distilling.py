@@ -100,7 +100,7 @@ def _outer_loop(job: Job, *, force: bool) -> tuple[Learned, Account | None]:
         checkpoints=job.workdir.checkpoints,
         log=job.log,
         history=job.history,
-        begin=lambda state: dataclasses.replace(state, learned=_begin(job, state.learned)),
+        begin=lambda state: dataclasses.replace(state, learned=begin(job, state.learned)),
         measure=_monitor(job),
         advice=(
             f"Lower distill.start_lr (now {settings.start_lr}) or the rates of distill.optimizer, "
@@ -135,17 +135,21 @@ def _check_loss(job: Job, *, force: bool) -> None:
 
 def _start(job: Job) -> tuple[Learned, Account | None]:
     """Makes what is learned where nothing is to be learned."""
-    learned = _begin(job, method.initial_learned(job.problem, job.config.distill))
+    learned = begin(job, method.initial_learned(job.problem, job.config.distill))
     if not guards.is_private(job.config):
         return learned, None
     return learned, Account(private.first_ledger(job.config), private.secret_key())
 
 
-def _begin(job: Job, learned: Learned) -> Learned:
-    """Claims the working folder, and gives the start its labels.
+def begin(job: Job, learned: Learned) -> Learned:
+    """Claims the working folder, and gives what is learned its first labels.
 
     These are of networks trained on all real patches, where that is asked: the same networks that
     an evaluation trains as the ceiling.
+
+    Args:
+      job: that begins.
+      learned: as `method.initial_learned` makes it.
     """
     settings = job.config.distill
     if settings.started_labels == "networks":
