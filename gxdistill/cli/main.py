@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from gxdistill import __version__
-from gxdistill.cli import cohort, config, distillation, flags, packages
+from gxdistill.cli import audit, cohort, config, distillation, flags, packages
 from gxdistill.errors import UserError
 from gxdistill.runtime import console, environment, interrupts
 from gxdistill.runtime.console import log
 
 # A task's file of commands is named here, and nowhere else.
-_TASKS = (cohort, distillation, packages)
+_TASKS = (cohort, distillation, packages, audit)
 COMMANDS = {command.name: command for task in _TASKS for command in task.COMMANDS}
 
 _USAGE = """gxdistill: distils private radiographs into a handful of synthetic soft-label images.

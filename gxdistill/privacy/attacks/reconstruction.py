@@ -27,12 +27,13 @@ def _standardised(images: jax.Array) -> jax.Array:
 
 
 def _apart(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Root mean square differences of rows, `[m, D]` and `[n, D]` to `[m, n]`.
+    """Root mean square differences of rows, `[m, D]` and `[n, D]` to `[m, n]`; good to 1e-2.
 
-    By differences, not by products: of equal rows these leave 1e-3 in float32, and a copy is what
-    is looked for.
+    By products, which are quick and leave 1e-3 of equal rows of deviation 1 in float32.
     """
-    return jax.lax.map(lambda row: jnp.sqrt(jnp.square(row - b).mean(axis=1)), a)
+    products = jnp.matmul(a, b.T, precision=jax.lax.Precision.HIGHEST) / a.shape[1]
+    squares = jnp.square(a).mean(axis=1)[:, None] + jnp.square(b).mean(axis=1)
+    return jnp.sqrt(jnp.maximum(squares - 2 * products, 0))
 
 
 def in_pixels(distilled: jax.Array, real: jax.Array) -> jax.Array:
@@ -109,7 +110,7 @@ def features(images: jax.Array) -> jax.Array:
 def in_features(distilled: jax.Array, real: jax.Array) -> jax.Array:
     """Distance of `features`; args and returns as of `in_pixels`, values from 0 to sqrt(2)."""
     a, b = features(distilled), features(real)
-    return jax.lax.map(lambda row: jnp.linalg.norm(row - b, axis=1), a)
+    return _apart(a, b) * np.sqrt(a.shape[1])
 
 
 DISTANCES: dict[str, Distance] = {
