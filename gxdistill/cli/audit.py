@@ -10,7 +10,7 @@ from gxdistill.runtime.console import log
 _SHADOWS = Flag(
     "shadows",
     "K",
-    "cohorts of your own patients that the recipe is run on, each as long as the job (default: 16)",
+    "cohorts of your own patients that the recipe is run on, each as long as the job (default: 8)",
     read=whole(4, 1000),
 )
 _CANARIES = Flag(

@@ -1,37 +1,11 @@
 """The audit's page, in the order of the European tests: for those who answer for the patients."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import numpy as np
 
 from gxdistill.pytrees import Metadata
 from gxdistill.report.markup import Markup, count, join, tag
 from gxdistill.report.sections import audit
 from gxdistill.report.style import document
-
-
-class Side(NamedTuple):
-    """A real patch beside a distilled image.
-
-    Attributes:
-      pixels: `[H, W, C]` uint8.
-      patient: whose it is.
-      distance: in pixels, see `attacks.reconstruction.in_pixels`.
-    """
-
-    pixels: np.ndarray
-    patient: str
-    distance: float
-
-
-class Pair(NamedTuple):
-    """A distilled image, `[H, W, C]` float, with the nearest patch of a member, and of another."""
-
-    distilled: np.ndarray
-    member: Side
-    other: Side
-
 
 _TESTS = {
     "singling_out": ("Singling out", audit.singling_out),
@@ -40,7 +14,7 @@ _TESTS = {
 }
 
 
-def page(result: Metadata, pairs: Sequence[Pair]) -> str:
+def page(result: Metadata, pairs: Sequence[audit.Pair]) -> str:
     """Writes the page of an audit: one file that asks nothing of any network and runs no script.
 
     Args:

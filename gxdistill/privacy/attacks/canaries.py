@@ -5,6 +5,7 @@ with no assumption on the patients.
 """
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 
@@ -71,10 +72,17 @@ def concatenate(cohorts: list[Cohort]) -> Cohort:
     def joined(field: str) -> np.ndarray:
         return np.concatenate([np.asarray(getattr(cohort, field)) for cohort in cohorts])
 
-    fields = ("images", "labels", "patients", "sites", "splits", "names")
     first = cohorts[0]
-    masks = None if first.masks is None else joined("masks")
-    return dataclasses.replace(first, masks=masks, **{field: joined(field) for field in fields})
+    return Cohort(
+        images=joined("images"),
+        masks=None if first.masks is None else joined("masks"),
+        labels=joined("labels"),
+        patients=joined("patients"),
+        sites=joined("sites"),
+        splits=joined("splits"),
+        names=joined("names"),
+        class_names=first.class_names,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,29 +106,45 @@ class Guesses:
     share: scores.Estimate
 
 
-def guess(
-    statistics: np.ndarray, members: np.ndarray, *, delta: float = 0.0, level: float = scores.LEVEL
-) -> Guesses:
-    """Guesses each canary's coin in each run by the other runs, at a threshold fixed in advance.
-
-    A coin is guessed by the sign of LiRA's log likelihood ratio.
+def ratios(statistics: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Weighs each canary's coin in each run by the other runs.
 
     Args:
-      statistics: of C canaries in K runs, `[K, C]`, see `membership`.
+      statistics: of C canaries of one kind in K runs, `[K, C]`, see `membership`.
       members: their coins, `[K, C]` bool.
+
+    Returns:
+      LiRA's log likelihood ratios, `[K, C]`; 0 where the other coins all fell on one side.
+    """
+    return each_left_out(_lira_of_both_sides, statistics, members)
+
+
+def _lira_of_both_sides(target: np.ndarray, shadows: np.ndarray, members: np.ndarray) -> np.ndarray:
+    if members.all() or not members.any():
+        return np.zeros(len(target))
+    return lira(target, shadows, members)
+
+
+def count(
+    told: np.ndarray, members: np.ndarray, *, delta: float = 0.0, level: float = scores.LEVEL
+) -> Guesses:
+    """Guesses each coin by the sign of its ratio, a threshold that is fixed in advance.
+
+    Args:
+      told: from `ratios`.
+      members: the coins, of the same shape, bool.
       delta: of the guarantee that is looked at.
       level: chance that the bound holds.
     """
-    ratios = each_left_out(lira, statistics, members)
-    guessed = ratios != 0
-    right = int(((ratios > 0) == members)[guessed].sum())
+    guessed = told != 0
+    right = int(((told > 0) == members)[guessed].sum())
     guesses, coins = int(guessed.sum()), members.size
-    common = {"trials": coins, "delta": delta, "level": level}
+    bound = partial(scores.epsilon_of_guesses, trials=coins, delta=delta, level=level)
     return Guesses(
         right,
         guesses,
         coins,
-        scores.epsilon_of_guesses(right, guesses, **common),
-        scores.epsilon_of_guesses(coins, coins, **common),
+        bound(right, guesses),
+        bound(coins, coins),
         scores.clopper_pearson(right, guesses, level) if guesses else scores.Estimate(0.5, 0, 1),
     )

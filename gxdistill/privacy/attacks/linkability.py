@@ -2,8 +2,8 @@
 
 The patches of each patient are parted into two records. Both are described by their distances to
 the distilled images; the attacker links the records that are described most alike. Halves of one
-image are alike by themselves, so that members are held against patients of whom nothing was learned:
-only what is easier with members is due to the package.
+image are alike by themselves, so that members are held against patients of whom nothing was
+learned: only what is easier with members is due to the package.
 """
 
 import numpy as np

@@ -114,9 +114,7 @@ def _newcombe(area: float, n: int, m: int, z: float, end: float) -> float:
     return far
 
 
-def rate_at(
-    members: np.ndarray, others: np.ndarray, bound: float, level: float = LEVEL
-) -> Rate:
+def rate_at(members: np.ndarray, others: np.ndarray, bound: float, level: float = LEVEL) -> Rate:
     """Estimates the share of members above a threshold that at most `bound` of the others exceed.
 
     The lowest such threshold is taken; that it was chosen on these others is not in the interval.
@@ -209,8 +207,8 @@ def epsilon(
     """
     members, others = _sorted(members, others)
     thresholds = np.r_[-np.inf, np.union1d(members, others)]
-    missed = np.searchsorted(members, thresholds, "right")
-    spared = np.searchsorted(others, thresholds, "right")
+    missed = np.asarray(np.searchsorted(members, thresholds, "right"))
+    spared = np.asarray(np.searchsorted(others, thresholds, "right"))
     corners = _hull(missed, spared)
     missed, alarms = missed[corners], len(others) - spared[corners]
     chance = (1 - level) / len(corners)
@@ -286,7 +284,9 @@ def epsilon_of_guesses(
     return low
 
 
-def _chance_of_guesses(epsilon: float, right: int, guesses: int, trials: int, delta: float) -> float:
+def _chance_of_guesses(
+    epsilon: float, right: int, guesses: int, trials: int, delta: float
+) -> float:
     """Bounds the chance of so many right guesses where (epsilon, delta) holds."""
     from scipy.special import bdtrc
 

@@ -1,7 +1,7 @@
 """The sections of an audit: means, guarantee, the three tests, what was not tested."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,16 +24,29 @@ _CANARIES = {
 _MEASURES = {"pixels": "Pixels", "structure": "SSIM", "features": "Features"}
 
 
-class _Side(Protocol):
+Cell = str | list[str]
+
+
+class Side(NamedTuple):
+    """A real patch beside a distilled image.
+
+    Attributes:
+      pixels: `[H, W, C]` uint8.
+      patient: whose it is.
+      distance: in pixels, see `attacks.reconstruction.in_pixels`.
+    """
+
     pixels: np.ndarray
     patient: str
     distance: float
 
 
-class _Pair(Protocol):
+class Pair(NamedTuple):
+    """A distilled image, `[H, W, C]` float, with the nearest patch of a member, and of another."""
+
     distilled: np.ndarray
-    member: Any
-    other: Any
+    member: Side
+    other: Side
 
 
 def _figure(estimate: Mapping[str, float], digits: int = 2) -> list[str]:
@@ -43,7 +56,7 @@ def _figure(estimate: Mapping[str, float], digits: int = 2) -> list[str]:
 
 
 def _table(
-    caption: str, head: Sequence[str], rows: Sequence[tuple[Any, Sequence[Any]]]
+    caption: str, head: Sequence[str], rows: Sequence[tuple[Cell, Sequence[Cell]]]
 ) -> Markup:
     """A table whose rows are short lists on narrow screens."""
     cells = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in head)))
@@ -108,10 +121,10 @@ def means(result: Metadata) -> Iterator[Markup]:
 
 def singling_out(found: Metadata, result: Metadata) -> Iterator[Markup]:
     """Shows the attacks on membership, the canaries and the distances."""
-    rows = []
+    rows: list[tuple[Cell, list[Cell]]] = []
     for name, part in found["attacks"].items():
         title, what = _ATTACKS[name]
-        cells = [_figure(part["auc"]), *(_rate(rate) for rate in part["rates"])]
+        cells: list[Cell] = [_figure(part["auc"]), *(_rate(rate) for rate in part["rates"])]
         cells += [f"{part['epsilon']:.2f}", _figure(part["recipe"])]
         rows.append(([title, tag("small", what)], cells))
     bounds = [f"TPR at {100 * r['bound']:g}% FPR" for r in found["attacks"]["loss"]["rates"]]
@@ -128,7 +141,7 @@ def singling_out(found: Metadata, result: Metadata) -> Iterator[Markup]:
     )
     yield from _planted(found["canaries"], result["shadows"])
     yield tag("h3", "Does a distilled image show a patient?")
-    rows = [
+    near: list[tuple[Cell, list[Cell]]] = [
         (
             _MEASURES[name],
             [
@@ -145,7 +158,7 @@ def singling_out(found: Metadata, result: Metadata) -> Iterator[Markup]:
         "ratio: distance to the nearest member over that to the nearest other, 0 of a copy. Sets "
         "that pass these tests still fall to attacks on membership.",
         ["Distance in", "AUC", "Nearer to a member", "Smallest ratio"],
-        rows,
+        near,
     )
 
 
@@ -159,7 +172,7 @@ def _planted(found: Metadata | None, shadows: int) -> Iterator[Markup]:
     if found is None:
         return
     yield tag("h3", "Are canaries betrayed?")
-    rows = [
+    rows: list[tuple[Cell, list[Cell]]] = [
         (
             title,
             [
@@ -173,8 +186,9 @@ def _planted(found: Metadata | None, shadows: int) -> Iterator[Markup]:
     ]
     yield _table(
         f"Patients that nobody is, planted into {count(shadows, 'shadow')} by fair coins that the "
-        "attack guesses by LiRA on networks. Each bound on epsilon is of its row alone; the ceiling "
-        "is the bound if all had been guessed right. It is of the recipe, not of this package.",
+        "attack guesses by LiRA on networks. Each bound on epsilon is of its row alone; the "
+        "ceiling is the bound if all had been guessed right. It is of the recipe, not of this "
+        "package.",
         ["Canaries", "Right", "Share", "Epsilon, at least", "Ceiling"],
         rows,
     )
@@ -198,22 +212,23 @@ def linkability(found: Metadata, _: Metadata) -> Iterator[Markup]:
 
 def inference(found: Metadata, _: Metadata) -> Iterator[Markup]:
     """Shows how often the label was told right."""
+    rows: list[tuple[Cell, list[Cell]]] = [
+        (
+            name.capitalize(),
+            [f"{found['counts'][name][0]} of {found['counts'][name][1]}", _figure(found[name])],
+        )
+        for name in ("members", "others")
+    ]
+    rows.append(("Difference", [NONE, _figure(found["difference"])]))
     yield _table(
         "The label that networks from the package give a patient's relevant patches. To tell it of "
         "anyone is what they are for; a leak is what they tell more often of members.",
         ["Patients", "Right", "Share"],
-        [
-            (
-                f"{name.capitalize()}",
-                [f"{found['counts'][name][0]} of {found['counts'][name][1]}", _figure(found[name])],
-            )
-            for name in ("members", "others")
-        ]
-        + [("Difference", [NONE, _figure(found["difference"])])],
+        rows,
     )
 
 
-def pairs(drawn: Sequence[_Pair]) -> Iterator[Markup]:
+def pairs(drawn: Sequence[Pair]) -> Iterator[Markup]:
     """Draws distilled images beside the nearest real patches."""
     yield tag(
         "p",
@@ -232,14 +247,18 @@ def pairs(drawn: Sequence[_Pair]) -> Iterator[Markup]:
         yield tag("div", *tiles, class_="thumbnails")
 
 
-def _told(side: _Side) -> str:
+def _told(side: Side) -> str:
     return f"{side.patient}, distance {side.distance:.2f}"
 
 
 def _tile(pixels: np.ndarray, title: str, text: str) -> Markup:
     shown = pixels if pixels.shape[-1] in (1, 3) else pixels[..., :1]
     picture = pictures.source(pictures.distilled(shown))
-    return tag("figure", tag("img", alt=f"{title}, {text}.", **picture), tag("figcaption", tag("b", title), " ", text))
+    return tag(
+        "figure",
+        tag("img", alt=f"{title}, {text}.", **picture),
+        tag("figcaption", tag("b", title), " ", text),
+    )
 
 
 def not_tested(result: Metadata) -> Iterator[Markup]:

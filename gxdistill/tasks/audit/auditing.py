@@ -17,6 +17,7 @@ from gxdistill.pytrees import Distilled, Metadata
 from gxdistill.receive.budget import DEFAULT, Budget
 from gxdistill.receive.networks import Trained, replay_package, train_networks
 from gxdistill.report import audit_page
+from gxdistill.report.sections.audit import Pair, Side
 from gxdistill.tasks.audit import judging, measuring, shadowing
 from gxdistill.tasks.audit.judging import Proven, Who
 from gxdistill.tasks.audit.measuring import Measured
@@ -58,10 +59,13 @@ class Options(NamedTuple):
       budget: the most that training on the package may take, by an estimate.
     """
 
-    shadows: int = 16
+    shadows: int = 8
     canaries: int = 2
     pictures: bool = True
     budget: Budget = DEFAULT
+
+
+DEFAULTS = Options()
 
 
 def proven(manifest: package.Manifest) -> Proven | None:
@@ -73,7 +77,7 @@ def proven(manifest: package.Manifest) -> Proven | None:
     return Proven(math.inf if spent is None else spent, table["delta"], table["unit"])
 
 
-def audit(job: Job, path: Path, recipe: Recipe, options: Options = Options()) -> Metadata:
+def audit(job: Job, path: Path, recipe: Recipe, options: Options = DEFAULTS) -> Metadata:
     """Attacks a package with shadows of a job's own patients.
 
     Writes `audit.json` and `audit.html`; the shadows stay in the folder "audit" beside them, and
@@ -136,8 +140,8 @@ def attack(
     pool: Pool,
     members: np.ndarray,
     runs: list[Distilled],
-    options: Options = Options(),
-) -> tuple[Metadata, list[audit_page.Pair]]:
+    options: Options = DEFAULTS,
+) -> tuple[Metadata, list[Pair]]:
     """Attacks a package with shadows that are there; writes nothing.
 
     Args:
@@ -237,7 +241,7 @@ def _further(pool: Pool, patients: np.ndarray, judged: Metadata) -> list[str]:
 
 def _pairs(
     pool: Pool, measured: Measured, content: package.Package, patients: np.ndarray, who: Who
-) -> list[audit_page.Pair]:
+) -> list[Pair]:
     """Cuts out the distilled images that are nearest to a member, compared with others."""
     chosen = judging.balanced(who, 0)
     distances, members = measured.distances["pixels"][:, chosen], who.members[chosen]
@@ -254,6 +258,6 @@ def _pairs(
             row = measured.nearest[image, chosen[nearest]]
             pixels = measuring.cut(pool.cohort, pool.table, np.array([row]), size)[0]
             name = str(names[patients[chosen[nearest]]])
-            sides.append(audit_page.Side(pixels, name, float(distances[image, nearest])))
-        pairs.append(audit_page.Pair(images[image], *sides))
+            sides.append(Side(pixels, name, float(distances[image, nearest])))
+        pairs.append(Pair(images[image], *sides))
     return pairs

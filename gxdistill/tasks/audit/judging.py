@@ -154,22 +154,20 @@ def _canaries(measured: Measured, who: Who, delta: float) -> Metadata | None:
     first = np.flatnonzero((who.canary >= 0) & (np.r_[-1, who.canary[:-1]] != who.canary))
     if not len(first):
         return None
-    statistics, coins = measured.fit[1:, first], who.shadows[:, first]
     each = len(first) // len(canaries.KINDS)
-    parts = {"all": slice(None)} | {
-        kind: slice(i * each, (i + 1) * each) for i, kind in enumerate(canaries.KINDS)
-    }
-    return {
-        name: {
-            **dataclasses.asdict(found := _guessed(statistics[:, part], coins[:, part], delta)),
-            "share": found.share._asdict(),
-        }
-        for name, part in parts.items()
-    }
+    told, coins = {}, {}
+    for i, kind in enumerate(canaries.KINDS):
+        part = first[i * each : (i + 1) * each]
+        coins[kind] = who.shadows[:, part]
+        told[kind] = canaries.ratios(measured.fit[1:, part], coins[kind])
+    for of in (told, coins):
+        of["all"] = np.concatenate(list(of.values()), axis=1)
+    return {name: _counted(told[name], coins[name], delta) for name in told}
 
 
-def _guessed(statistics: np.ndarray, coins: np.ndarray, delta: float) -> canaries.Guesses:
-    return canaries.guess(statistics, coins, delta=delta)
+def _counted(told: np.ndarray, coins: np.ndarray, delta: float) -> Metadata:
+    counted = canaries.count(told, coins, delta=delta)
+    return {**dataclasses.asdict(counted), "share": counted.share._asdict()}
 
 
 def balanced(who: Who, seed: int) -> np.ndarray:
@@ -333,7 +331,9 @@ def _on_linkability(found: Metadata | None) -> Metadata:
         return {"leaks": None, "words": words}
     area, leaks = found["auc"], found["auc"]["low"] > 0.5
     if leaks:
-        words = f"Records of members are easier to link than those of others: AUC {_interval(area)}."
+        words = (
+            f"Records of members are easier to link than those of others: AUC {_interval(area)}."
+        )
     else:
         words = (
             f"Records of members were not easier to link than those of others. An AUC of up to "

@@ -143,9 +143,7 @@ def _under_package(
     """Distances by measure, the nearest patch, distances of both records, log probabilities."""
     apart = {name: of(distilled, images) for name, of in reconstruction.DISTANCES.items()}
     pixels = apart["pixels"]
-    records = jnp.stack(
-        [jnp.where(record == part, pixels, jnp.inf).min(axis=1) for part in (0, 1)]
-    )
+    records = jnp.stack([jnp.where(record == part, pixels, jnp.inf).min(axis=1) for part in (0, 1)])
     logits = jax.lax.map(lambda p: jax.nn.log_softmax(network.apply(p, images)), params)
     nearest = {name: values.min(axis=1) for name, values in apart.items()}
     return nearest, pixels.argmin(axis=1), records, logits.mean(axis=0)
@@ -214,10 +212,12 @@ def measure(
     both = np.stack(records, axis=1)
     both[~np.isfinite(both)] = np.nan
     return Measured(
-        *(np.stack(values, axis=1) for values in (fit, likelihood, near)),
-        {name: np.stack([n[name] for n in nearest], axis=1) for name in nearest[0]},
-        np.stack(place, axis=1),
-        both,
-        np.array(guesses),
-        shown,
+        fit=np.stack(fit, axis=1),
+        likelihood=np.stack(likelihood, axis=1),
+        near=np.stack(near, axis=1),
+        distances={name: np.stack([n[name] for n in nearest], axis=1) for name in nearest[0]},
+        nearest=np.stack(place, axis=1),
+        records=both,
+        guesses=np.array(guesses),
+        shown=shown,
     )

@@ -41,7 +41,9 @@ class Recipe:
         theirs = json.loads(json.dumps(manifest.distillation.settings))
         changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
         if changed:
-            what = ", ".join(f"{k} (there {theirs.get(k)!r}, here {ours.get(k)!r})" for k in changed)
+            what = ", ".join(
+                f"{k} (there {theirs.get(k)!r}, here {ours.get(k)!r})" for k in changed
+            )
             raise UserError(
                 f"The package was made with other settings of distill: {what[:300]}. Name the "
                 f"config that it was made with."
