@@ -1,4 +1,4 @@
-"""What README.md, docs/sending.md and docs/receiving.md say is done.
+"""What README.md, docs/sending.md, docs/audit.md and docs/receiving.md say is done.
 
 Every ```python block runs. A ```bash block runs if `<!-- test -->` stands on the line above it.
 Those below `<!-- test: slow -->`, of all pages, run one after the other, as a reader would type
@@ -21,7 +21,7 @@ from gxdistill.cli.config import read
 from gxdistill.data import phantom
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/sending.md", "docs/receiving.md")
+PAGES = ("README.md", "docs/sending.md", "docs/audit.md", "docs/receiving.md")
 OTHERS = ("docs/accelerators.md", "docs/data.md", "docs/format.md", "docs/hosts.md")
 
 

@@ -38,7 +38,8 @@ def _audit(options: argparse.Namespace, inputs: Inputs) -> None:
         print(f"{name.replace('_', ' ')}: {verdict['words']}")
     if result["proven"] is None:
         print("no formal guarantee: the package has no ledger.")
-    log(f"{inputs.workdir / 'audit.html'} shows patients: it stays here.")
+    if how.pictures:
+        log(f"{inputs.workdir / 'audit.html'} shows patients: it stays here.")
 
 
 COMMANDS = (

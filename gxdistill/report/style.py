@@ -67,6 +67,7 @@ img { display: block; width: 100%; height: auto; background: #000; }
 .tile img { image-rendering: pixelated; }
 .thumbnails { display: grid; gap: 1.2rem 1.4rem;
   grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.thumbnails.trio { grid-template-columns: repeat(3, minmax(0, 9.5rem)); margin-bottom: 1rem; }
 .thumbnails figure { margin: 0; }
 .thumbnails figcaption { font: .85rem/1.45 var(--sans); margin-top: .35rem; }
 .bars { font: .72rem/1.25 var(--sans); list-style: none; margin: .45rem 0 0; padding: 0; }

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from gxdistill.privacy.attacks import scores
-from gxdistill.privacy.attacks.membership import each_left_out, lira
+from gxdistill.privacy.attacks.membership import lira
 from gxdistill.pytrees import Cohort
 
 KINDS = ("mislabelled", "outlier", "duplicated")
@@ -107,22 +107,24 @@ class Guesses:
 
 
 def ratios(statistics: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Weighs each canary's coin in each run by the other runs.
+    """Weighs the canaries' coins in the later half of the runs by what the earlier half tells.
+
+    Were each run weighed by all others, a coin would weigh on the guesses at others, which the
+    bound on epsilon does not allow: noise exceeded it twice as often as it may.
 
     Args:
-      statistics: of C canaries of one kind in K runs, `[K, C]`, see `membership`.
+      statistics: of C canaries of one kind in K runs, `[K, C]`, see `membership`; K at least 2.
       members: their coins, `[K, C]` bool.
 
     Returns:
-      LiRA's log likelihood ratios, `[K, C]`; 0 where the other coins all fell on one side.
+      LiRA's log likelihood ratios of runs `K // 2` and on, `[K - K // 2, C]`; 0 where the earlier
+      coins all fell on one side.
     """
-    return each_left_out(_lira_of_both_sides, statistics, members)
-
-
-def _lira_of_both_sides(target: np.ndarray, shadows: np.ndarray, members: np.ndarray) -> np.ndarray:
-    if members.all() or not members.any():
-        return np.zeros(len(target))
-    return lira(target, shadows, members)
+    half = len(statistics) // 2
+    known = members[:half]
+    if known.all() or not known.any():
+        return np.zeros(statistics[half:].shape)
+    return np.stack([lira(row, statistics[:half], known) for row in statistics[half:]])
 
 
 def count(
@@ -132,7 +134,7 @@ def count(
 
     Args:
       told: from `ratios`.
-      members: the coins, of the same shape, bool.
+      members: their coins, of the same shape, bool.
       delta: of the guarantee that is looked at.
       level: chance that the bound holds.
     """

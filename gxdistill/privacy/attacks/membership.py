@@ -1,9 +1,9 @@
 """Was a patient among those that a package was made of? Attacks that compare with shadow cohorts.
 
 A shadow is a run of the same recipe on patients of the attacker's choice. Every function takes one
-statistic of each patient, higher where a run fits the patient better, as the mean logit of the true
-class over the patient's patches: `[P]` of the run that is attacked, `[K, P]` of K shadows, with
-`[K, P]` bool of who was in which.
+statistic of each patient, higher where a run fits the patient better, as the mean log likelihood of
+the true class over the patient's patches: `[P]` of the run that is attacked, `[K, P]` of K shadows,
+with `[K, P]` bool of who was in which.
 """
 
 from collections.abc import Callable

@@ -5,14 +5,9 @@ images lie nearer to the patients that they were made of than to as many others.
 tests still fall to attacks on membership (https://arxiv.org/abs/2505.01524): this is a smoke test.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-# `(distilled [m, H, W, C], real [n, H, W, C]) -> distances [m, n]`; jit-able.
-Distance = Callable[[jax.Array, jax.Array], jax.Array]
 
 _WINDOW = 7  # Pixels of a side of SSIM's windows, where an image has as many.
 _LUMINANCE, _CONTRAST = 0.01, 0.03  # The constants of SSIM.
@@ -111,13 +106,6 @@ def in_features(distilled: jax.Array, real: jax.Array) -> jax.Array:
     """Distance of `features`; args and returns as of `in_pixels`, values from 0 to sqrt(2)."""
     a, b = features(distilled), features(real)
     return _apart(a, b) * np.sqrt(a.shape[1])
-
-
-DISTANCES: dict[str, Distance] = {
-    "pixels": in_pixels,
-    "structure": in_structure,
-    "features": in_features,
-}
 
 
 def nearer_to_members(distances: np.ndarray, members: np.ndarray) -> np.ndarray:

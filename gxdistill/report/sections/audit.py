@@ -132,10 +132,10 @@ def singling_out(found: Metadata, result: Metadata) -> Iterator[Markup]:
     yield tag("h3", "Was this patient a member?")
     yield _table(
         f"Of {count(found['members'], 'member')} and {count(others, 'other')}, with intervals of "
-        f"{100 * found['level']:.2f}%, so that all of the package hold together with 95%. A false "
-        f"positive rate below 1/{others} cannot be reached but by none. The last column attacks "
-        f"each shadow in turn, {count(result['shadows'], 'run')}, with a 95% interval over them: "
-        f"the recipe, not this package.",
+        f"{100 * found['level']:g}%, so that those of all attacks and of the canaries hold "
+        f"together with 95%. A false positive rate below 1/{others} cannot be reached but by none. "
+        f"The last column attacks each shadow in turn, {count(result['shadows'], 'run')}, with a "
+        f"95% interval as if they were independent: the recipe, not this package.",
         ["Attack", "AUC", *bounds, "Epsilon, at least", "AUC, the recipe"],
         rows,
     )
@@ -185,10 +185,10 @@ def _planted(found: Metadata | None, shadows: int) -> Iterator[Markup]:
         for name, title in _CANARIES.items()
     ]
     yield _table(
-        f"Patients that nobody is, planted into {count(shadows, 'shadow')} by fair coins that the "
-        "attack guesses by LiRA on networks. Each bound on epsilon is of its row alone; the "
-        "ceiling is the bound if all had been guessed right. It is of the recipe, not of this "
-        "package.",
+        f"Patients that nobody is, planted into {count(shadows, 'shadow')} by fair coins. Those of "
+        "the later half are guessed by LiRA on networks, from the earlier half. The bound on "
+        "epsilon holds with the same level, for each row alone; the ceiling is the bound if all "
+        "had been guessed right. It is of the recipe, not of this package.",
         ["Canaries", "Right", "Share", "Epsilon, at least", "Ceiling"],
         rows,
     )
@@ -244,7 +244,7 @@ def pairs(drawn: Sequence[Pair]) -> Iterator[Markup]:
         tiles = [_tile(image, "Distilled", "grey range stretched")]
         for side, what in ((pair.member, "member"), (pair.other, "other patient")):
             tiles.append(_tile(side.pixels, f"Nearest {what}", _told(side)))
-        yield tag("div", *tiles, class_="thumbnails")
+        yield tag("div", *tiles, class_="thumbnails trio")
 
 
 def _told(side: Side) -> str:

@@ -28,11 +28,13 @@ _LEVEL = scores.LEVEL
 
 # Which statistic an attack on membership looks at.
 ATTACKS: dict[str, tuple[str, membership.Attack]] = {
-    "lira_networks": ("fit", membership.lira),
+    "lira_networks": ("likelihood", membership.lira),
     "rmia_networks": ("likelihood", membership.rmia),
     "lira_images": ("near", membership.lira),
     "loss": ("likelihood", membership.without_shadows),
 }
+# Of four attacks and the canaries, the best is looked at: each gets its share of the error.
+EACH = 1 - (1 - _LEVEL) / (len(ATTACKS) + 1)
 
 
 class Who(NamedTuple):
@@ -94,7 +96,7 @@ def attack_membership(
         "auc": scores.auc(inside, outside, level)._asdict(),
         "rates": [_rate(scores.rate_at(inside, outside, bound, level)) for bound in BOUNDS],
         "epsilon": scores.epsilon(inside, outside, delta=delta, level=level),
-        "recipe": _mean(areas)._asdict(),
+        "recipe": mean_of(areas)._asdict(),
     }
 
 
@@ -102,8 +104,8 @@ def _rate(rate: scores.Rate) -> Metadata:
     return {**rate._asdict(), "share": rate.share._asdict()}
 
 
-def _mean(values: np.ndarray) -> scores.Estimate:
-    """The mean of independent values with Student's interval."""
+def mean_of(values: np.ndarray) -> scores.Estimate:
+    """Averages independent values, two or more, `[n]`; the interval is Student's."""
     from scipy.special import stdtrit
 
     n, mean = len(values), float(values.mean())
@@ -114,11 +116,9 @@ def _mean(values: np.ndarray) -> scores.Estimate:
 def singling_out(measured: Measured, who: Who, *, proven: Proven | None) -> Metadata:
     """Can a patient be told from those who had no part, or be seen in a distilled image?
 
-    The chance of an error is shared among the attacks (Bonferroni), so that the best may be looked
-    at.
+    All intervals and bounds are of the level `EACH`, so that the best may be looked at.
     """
     real, delta = who.canary < 0, proven.delta if proven else 0.0
-    level = 1 - (1 - _LEVEL) / len(ATTACKS)
     patients = Who(who.members[real], who.canary[real], who.labels[real], who.shadows[:, real])
     attacks = {
         name: attack_membership(
@@ -127,18 +127,18 @@ def singling_out(measured: Measured, who: Who, *, proven: Proven | None) -> Meta
             patients,
             attack,
             delta=delta,
-            level=level,
+            level=EACH,
         )
         for name, (statistic, attack) in ATTACKS.items()
     }
     count = {"members": int(patients.members.sum()), "others": int((~patients.members).sum())}
     ceilings = {
-        name: scores.ceiling(*count.values(), chosen=chosen, delta=delta, level=level)
+        name: scores.ceiling(*count.values(), chosen=chosen, delta=delta, level=EACH)
         for name, chosen in (("chosen", True), ("fixed", False))
     }
     return {
         **count,
-        "level": level,
+        "level": EACH,
         "delta": delta,
         "attacks": attacks,
         "epsilon": max(figures["epsilon"] for figures in attacks.values()),
@@ -158,15 +158,16 @@ def _canaries(measured: Measured, who: Who, delta: float) -> Metadata | None:
     told, coins = {}, {}
     for i, kind in enumerate(canaries.KINDS):
         part = first[i * each : (i + 1) * each]
-        coins[kind] = who.shadows[:, part]
-        told[kind] = canaries.ratios(measured.fit[1:, part], coins[kind])
+        all_coins = who.shadows[:, part]
+        told[kind] = canaries.ratios(measured.likelihood[1:, part], all_coins)
+        coins[kind] = all_coins[-len(told[kind]) :]
     for of in (told, coins):
         of["all"] = np.concatenate(list(of.values()), axis=1)
     return {name: _counted(told[name], coins[name], delta) for name in told}
 
 
 def _counted(told: np.ndarray, coins: np.ndarray, delta: float) -> Metadata:
-    counted = canaries.count(told, coins, delta=delta)
+    counted = canaries.count(told, coins, delta=delta, level=EACH)
     return {**dataclasses.asdict(counted), "share": counted.share._asdict()}
 
 
@@ -195,13 +196,9 @@ def _reconstruction(measured: Measured, who: Who) -> Metadata:
             "smallest_ratio": float(ratios.min()),
             "member": float(near[:, members].min()),
             "other": float(near[:, ~members].min()),
-            "auc": scores.auc(patients[members], patients[~members], _part(3))._asdict(),
+            "auc": scores.auc(patients[members], patients[~members], EACH)._asdict(),
         }
     return found
-
-
-def _part(count: int) -> float:
-    return 1 - (1 - _LEVEL) / count
 
 
 def linkable(measured: Measured, who: Who) -> Metadata | None:
@@ -265,7 +262,7 @@ def _finite(proven: Proven) -> Metadata:
 def refuted(result: Mapping[str, Any]) -> str | None:
     """Says by what the proven epsilon is refuted; None where it is not, or nothing is proved.
 
-    Each bound holds with 95%, so that one in twenty sound packages may seem refuted by it.
+    All bounds hold together with 95%: of twenty sound packages one may seem refuted.
     """
     proven, found = result["proven"], result["tests"]["singling_out"]
     if proven is None or proven["epsilon"] is None or proven["unit"] != "patient":

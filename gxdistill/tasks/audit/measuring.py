@@ -14,13 +14,14 @@ from gxdistill.pytrees import Cohort, Distilled, Network, Params, PatchTable
 from gxdistill.runtime.console import Log, Progress
 from gxdistill.tasks.audit.shadowing import Pool
 
-PATCHES = 64  # Of a patient, at most: evenly over classes and places.
+PATCHES = 64  # Of a patient that networks see, at most: evenly over classes and places.
+MANY_PATCHES = 512  # Of a patient that are compared in pixels: a copy must not be missed.
 IMAGES = 100  # Distilled ones whose nearest real patches are looked for, at most.
 _NEAREST = 1e-2  # Distances below it are those of a copy, for float32 tells no more.
 
 
 class Chosen(NamedTuple):
-    """Patches of one patient; of fewer than `PATCHES` the first one is repeated.
+    """Patches of one patient; of fewer than were asked for the first one is repeated.
 
     Attributes:
       rows: of the patch table, `[Q]`.
@@ -38,8 +39,9 @@ class Measured(NamedTuple):
     """Statistics of P patients: under the package, first, and K shadows; and of the package.
 
     Attributes:
-      fit: mean logit of the true class, `[1 + K, P]`.
-      likelihood: mean log likelihood of the true class, `[1 + K, P]`.
+      likelihood: mean log likelihood of the true class, `[1 + K, P]`. Such a mean is near to
+        Gaussian as it is: logits, as are taken of single examples, would be ruled by those patches
+        that every network is sure of.
       near: minus the log distance of the nearest distilled image, `[1 + K, P]`.
       distances: by measure, of m distilled images to each patient, `[m, P]`.
       nearest: row of the patch table that is nearest in pixels, `[m, P]`.
@@ -49,7 +51,6 @@ class Measured(NamedTuple):
       shown: which distilled images these m are, `[m]`.
     """
 
-    fit: np.ndarray
     likelihood: np.ndarray
     near: np.ndarray
     distances: dict[str, np.ndarray]
@@ -70,16 +71,17 @@ def _records(table: PatchTable, rows: np.ndarray, size: int) -> np.ndarray:
     return part if {0, 1} <= set(part.tolist()) else np.zeros(len(rows), int)
 
 
-def choose_patches(table: PatchTable, rows: np.ndarray, size: int) -> Chosen:
+def choose_patches(table: PatchTable, rows: np.ndarray, size: int, count: int) -> Chosen:
     """Chooses patches of one patient, as many of each record, evenly over classes and places.
 
     Args:
       table: the patches.
       rows: those of the patient, at least one.
       size: side of a patch in pixels.
+      count: Q, even.
     """
     part = _records(table, rows, size)
-    most = PATCHES // len(np.unique(part[part >= 0]))
+    most = count // len(np.unique(part[part >= 0]))
     kept = []
     for record in np.unique(part[part >= 0]):
         there = np.flatnonzero(part == record)
@@ -88,7 +90,7 @@ def choose_patches(table: PatchTable, rows: np.ndarray, size: int) -> Chosen:
     index = np.concatenate(kept)
     labels = table.label[rows[index]]
     weights = 1 / (np.bincount(labels)[labels] * len(np.unique(labels)))
-    missing = PATCHES - len(index)
+    missing = count - len(index)
     return Chosen(
         np.r_[rows[index], np.repeat(rows[index[:1]], missing)],
         np.r_[weights, np.zeros(missing)],
@@ -115,19 +117,18 @@ def _under_each_run(
     images: jax.Array,
     labels: jax.Array,
     weights: jax.Array,
+    many: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """Fit, likelihood and nearness of one patient under each run, `[1 + K]` each."""
+    """Likelihood and nearness of one patient under each run, `[1 + K]` each."""
 
     def of_run(run: tuple[Params, jax.Array]) -> tuple[jax.Array, ...]:
         weights_of_networks, distilled = run
         logits = jax.lax.map(lambda p: network.apply(p, images), weights_of_networks)
-        true = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
-        told = jnp.where(true, logits, 0).sum(-1)
-        others = jax.nn.logsumexp(jnp.where(true, -jnp.inf, logits), axis=-1)
-        fit = (told - others).mean(0) @ weights
-        likelihood = (told - jax.nn.logsumexp(logits, axis=-1)).mean(0) @ weights
-        near = reconstruction.in_pixels(distilled, images).min()
-        return fit, likelihood, -jnp.log(jnp.maximum(near, _NEAREST))
+        logs = jax.nn.log_softmax(logits)
+        told = jnp.take_along_axis(logs, labels[None, :, None], axis=-1)[..., 0]
+        likelihood = told.mean(axis=0) @ weights
+        near = reconstruction.in_pixels(distilled, many).min()
+        return likelihood, -jnp.log(jnp.maximum(near, _NEAREST))
 
     return jax.lax.map(of_run, (params, sets))
 
@@ -138,11 +139,16 @@ def _under_package(
     params: Params,
     distilled: jax.Array,
     images: jax.Array,
+    many: jax.Array,
     record: jax.Array,
 ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array, jax.Array]:
     """Distances by measure, the nearest patch, distances of both records, log probabilities."""
-    apart = {name: of(distilled, images) for name, of in reconstruction.DISTANCES.items()}
-    pixels = apart["pixels"]
+    pixels = reconstruction.in_pixels(distilled, many)
+    apart = {
+        "pixels": pixels,
+        "structure": reconstruction.in_structure(distilled, images),
+        "features": reconstruction.in_features(distilled, images),
+    }
     records = jnp.stack([jnp.where(record == part, pixels, jnp.inf).min(axis=1) for part in (0, 1)])
     logits = jax.lax.map(lambda p: jax.nn.log_softmax(network.apply(p, images)), params)
     nearest = {name: values.min(axis=1) for name, values in apart.items()}
@@ -195,24 +201,28 @@ def measure(
     def each() -> Iterator[tuple]:
         clock = Progress(log, "measuring patients")
         for i, patient in enumerate(patients):
-            rows, weights, record = choose_patches(
-                pool.table, order[ends[patient] : ends[patient + 1]], size
+            rows = order[ends[patient] : ends[patient + 1]]
+            few, many = (
+                choose_patches(pool.table, rows, size, count) for count in (PATCHES, MANY_PATCHES)
             )
-            labels = pool.table.label[rows]
-            images = normalise(jnp.asarray(cut(pool.cohort, pool.table, rows, size)))
-            weighed = jnp.asarray(weights, jnp.float32)
-            runs = _under_each_run(network, params, sets, images, jnp.asarray(labels), weighed)
-            found = _under_package(network, target, sets[0][shown], images, jnp.asarray(record))
+            images, all_images = (
+                normalise(jnp.asarray(cut(pool.cohort, pool.table, chosen.rows, size)))
+                for chosen in (few, many)
+            )
+            labels, weights = pool.table.label[few.rows], few.weights.astype(np.float32)
+            runs = _under_each_run(
+                network, params, sets, images, jnp.asarray(labels), weights, all_images
+            )
+            found = _under_package(network, target, sets[0][shown], images, all_images, many.record)
             nearest, place, records, logs = jax.tree.map(np.asarray, found)
             guess = _guess(logs, labels, weights, classes)
-            yield *map(np.asarray, runs), nearest, rows[place], records, guess
+            yield *map(np.asarray, runs), nearest, many.rows[place], records, guess
             clock(i + 1, len(patients))
 
-    fit, likelihood, near, nearest, place, records, guesses = zip(*each(), strict=True)
+    likelihood, near, nearest, place, records, guesses = zip(*each(), strict=True)
     both = np.stack(records, axis=1)
     both[~np.isfinite(both)] = np.nan
     return Measured(
-        fit=np.stack(fit, axis=1),
         likelihood=np.stack(likelihood, axis=1),
         near=np.stack(near, axis=1),
         distances={name: np.stack([n[name] for n in nearest], axis=1) for name in nearest[0]},

@@ -42,7 +42,7 @@ def test_an_audit_has_figures_and_a_verdict_for_each_test(audited):
         assert 0 <= area["low"] <= area["value"] <= area["high"] <= 1
         assert part["epsilon"] <= found["ceiling"]
     planted = found["canaries"]
-    assert planted["all"]["coins"] == 3 * 4
+    assert planted["all"]["coins"] == 3 * 2
     assert planted["all"]["epsilon"] <= planted["all"]["ceiling"]
     assert result["proven"] is None
     assert all(verdict["words"] for verdict in result["verdicts"].values())
