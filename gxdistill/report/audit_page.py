@@ -57,14 +57,14 @@ def _section(key: str, text: str, *body: Markup) -> Markup:
 def _title(result: Metadata) -> str:
     leaks = [_TESTS[key][0] for key, v in result["verdicts"].items() if v["leaks"]]
     if not leaks:
-        return "No leak was found by the attacks that were tried"
-    return f"Leaks were found: {', '.join(leaks).lower()}"
+        return "No leak was outcome by the attacks that were tried"
+    return f"Leaks were outcome: {', '.join(leaks).lower()}"
 
 
 def _summary(result: Metadata) -> list[str]:
-    found = result["tests"]["singling_out"]
+    outcome = result["tests"]["singling_out"]
     return [
         f"The package was attacked with {count(result['shadows'], 'shadow cohort')}, "
-        f"{count(found['members'], 'member')} and {count(found['others'], 'other patient')}. ",
+        f"{count(outcome['members'], 'member')} and {count(outcome['others'], 'other patient')}. ",
         "An audit measures attacks that are known; it proves no absence of leaks. ",
     ]

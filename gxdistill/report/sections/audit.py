@@ -73,7 +73,7 @@ def _table(
 
 def guarantee(result: Metadata) -> Markup:
     """Says what is proved, beside what an attack proves against it."""
-    proven, found = result["proven"], result["tests"]["singling_out"]
+    proven, outcome = result["proven"], result["tests"]["singling_out"]
     if proven is None:
         what = "No formal guarantee: the package has no ledger. Nothing limits what attacks that "
         what += "were not tried may find."
@@ -84,9 +84,9 @@ def guarantee(result: Metadata) -> Markup:
         what += f"{proven['delta']:g}, unit: one {proven['unit']}."
     facts = (
         ("Proven epsilon", NONE if proven is None else _epsilon(proven["epsilon"])),
-        ("Empirical epsilon, of patients", f"at least {found['epsilon']:.2f}"),
-        ("Ceiling", f"{found['ceiling']:.2f}, of a perfect attack on as many patients"),
-        ("Ceiling, threshold fixed", f"{found['ceiling_of_a_fixed_threshold']:.2f}"),
+        ("Empirical epsilon, of patients", f"at least {outcome['epsilon']:.2f}"),
+        ("Ceiling", f"{outcome['ceiling']:.2f}, of a perfect attack on as many patients"),
+        ("Ceiling, threshold fixed", f"{outcome['ceiling_of_a_fixed_threshold']:.2f}"),
     )
     real = result["started_from"] == "real"
     warning = "Warning: these distilled images started from real images of patients."
@@ -98,7 +98,7 @@ def guarantee(result: Metadata) -> Markup:
         tag("dl", *(part for name, text in facts for part in (tag("dt", name), tag("dd", text)))),
         tag(
             "p",
-            f"An empirical epsilon is a lower bound, at delta {found['delta']:g}, which holds with "
+            f"An empirical epsilon is a lower bound, at delta {outcome['delta']:g}, which holds with "
             "95% confidence, corrected for the choice among attacks and thresholds: what attacks "
             "that were tried have proved, not what others could. With so few patients it cannot "
             "come above the ceiling.",
@@ -119,27 +119,27 @@ def means(result: Metadata) -> Iterator[Markup]:
     yield tag("ul", *(tag("li", text) for text in result["means"]))
 
 
-def singling_out(found: Metadata, result: Metadata) -> Iterator[Markup]:
+def singling_out(outcome: Metadata, result: Metadata) -> Iterator[Markup]:
     """Shows the attacks on membership, the canaries and the distances."""
     rows: list[tuple[Cell, list[Cell]]] = []
-    for name, part in found["attacks"].items():
+    for name, part in outcome["attacks"].items():
         title, what = _ATTACKS[name]
         cells: list[Cell] = [_figure(part["auc"]), *(_rate(rate) for rate in part["rates"])]
         cells += [f"{part['epsilon']:.2f}", _figure(part["recipe"])]
         rows.append(([title, tag("small", what)], cells))
-    bounds = [f"TPR at {100 * r['bound']:g}% FPR" for r in found["attacks"]["loss"]["rates"]]
-    others = found["others"]
+    bounds = [f"TPR at {100 * r['bound']:g}% FPR" for r in outcome["attacks"]["loss"]["rates"]]
+    others = outcome["others"]
     yield tag("h3", "Was this patient a member?")
     yield _table(
-        f"Of {count(found['members'], 'member')} and {count(others, 'other')}, with intervals of "
-        f"{100 * found['level']:g}%, so that those of all attacks and of the canaries hold "
+        f"Of {count(outcome['members'], 'member')} and {count(others, 'other')}, with intervals of "
+        f"{100 * outcome['level']:g}%, so that those of all attacks and of the canaries hold "
         f"together with 95%. A false positive rate below 1/{others} cannot be reached but by none. "
         f"The last column attacks each shadow in turn, {count(result['shadows'], 'run')}, with a "
         f"95% interval as if they were independent: the recipe, not this package.",
         ["Attack", "AUC", *bounds, "Epsilon, at least", "AUC, the recipe"],
         rows,
     )
-    yield from _planted(found["canaries"], result["shadows"])
+    yield from _planted(outcome["canaries"], result["shadows"])
     yield tag("h3", "Does a distilled image show a patient?")
     near: list[tuple[Cell, list[Cell]]] = [
         (
@@ -150,7 +150,7 @@ def singling_out(found: Metadata, result: Metadata) -> Iterator[Markup]:
                 f"{part['smallest_ratio']:.2f}",
             ],
         )
-        for name, part in found["reconstruction"].items()
+        for name, part in outcome["reconstruction"].items()
     ]
     yield _table(
         "Distilled images beside as many members as others. AUC: whether the image nearest to a "
@@ -168,18 +168,18 @@ def _rate(rate: Metadata) -> list[str]:
     return [share(part["value"]), tag("small", f"{ends}, at {100 * rate['reached']:.1f}%")]
 
 
-def _planted(found: Metadata | None, shadows: int) -> Iterator[Markup]:
-    if found is None:
+def _planted(outcome: Metadata | None, shadows: int) -> Iterator[Markup]:
+    if outcome is None:
         return
     yield tag("h3", "Are canaries betrayed?")
     rows: list[tuple[Cell, list[Cell]]] = [
         (
             title,
             [
-                f"{found[name]['right']} of {found[name]['guesses']}",
-                _figure(found[name]["share"]),
-                f"{found[name]['epsilon']:.2f}",
-                f"{found[name]['ceiling']:.2f}",
+                f"{outcome[name]['right']} of {outcome[name]['guesses']}",
+                _figure(outcome[name]["share"]),
+                f"{outcome[name]['epsilon']:.2f}",
+                f"{outcome[name]['ceiling']:.2f}",
             ],
         )
         for name, title in _CANARIES.items()
@@ -194,7 +194,7 @@ def _planted(found: Metadata | None, shadows: int) -> Iterator[Markup]:
     )
 
 
-def linkability(found: Metadata, _: Metadata) -> Iterator[Markup]:
+def linkability(outcome: Metadata, _: Metadata) -> Iterator[Markup]:
     """Shows how well records of one patient are linked."""
     yield _table(
         "The patches of each patient were parted into two records, by image or into upper and "
@@ -203,23 +203,26 @@ def linkability(found: Metadata, _: Metadata) -> Iterator[Markup]:
         "one image are alike anyway: what counts is whether members' rank higher.",
         ["Patients", "Mean rank", "AUC"],
         [
-            (f"{found['members']:,} members", [f"{found['rank_of_members']:.2f}", NONE]),
-            (f"{found['others']:,} others", [f"{found['rank_of_others']:.2f}", NONE]),
-            ("Members beside others", [NONE, _figure(found["auc"])]),
+            (f"{outcome['members']:,} members", [f"{outcome['rank_of_members']:.2f}", NONE]),
+            (f"{outcome['others']:,} others", [f"{outcome['rank_of_others']:.2f}", NONE]),
+            ("Members beside others", [NONE, _figure(outcome["auc"])]),
         ],
     )
 
 
-def inference(found: Metadata, _: Metadata) -> Iterator[Markup]:
+def inference(outcome: Metadata, _: Metadata) -> Iterator[Markup]:
     """Shows how often the label was told right."""
     rows: list[tuple[Cell, list[Cell]]] = [
         (
             name.capitalize(),
-            [f"{found['counts'][name][0]} of {found['counts'][name][1]}", _figure(found[name])],
+            [
+                f"{outcome['counts'][name][0]} of {outcome['counts'][name][1]}",
+                _figure(outcome[name]),
+            ],
         )
         for name in ("members", "others")
     ]
-    rows.append(("Difference", [NONE, _figure(found["difference"])]))
+    rows.append(("Difference", [NONE, _figure(outcome["difference"])]))
     yield _table(
         "The label that networks from the package give a patient's relevant patches. To tell it of "
         "anyone is what they are for; a leak is what they tell more often of members.",

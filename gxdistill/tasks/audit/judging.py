@@ -185,12 +185,12 @@ def balanced(who: Who, seed: int) -> np.ndarray:
 def _reconstruction(measured: Measured, who: Who) -> Metadata:
     """How near distilled images are to members, beside as many others; by each measure."""
     chosen = balanced(who, 0)
-    members, found = who.members[chosen], {}
+    members, outcome = who.members[chosen], {}
     for name, distances in measured.distances.items():
         near = distances[:, chosen]
         ratios = reconstruction.nearer_to_members(near, members)
         patients = -near.min(axis=0)  # A patient counts by the image that is nearest.
-        found[name] = {
+        outcome[name] = {
             "images": len(ratios),
             "nearer_to_a_member": int((ratios < 1).sum()),
             "smallest_ratio": float(ratios.min()),
@@ -198,7 +198,7 @@ def _reconstruction(measured: Measured, who: Who) -> Metadata:
             "other": float(near[:, ~members].min()),
             "auc": scores.auc(patients[members], patients[~members], EACH)._asdict(),
         }
-    return found
+    return outcome
 
 
 def linkable(measured: Measured, who: Who) -> Metadata | None:
@@ -264,11 +264,11 @@ def refuted(result: Mapping[str, Any]) -> str | None:
 
     All bounds hold together with 95%: of twenty sound packages one may seem refuted.
     """
-    proven, found = result["proven"], result["tests"]["singling_out"]
+    proven, outcome = result["proven"], result["tests"]["singling_out"]
     if proven is None or proven["epsilon"] is None or proven["unit"] != "patient":
         return None
-    planted = found["canaries"]
-    bounds = {"membership of patients": found["epsilon"]}
+    planted = outcome["canaries"]
+    bounds = {"membership of patients": outcome["epsilon"]}
     if planted is not None:
         bounds["canaries"] = planted["all"]["epsilon"]
     for name, bound in bounds.items():
@@ -285,17 +285,17 @@ def _interval(figure: Mapping[str, float]) -> str:
     return f"{figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})"
 
 
-def _on_singling_out(found: Metadata) -> Metadata:
-    name, best = max(found["attacks"].items(), key=lambda item: item[1]["auc"]["low"])
-    area, sides = best["auc"], f"{found['members']} members and {found['others']} others"
+def _on_singling_out(outcome: Metadata) -> Metadata:
+    name, best = max(outcome["attacks"].items(), key=lambda item: item[1]["auc"]["low"])
+    area, sides = best["auc"], f"{outcome['members']} members and {outcome['others']} others"
     copied = [
         measure
-        for measure, figures in found["reconstruction"].items()
+        for measure, figures in outcome["reconstruction"].items()
         if figures["auc"]["low"] > 0.5
     ]
-    planted = found["canaries"]
+    planted = outcome["canaries"]
     proof = planted is not None and planted["all"]["epsilon"] > 0
-    leaks = area["low"] > 0.5 or found["epsilon"] > 0 or bool(copied) or proof
+    leaks = area["low"] > 0.5 or outcome["epsilon"] > 0 or bool(copied) or proof
     parts = []
     if area["low"] > 0.5:
         parts.append(
@@ -303,9 +303,9 @@ def _on_singling_out(found: Metadata) -> Metadata:
             f"{NAMES[name]}, {sides}."
         )
     else:
-        highest = max(part["auc"]["high"] for part in found["attacks"].values())
+        highest = max(part["auc"]["high"] for part in outcome["attacks"].values())
         parts.append(
-            f"None of the {len(found['attacks'])} attacks told members from others better than "
+            f"None of the {len(outcome['attacks'])} attacks told members from others better than "
             f"chance would, {sides}. An AUC of up to {highest:.2f} cannot be excluded."
         )
     if copied:
@@ -322,11 +322,11 @@ def _and(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _on_linkability(found: Metadata | None) -> Metadata:
-    if found is None:
+def _on_linkability(outcome: Metadata | None) -> Metadata:
+    if outcome is None:
         words = "Not tested: too few patients have patches for two records."
         return {"leaks": None, "words": words}
-    area, leaks = found["auc"], found["auc"]["low"] > 0.5
+    area, leaks = outcome["auc"], outcome["auc"]["low"] > 0.5
     if leaks:
         words = (
             f"Records of members are easier to link than those of others: AUC {_interval(area)}."
@@ -339,12 +339,12 @@ def _on_linkability(found: Metadata | None) -> Metadata:
     return {"leaks": leaks, "words": words}
 
 
-def _on_inference(found: Metadata | None) -> Metadata:
-    if found is None:
+def _on_inference(outcome: Metadata | None) -> Metadata:
+    if outcome is None:
         return {"leaks": None, "words": "Not tested: no patient has a patch that has a label."}
-    gap, leaks = found["difference"], found["difference"]["low"] > 0
-    rates = f"{100 * found['members']['value']:.0f}% of members and "
-    rates += f"{100 * found['others']['value']:.0f}% of others"
+    gap, leaks = outcome["difference"], outcome["difference"]["low"] > 0
+    rates = f"{100 * outcome['members']['value']:.0f}% of members and "
+    rates += f"{100 * outcome['others']['value']:.0f}% of others"
     if leaks:
         words = f"The label was told right of {rates}: more often of members than of others."
     else:

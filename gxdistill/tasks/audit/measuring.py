@@ -213,8 +213,10 @@ def measure(
             runs = _under_each_run(
                 network, params, sets, images, jnp.asarray(labels), weights, all_images
             )
-            found = _under_package(network, target, sets[0][shown], images, all_images, many.record)
-            nearest, place, records, logs = jax.tree.map(np.asarray, found)
+            outcome = _under_package(
+                network, target, sets[0][shown], images, all_images, many.record
+            )
+            nearest, place, records, logs = jax.tree.map(np.asarray, outcome)
             guess = _guess(logs, labels, weights, classes)
             yield *map(np.asarray, runs), nearest, many.rows[place], records, guess
             clock(i + 1, len(patients))

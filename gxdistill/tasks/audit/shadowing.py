@@ -116,13 +116,13 @@ def run_shadows(job: Job, pool: Pool, members: np.ndarray, recipe: Recipe) -> li
     Raises:
       UserError: a shadow diverged, or the folder has shadows of other settings.
     """
-    clock, made = Progress(job.log, "shadow cohorts", every=0.0), []
+    clock, sets = Progress(job.log, "shadow cohorts", every=0.0), []
     for k, row in enumerate(members):
         cohorts = ShadowCohorts(
             job.config, job.log, whole=job.cohorts, pool=pool.cohort, table=pool.table, members=row
         )
         folder = Workdir(job.workdir / _FOLDER / f"shadow{k:03d}")
         shadow = dataclasses.replace(job, workdir=folder, given=cohorts)
-        made.append(recipe(shadow, f"shadow {k + 1} of {len(members)}"))
+        sets.append(recipe(shadow, f"shadow {k + 1} of {len(members)}"))
         clock(k + 1, len(members))
-    return made
+    return sets
