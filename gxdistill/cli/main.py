@@ -19,7 +19,7 @@ from gxdistill.runtime import console, environment, interrupts
 from gxdistill.runtime.console import log
 
 # A task's file of commands is named here, and nowhere else.
-_TASKS = (cohort, distillation, packages, audit)
+_TASKS = (cohort, distillation, audit, packages)
 COMMANDS = {command.name: command for task in _TASKS for command in task.COMMANDS}
 
 _USAGE = """gxdistill: distils private radiographs into a handful of synthetic soft-label images.

@@ -57,8 +57,8 @@ def _section(key: str, text: str, *body: Markup) -> Markup:
 def _title(result: Metadata) -> str:
     leaks = [_TESTS[key][0] for key, v in result["verdicts"].items() if v["leaks"]]
     if not leaks:
-        return "No leak was outcome by the attacks that were tried"
-    return f"Leaks were outcome: {', '.join(leaks).lower()}"
+        return "No leak was found by the attacks that were tried"
+    return f"Leaks were found: {', '.join(leaks).lower()}"
 
 
 def _summary(result: Metadata) -> list[str]:

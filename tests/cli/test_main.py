@@ -49,7 +49,7 @@ def test_the_help_lists_the_commands(arguments, capsys):
     assert [line.split()[0] for line in listed] == [
         *("new", "check", "demo", "prepare", "preview", "distill", "train", "export-networks"),
         "compress",
-        *("evaluate", "plan", "report", "settings", "inspect", "verify"),
+        *("evaluate", "plan", "report", "settings", "audit", "inspect", "verify"),
         *("sign", "diff", "export", "predict", "calibrate", "migrate"),
     ]
     assert max(map(len, said.splitlines())) <= 100
@@ -134,7 +134,7 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch):
         main.main(["verify", "package.gxd"])
 
 
-RESUMES = {"demo", "prepare", "distill", "compress", "evaluate"}
+RESUMES = {"demo", "prepare", "distill", "compress", "evaluate", "audit"}
 
 
 @pytest.mark.parametrize(

@@ -98,10 +98,10 @@ def guarantee(result: Metadata) -> Markup:
         tag("dl", *(part for name, text in facts for part in (tag("dt", name), tag("dd", text)))),
         tag(
             "p",
-            f"An empirical epsilon is a lower bound, at delta {outcome['delta']:g}, which holds with "
-            "95% confidence, corrected for the choice among attacks and thresholds: what attacks "
-            "that were tried have proved, not what others could. With so few patients it cannot "
-            "come above the ceiling.",
+            f"An empirical epsilon is a lower bound, at delta {outcome['delta']:g}, which holds "
+            "with 95% confidence, corrected for the choice among attacks and thresholds: what "
+            "attacks that were tried have proved, not what others could. With so few patients it "
+            "cannot come above the ceiling.",
             class_="note",
         ),
         class_="alarm" if real or any(v["leaks"] for v in result["verdicts"].values()) else None,

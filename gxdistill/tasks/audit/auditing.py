@@ -12,6 +12,7 @@ import numpy as np
 from gxdistill import package, storage
 from gxdistill.errors import UserError
 from gxdistill.jobs.job import Job
+from gxdistill.package import precision
 from gxdistill.privacy.attacks import reconstruction
 from gxdistill.pytrees import Distilled, Metadata
 from gxdistill.receive.budget import DEFAULT, Budget
@@ -159,6 +160,7 @@ def attack(
     known = content.manifest.init.is_known
     count = None if known else NETWORKS
     trained = train_networks(path, count=count, may_diverge=True, budget=options.budget)
+    runs = [_as_packaged(run, content.manifest.precision) for run in runs]
     networks = _networks(content, trained, runs)
     patients = _chosen(pool, job.config.seed)
     measured = measuring.measure(
@@ -187,10 +189,17 @@ def attack(
         "shadows": len(runs),
         "means": _means(content, trained, len(runs)),
         **judged,
-        "not_tested": [*NOT_TESTED, *_further(pool, patients, judged)],
+        "not_tested": [*NOT_TESTED, *_further(job, content, pool, patients, judged)],
     }
     pairs = _pairs(pool, measured, content, patients, who) if options.pictures else []
     return result, pairs
+
+
+def _as_packaged(run: Distilled, kind: str) -> Distilled:
+    """Rounds the images of a shadow as a package's were."""
+    images = np.asarray(run.images)
+    grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
+    return dataclasses.replace(run, images=jnp.asarray(precision.round_to(images, kind, grid)))
 
 
 def _networks(content: package.Package, trained: Trained, runs: list[Distilled]) -> Any:
@@ -228,15 +237,22 @@ def _means(content: package.Package, trained: Trained, shadows: int) -> list[str
     ]
 
 
-def _further(pool: Pool, patients: np.ndarray, judged: Metadata) -> list[str]:
-    told = []
+def _further(
+    job: Job, content: package.Package, pool: Pool, patients: np.ndarray, judged: Metadata
+) -> list[str]:
+    """Says what else this audit left out."""
+    lines = []
     left = int(pool.real.sum() - pool.real[patients].sum())
     if left:
-        told.append(f"{left} patients, who have no patches or were left out to save time.")
+        lines.append(f"{left} patients, who have no patches or were left out to save time.")
+    if content.manifest.precision != job.config.distill.precision:
+        lines.append(
+            "Fine-tuning while the package was compressed: shadows are only rounded as it is."
+        )
     if judged["tests"]["singling_out"]["canaries"] is None:
-        told.append("Canaries: patients who stand out, and whom a recipe would betray first.")
-    told += [v["words"] for v in judged["verdicts"].values() if v["leaks"] is None]
-    return told
+        lines.append("Canaries: patients who stand out, and whom a recipe would betray first.")
+    verdicts = judged["verdicts"].values()
+    return lines + [verdict["words"] for verdict in verdicts if verdict["leaks"] is None]
 
 
 def _pairs(

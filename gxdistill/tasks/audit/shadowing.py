@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gxdistill.errors import UserError
+from gxdistill.jobs.cohorts import by_area
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.shadows import ShadowCohorts
 from gxdistill.jobs.workdir import Workdir
@@ -76,7 +77,7 @@ def make_pool(job: Job, *, each: int) -> Pool:
     kinds = [f"{cohort.labels[i]} {cohort.sites[i]}" for i in first]
     strata = np.unique(kinds, return_inverse=True)[1]
     members = (cohort.splits[first] == "train") & (canary < 0)
-    return Pool(cohort, job.cohorts.by_area(cohort), members, canary, strata)
+    return Pool(cohort, by_area(job.config, cohort), members, canary, strata)
 
 
 def draw_members(pool: Pool, count: int, seed: int) -> np.ndarray:

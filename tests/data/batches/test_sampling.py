@@ -11,6 +11,7 @@ COUNTS = np.array([[90, 0, 8], [10, 5, 0], [40, 0, 60], [3, 30, 0], [0, 1, 2]])
 SITES = np.array(["north", "north", "south", "south", "south"])
 NAMES = ("irrelevant", "negative", "positive")
 CELLS = np.argwhere(COUNTS)
+DRAWN = np.array([True, True, False, True, True])
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +90,10 @@ PRESENT = (COUNTS > 0).astype(float)
             ),
         ),
         ({"sites": {"north": 0, "south": 1}}, PRESENT * (SITES == "south")[:, None]),
+        ({"drawn": DRAWN}, PRESENT * DRAWN[:, None]),
+        ({"drawn": DRAWN, "patients": "patches"}, COUNTS * DRAWN[:, None]),
     ],
-    ids=["equal", "patches", "sites", "sites-patches", "one-site"],
+    ids=["equal", "patches", "sites", "sites-patches", "one-site", "drawn", "drawn-patches"],
 )
 def test_patients_are_drawn_by_their_weights(settings, chances, cohort, table):
     sampler = sampling.sampler(cohort, table, **settings)
