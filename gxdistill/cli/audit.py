@@ -45,7 +45,7 @@ def _audit(options: argparse.Namespace, inputs: Inputs) -> None:
 COMMANDS = (
     job_command(
         "audit",
-        "attack it with shadows of your own patients, and say what it tells of them; resumes",
+        "attack it with shadows of your own patients, and write a page; resumes",
         _audit,
         flags=(_SHADOWS, _CANARIES, _NO_PICTURES, *budgets.FLAGS),
         arguments="PACKAGE",
