@@ -13,7 +13,8 @@ from gxdistill.privacy.attacks import scores
 from gxdistill.privacy.attacks.membership import lira
 from gxdistill.pytrees import Cohort
 
-KINDS = ("mislabelled", "outlier", "duplicated")
+SINGLE = ("mislabelled", "outlier")  # Kinds of one id each.
+KINDS = (*SINGLE, "duplicated")
 _NAME = "canary"
 
 

@@ -18,8 +18,8 @@ _ATTACKS = {
 _CANARIES = {
     "mislabelled": "Mislabelled",
     "outlier": "Outlier, a negative",
+    "single": "Both of these",
     "duplicated": "Duplicated, under four ids",
-    "all": "All",
 }
 _MEASURES = {"pixels": "Pixels", "structure": "SSIM", "features": "Features"}
 
@@ -187,7 +187,8 @@ def _planted(outcome: Metadata | None, shadows: int) -> Iterator[Markup]:
     yield _table(
         f"Patients that nobody is, planted into {count(shadows, 'shadow')} by fair coins. Those of "
         "the later half are guessed by LiRA on networks, from the earlier half. The bound on "
-        "epsilon holds with the same level, for each row alone; the ceiling is the bound if all "
+        "epsilon holds with the same level, for each row alone, and where a patient has four ids "
+        "it is of four patients; the ceiling is the bound if all "
         "had been guessed right. It is of the recipe, not of this package.",
         ["Canaries", "Right", "Share", "Epsilon, at least", "Ceiling"],
         rows,

@@ -150,7 +150,10 @@ def singling_out(measured: Measured, who: Who, *, proven: Proven | None) -> Meta
 
 
 def _canaries(measured: Measured, who: Who, delta: float) -> Metadata | None:
-    """What the canaries' coins prove, of each kind and of all; None where there are none."""
+    """What the canaries' coins prove, of each kind and of those of one id; None without any.
+
+    A duplicated one is several patients, whom an epsilon of one patient does not cover.
+    """
     first = np.flatnonzero((who.canary >= 0) & (np.r_[-1, who.canary[:-1]] != who.canary))
     if not len(first):
         return None
@@ -162,7 +165,7 @@ def _canaries(measured: Measured, who: Who, delta: float) -> Metadata | None:
         told[kind] = canaries.ratios(measured.likelihood[1:, part], all_coins)
         coins[kind] = all_coins[-len(told[kind]) :]
     for of in (told, coins):
-        of["all"] = np.concatenate(list(of.values()), axis=1)
+        of["single"] = np.concatenate([of[kind] for kind in canaries.SINGLE], axis=1)
     return {name: _counted(told[name], coins[name], delta) for name in told}
 
 
@@ -270,7 +273,7 @@ def refuted(result: Mapping[str, Any]) -> str | None:
     planted = outcome["canaries"]
     bounds = {"membership of patients": outcome["epsilon"]}
     if planted is not None:
-        bounds["canaries"] = planted["all"]["epsilon"]
+        bounds["canaries"] = planted["single"]["epsilon"]
     for name, bound in bounds.items():
         if bound > proven["epsilon"]:
             return (
@@ -294,7 +297,7 @@ def _on_singling_out(outcome: Metadata) -> Metadata:
         if figures["auc"]["low"] > 0.5
     ]
     planted = outcome["canaries"]
-    proof = planted is not None and planted["all"]["epsilon"] > 0
+    proof = planted is not None and planted["single"]["epsilon"] > 0
     leaks = area["low"] > 0.5 or outcome["epsilon"] > 0 or bool(copied) or proof
     parts = []
     if area["low"] > 0.5:

@@ -42,8 +42,8 @@ def test_an_audit_has_figures_and_a_verdict_for_each_test(audited):
         assert 0 <= area["low"] <= area["value"] <= area["high"] <= 1
         assert part["epsilon"] <= found["ceiling"]
     planted = found["canaries"]
-    assert planted["all"]["coins"] == 3 * 2
-    assert planted["all"]["epsilon"] <= planted["all"]["ceiling"]
+    assert planted["single"]["coins"] == 2 * 2
+    assert planted["single"]["epsilon"] <= planted["single"]["ceiling"]
     assert result["proven"] is None
     assert all(verdict["words"] for verdict in result["verdicts"].values())
 
@@ -138,7 +138,7 @@ def test_a_package_without_a_ledger_has_no_guarantee(audited, run):
 def test_an_attack_that_proves_more_than_the_ledger_is_an_error(audited):
     result = json.loads((audited / "audit.json").read_text())
     found = result["tests"]["singling_out"]
-    found["epsilon"], found["canaries"]["all"]["epsilon"] = 1.2, 0.8
+    found["epsilon"], found["canaries"]["single"]["epsilon"] = 1.2, 0.8
     ledger = {"epsilon": 1.0, "delta": 1e-3, "unit": "patient"}
     assert judging.refuted(result) is None  # There is no ledger.
     told = judging.refuted({**result, "proven": ledger})
@@ -146,7 +146,7 @@ def test_an_attack_that_proves_more_than_the_ledger_is_an_error(audited):
     assert judging.refuted({**result, "proven": {**ledger, "epsilon": 1.5}}) is None
     assert judging.refuted({**result, "proven": {**ledger, "epsilon": None}}) is None
     assert judging.refuted({**result, "proven": {**ledger, "unit": "image"}}) is None
-    found["epsilon"], found["canaries"]["all"]["epsilon"] = 0.0, 1.1
+    found["epsilon"], found["canaries"]["single"]["epsilon"] = 0.0, 1.1
     assert "on canaries proves" in judging.refuted({**result, "proven": ledger})
 
 
