@@ -175,3 +175,19 @@ def test_the_recipe_makes_of_the_jobs_own_patients_what_the_job_makes(run, tmp_p
     moved = [np.abs(np.asarray(x.images) - start.images).mean() for x in (data, of_job)]
     assert moved[0] == pytest.approx(moved[1], rel=0.2)
     np.testing.assert_allclose(data.images, of_job.images, atol=0.5)
+
+
+@pytest.mark.slow  # Mixtures are fitted to each shadow.
+def test_a_mixture_that_networks_label_is_repeated_on_each_shadow(tmp_path):
+    recipe = {"started_from": "mixture", "started_labels": "networks", "outer_steps": 0}
+    recipe |= {"init": "random", "precision": "uint8", "images_per_step": 6}
+    changes = {f"distill__{name}": value for name, value in recipe.items()}
+    # A mixture of fewer patients than 20 of each class is refused.
+    job = small_jobs.make(tmp_path, _silent, data__patients=80, data__size=64, **changes)
+    path = distilling.distil(job)
+    result = _audited(job, path)
+    assert result["verdicts"]["singling_out"]["words"]
+    for k in range(4):  # Each has teachers of its own.
+        assert (tmp_path / f"audit/shadow{k:03d}/ceiling/network0").is_dir()
+    assert not any("Fine-tuning" in line for line in result["not_tested"])
+    assert any("3 network(s)" in line for line in result["means"])
