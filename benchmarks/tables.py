@@ -28,6 +28,7 @@ from benchmarks import (
 from benchmarks.record import RESULTS, ROOT, Figure, read
 from benchmarks.summary import cell
 from gxdistill.errors import UserError
+from gxdistill.tasks.audit import judging
 
 
 class Table(NamedTuple):
@@ -205,6 +206,14 @@ TABLES = {
     ),
     "burned_in": Table(
         cases=("burned_in",), metrics=("with_text_montgomery", "with_text_shenzhen")
+    ),
+    "audit": Table(
+        cases=("audit",),
+        metrics=(
+            *(f"null_auc_{name}" for name in judging.ATTACKS),
+            *("null_empirical_epsilon", "planted_leak_auc", "planted_leak_power"),
+            *("demo_minutes", "demo_cpu_minutes"),
+        ),
     ),
     "profile": Table(
         cases=tuple(map(profile_step.case_of, profile_step.SETTINGS)),

@@ -60,6 +60,12 @@ def round_to(images: np.ndarray, precision: str, grid: CodeGrid | None) -> np.nd
     return np.asarray(images).astype(jnp.dtype(precision)).astype(np.float32)
 
 
+def rounded(images: np.ndarray, precision: str) -> tuple[np.ndarray, CodeGrid | None]:
+    """Rounds images to what `precision` can hold, on a grid of their own where that is codes."""
+    grid = spanning(images, precision) if precision in LEVELS else None
+    return round_to(images, precision, grid), grid
+
+
 def forms(precision: str, shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], str]]:
     """Returns shape and dtype of the arrays that hold images `[S, B, H, W, C]`."""
     if precision not in LEVELS:

@@ -197,9 +197,8 @@ def attack(
 
 def _as_packaged(run: Distilled, kind: str) -> Distilled:
     """Rounds the images of a shadow as a package's were."""
-    images = np.asarray(run.images)
-    grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
-    return dataclasses.replace(run, images=jnp.asarray(precision.round_to(images, kind, grid)))
+    images, _ = precision.rounded(np.asarray(run.images), kind)
+    return dataclasses.replace(run, images=jnp.asarray(images))
 
 
 def _networks(content: package.Package, trained: Trained, runs: list[Distilled]) -> Any:

@@ -301,9 +301,7 @@ def rounded(data: Distilled, kind: str) -> tuple[Distilled, precision.CodeGrid |
     Returns:
       The data, and of codes the grid that they lie on.
     """
-    images = np.asarray(data.images)
-    grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
-    images = precision.round_to(images, kind, grid)
+    images, grid = precision.rounded(np.asarray(data.images), kind)
     return dataclasses.replace(data, images=jnp.asarray(images)), grid
 
 
