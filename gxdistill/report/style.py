@@ -134,8 +134,9 @@ details th { text-align: left; }
   .contest tr { border-top: 1px solid var(--ink); padding: .7rem 0; }
   .contest tr > * { border: 0 !important; padding: .15rem 0; }
   .contest tbody th { font-weight: 600; padding-bottom: .4rem; }
-  .contest td { display: grid; gap: 0 .8rem; grid-template-columns: 1fr auto; text-align: left; }
-  .contest td::before { content: attr(data-label); font-weight: 400; }
+  .contest td { display: grid; gap: 0 .8rem; grid-template-columns: 1fr auto; text-align: left;
+    justify-items: end; }
+  .contest td::before { content: attr(data-label); font-weight: 400; justify-self: start; }
   .contest td small { grid-column: 2; text-align: right; }
   dl { display: block; } dd { margin: 0 0 .7rem; }
 }

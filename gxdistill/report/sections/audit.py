@@ -165,7 +165,7 @@ def singling_out(outcome: Metadata, result: Metadata) -> Iterator[Markup]:
 def _rate(rate: Metadata) -> list[str]:
     part = rate["share"]
     ends = f"{share(part['low'])} to {share(part['high'])}"
-    return [share(part["value"]), tag("small", f"{ends}, at {100 * rate['reached']:.1f}%")]
+    return [share(part["value"]), tag("small", f"{ends}; FPR {100 * rate['reached']:.1f}%")]
 
 
 def _planted(outcome: Metadata | None, shadows: int) -> Iterator[Markup]:

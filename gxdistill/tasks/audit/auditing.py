@@ -223,11 +223,12 @@ def _chosen(pool: Pool, seed: int) -> np.ndarray:
 
 def _means(content: package.Package, trained: Trained, shadows: int) -> list[str]:
     """Says what the recipient is assumed to have and to know."""
-    networks = trained.record["count"]
+    count = trained.record["count"]
+    networks = "one network is" if count == 1 else f"{count} networks are"
     known = "the initial weights" if content.manifest.init.is_known else "no initial weights"
     return [
-        "The whole package: images, soft labels, learning rates and manifest, and "
-        f"{known} of the sender; {networks} network(s) are trained on it.",
+        f"The whole package: images, soft labels, learning rates and manifest, and {known} of the "
+        f"sender; {networks} trained on it.",
         "This program, the recipe with all its settings, and the seed.",
         "Images of the patient in question, and the label of each of their patches.",
         f"As many images of other patients of the same hospital as it takes for {shadows} shadow "

@@ -190,4 +190,4 @@ def test_a_mixture_that_networks_label_is_repeated_on_each_shadow(tmp_path):
     for k in range(4):  # Each has teachers of its own.
         assert (tmp_path / f"audit/shadow{k:03d}/ceiling/network0").is_dir()
     assert not any("Fine-tuning" in line for line in result["not_tested"])
-    assert any("3 network(s)" in line for line in result["means"])
+    assert any("3 networks are" in line for line in result["means"])
