@@ -94,8 +94,8 @@ def audit(job: Job, path: Path, recipe: Recipe, options: Options = DEFAULTS) -> 
       What `audit.json` holds.
 
     Raises:
-      UserError: the package is of another recipe or cohort, a shadow diverged, or an attack proves
-        a larger epsilon than the ledger; the files are written then, too.
+      UserError: the package is of another recipe or cohort, or a run diverged; or an attack proves
+        a larger epsilon than the ledger, and then the files are written, too.
     """
     if options.shadows < FEWEST_SHADOWS:
         raise UserError(
@@ -173,6 +173,7 @@ def attack(
         normalise=job.cohorts.normalisation,
         log=job.log,
     )
+    _check_finite(measured)
     first = np.unique(pool.cohort.patients, return_index=True)[1]
     who = Who(
         pool.members[patients],
@@ -193,6 +194,23 @@ def attack(
     }
     pairs = _pairs(pool, measured, content, patients, who) if options.pictures else []
     return result, pairs
+
+
+def _check_finite(measured: Measured) -> None:
+    """Refuses runs whose networks diverged: their likelihoods would say nothing.
+
+    Raises:
+      UserError: naming the run.
+    """
+    sound = np.isfinite(measured.likelihood).all(axis=1)
+    if not sound.all():
+        run = int(np.argmin(sound))
+        what = f"shadow {run}" if run else "the package"
+        raise UserError(
+            f"The networks that were trained on {what} diverged: the recipe is not stable, and an "
+            f"audit of it would say nothing. Lower distill.start_lr, and distil anew in another "
+            f"--workdir."
+        )
 
 
 def _as_packaged(run: Distilled, kind: str) -> Distilled:

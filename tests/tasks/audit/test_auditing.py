@@ -9,6 +9,7 @@ from gxdistill import package
 from gxdistill.errors import UserError
 from gxdistill.storage import checkpoint
 from gxdistill.tasks.audit import auditing, judging, shadowing
+from gxdistill.tasks.audit.measuring import Measured
 from gxdistill.tasks.distillation import distilling
 from gxdistill.tasks.distillation.repeating import Recipe
 from tests import small_jobs
@@ -148,6 +149,17 @@ def test_an_attack_that_proves_more_than_the_ledger_is_an_error(audited):
     assert judging.refuted({**result, "proven": {**ledger, "unit": "image"}}) is None
     found["epsilon"], found["canaries"]["single"]["epsilon"] = 0.0, 1.1
     assert "on canaries proves" in judging.refuted({**result, "proven": ledger})
+
+
+@pytest.mark.parametrize(("run", "what"), [(0, "the package"), (2, "shadow 2")])
+def test_networks_that_diverged_are_named(run, what):
+    nothing = np.zeros((3, 4))
+    likelihood = nothing.copy()
+    likelihood[run, 1] = np.nan
+    places = np.zeros((2, 4), int)
+    measured = Measured(likelihood, nothing, {}, places, nothing, places[0], places[0])
+    with pytest.raises(UserError, match=f"trained on {what} diverged"):
+        auditing._check_finite(measured)
 
 
 def test_shadows_are_drawn_as_the_package_was(tmp_path):
