@@ -69,12 +69,12 @@ def demo_case(folder: Path) -> list[Measured]:
 
 def _figures(case: str, results: list[Metadata]) -> list[Measured]:
     """The AUC of each attack, and the largest empirical epsilon, over audits."""
-    found = [result["tests"]["singling_out"] for result in results]
+    tests = [result["tests"]["singling_out"] for result in results]
     rows = [
-        _mean(f"{case}_auc_{name}", [part["attacks"][name]["auc"]["value"] for part in found])
+        _mean(f"{case}_auc_{name}", [test["attacks"][name]["auc"]["value"] for test in tests])
         for name in judging.ATTACKS
     ]
-    epsilons = [part["epsilon"] for part in found]
+    epsilons = [test["epsilon"] for test in tests]
     return [*rows, _mean(f"{case}_empirical_epsilon", epsilons)]
 
 
@@ -94,11 +94,11 @@ def null_case(folder: Path) -> list[Measured]:
     drawn = shadowing.draw_members(others, _NULLS, 1)
     # By the seed of the audited job, whose initial weights a package must mean.
     strangers = make_job(folder / "strangers")
-    made = shadowing.run_shadows(strangers, others, drawn, Recipe(strangers))
+    sets = shadowing.run_shadows(strangers, others, drawn, Recipe(strangers))
     results = []
     for i, said in enumerate(shadowing.draw_members(pool, _NULLS, 2)):
         path = folder / f"null{i}.gxd"
-        package.save(path, distilling.make_package(job, made[i]))
+        package.save(path, distilling.make_package(job, sets[i]))
         result, _ = auditing.attack(job, path, pool._replace(members=said), members, runs, _OPTIONS)
         results.append(result)
     return [*_figures("null", results), *_covered(results)]
@@ -126,9 +126,9 @@ def planted_case(folder: Path) -> list[Measured]:
         job = make_job(folder / f"seed{seed}", seed, **leaky)
         path = distilling.distil(job)
         results.append(auditing.audit(job, path, Recipe(job), _OPTIONS))
-    found = [result["tests"]["singling_out"] for result in results]
-    best = [max(part["auc"]["value"] for part in one["attacks"].values()) for one in found]
-    power = [one["epsilon"] / one["ceiling"] for one in found]
+    tests = [result["tests"]["singling_out"] for result in results]
+    best = [max(part["auc"]["value"] for part in test["attacks"].values()) for test in tests]
+    power = [test["epsilon"] / test["ceiling"] for test in tests]
     rows = [_mean("planted_leak_auc", best), _mean("planted_leak_power", power)]
     return [*rows, *_figures("planted", results)]
 
