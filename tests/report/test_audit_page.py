@@ -11,7 +11,7 @@ from gxdistill.tasks.audit import judging
 from gxdistill.tasks.audit.judging import Proven, Who
 from gxdistill.tasks.audit.measuring import Measured
 
-P, K, M = 60, 6, 5
+P, K, M = 60, 12, 5
 
 
 def _result(*, leak=0.0, proven=None, records=True):
@@ -90,6 +90,10 @@ def test_empirical_epsilon_stands_beside_the_proven_one_and_the_ceiling():
     assert f"{ceiling:.2f}, of a perfect attack" in text
     assert "Leaks were found: singling out" in text
     assert "Distilled images lie nearer to members" in text
+    assert f"Epsilon is at least {found['epsilon']:.2f}." in text
+    planted = found["canaries"]["single"]["epsilon"]
+    assert planted > 0
+    assert f"Canaries betray an epsilon of at least {planted:.2f}." in text
     assert "membership of patients proves" in judging.refuted(result)
 
 

@@ -289,36 +289,47 @@ def _interval(figure: Mapping[str, float]) -> str:
 
 
 def _on_singling_out(outcome: Metadata) -> Metadata:
+    lines = [
+        _on_membership(outcome),
+        _on_epsilon(outcome["epsilon"]),
+        _on_canaries(outcome["canaries"]),
+        _on_reconstruction(outcome["reconstruction"]),
+    ]
+    return {
+        "leaks": any(leak for leak, _ in lines),
+        "words": " ".join(words for _, words in lines if words),
+    }
+
+
+def _on_membership(outcome: Metadata) -> tuple[bool, str]:
     name, best = max(outcome["attacks"].items(), key=lambda item: item[1]["auc"]["low"])
     area, sides = best["auc"], f"{outcome['members']} members and {outcome['others']} others"
-    copied = [
-        measure
-        for measure, figures in outcome["reconstruction"].items()
-        if figures["auc"]["low"] > 0.5
-    ]
-    planted = outcome["canaries"]
-    proof = planted is not None and planted["single"]["epsilon"] > 0
-    leaks = area["low"] > 0.5 or outcome["epsilon"] > 0 or bool(copied) or proof
-    parts = []
     if area["low"] > 0.5:
-        parts.append(
+        return True, (
             f"Members were told from others better than by chance: AUC {_interval(area)} by "
             f"{NAMES[name]}, {sides}."
         )
-    else:
-        highest = max(part["auc"]["high"] for part in outcome["attacks"].values())
-        parts.append(
-            f"None of the {len(outcome['attacks'])} attacks told members from others better than "
-            f"chance would, {sides}. An AUC of up to {highest:.2f} cannot be excluded."
-        )
-    if copied:
-        parts.append(f"Distilled images lie nearer to members than to others in {_and(copied)}.")
-    else:
-        parts.append("Distilled images were not found to lie nearer to members than to others.")
-    if proof:
-        assert planted is not None
-        parts.append(f"Canaries betray an epsilon of at least {planted['all']['epsilon']:.2f}.")
-    return {"leaks": leaks, "words": " ".join(parts)}
+    highest = max(part["auc"]["high"] for part in outcome["attacks"].values())
+    return False, (
+        f"None of the {len(outcome['attacks'])} attacks told members from others better than "
+        f"chance would, {sides}. That their AUC is up to {highest:.2f} cannot be excluded."
+    )
+
+
+def _on_epsilon(bound: float) -> tuple[bool, str]:
+    return bound > 0, f"Epsilon is at least {bound:.2f}." if bound > 0 else ""
+
+
+def _on_canaries(planted: Metadata | None) -> tuple[bool, str]:
+    bound = 0.0 if planted is None else planted["single"]["epsilon"]
+    return bound > 0, f"Canaries betray an epsilon of at least {bound:.2f}." if bound > 0 else ""
+
+
+def _on_reconstruction(measures: Metadata) -> tuple[bool, str]:
+    near = [name for name, figures in measures.items() if figures["auc"]["low"] > 0.5]
+    if near:
+        return True, f"Distilled images lie nearer to members than to others in {_and(near)}."
+    return False, "Distilled images were not found to lie nearer to members than to others."
 
 
 def _and(names: list[str]) -> str:
@@ -336,8 +347,8 @@ def _on_linkability(outcome: Metadata | None) -> Metadata:
         )
     else:
         words = (
-            f"Records of members were not easier to link than those of others. An AUC of up to "
-            f"{area['high']:.2f} cannot be excluded."
+            f"Records of members were not easier to link than those of others. That the AUC is up "
+            f"to {area['high']:.2f} cannot be excluded."
         )
     return {"leaks": leaks, "words": words}
 
