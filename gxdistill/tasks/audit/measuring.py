@@ -197,14 +197,14 @@ def measure(
     order = np.argsort(pool.table.patient, kind="stable")
     ends = np.searchsorted(pool.table.patient[order], np.arange(len(pool.members) + 1))
     classes = len(pool.cohort.label_names)
+    largest = int(np.diff(ends)[patients].max())
+    counts = [min(most, largest + largest % 2) for most in (PATCHES, MANY_PATCHES)]
 
     def each() -> Iterator[tuple]:
         clock = Progress(log, "measuring patients")
         for i, patient in enumerate(patients):
             rows = order[ends[patient] : ends[patient + 1]]
-            few, many = (
-                choose_patches(pool.table, rows, size, count) for count in (PATCHES, MANY_PATCHES)
-            )
+            few, many = (choose_patches(pool.table, rows, size, count) for count in counts)
             images, all_images = (
                 normalise(jnp.asarray(cut(pool.cohort, pool.table, chosen.rows, size)))
                 for chosen in (few, many)
