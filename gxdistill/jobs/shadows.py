@@ -8,7 +8,7 @@ import numpy as np
 
 from gxdistill.data import source
 from gxdistill.data.batches import resident
-from gxdistill.jobs.cohorts import Cohorts
+from gxdistill.jobs.cohorts import Cohorts, by_area
 from gxdistill.pytrees import Cohort, PatchTable
 
 
@@ -24,6 +24,8 @@ class ShadowCohorts(Cohorts):
       pool: patients who may be learned from, with their images.
       table: their patches.
       members: who is learned from, by sorted ids of the pool, `[P]` bool.
+      alone: leaves the images of all others out, for a recipe that counts and draws patients
+        itself; else others are there and never drawn.
     """
 
     _: dataclasses.KW_ONLY
@@ -31,11 +33,12 @@ class ShadowCohorts(Cohorts):
     pool: Cohort
     table: PatchTable
     members: np.ndarray
+    alone: bool = False
 
     @property
-    def drawn(self) -> np.ndarray:
+    def drawn(self) -> np.ndarray | None:
         """The members."""
-        return self.members
+        return None if self.alone else self.members
 
     @cached_property
     def source(self) -> source.Source:
@@ -44,8 +47,11 @@ class ShadowCohorts(Cohorts):
 
     @cached_property
     def train(self) -> Cohort:
-        """The pool; `drawn` says who of it is learned from."""
-        return self.pool
+        """The pool, of which `drawn` says who is learned from; or the members alone."""
+        if not self.alone:
+            return self.pool
+        names = np.unique(self.pool.patients)[self.members]
+        return self.pool.select(np.isin(self.pool.patients, names))
 
     @cached_property
     def test(self) -> Cohort:
@@ -54,8 +60,9 @@ class ShadowCohorts(Cohorts):
 
     @cached_property
     def tables(self) -> dict[str, PatchTable]:
-        """The patches of the pool, and of the test patients."""
-        return {"train": self.table, "test": self.whole.tables["test"]}
+        """The patches of the training patients, and of the test patients."""
+        train = by_area(self.config, self.train) if self.alone else self.table
+        return {"train": train, "test": self.whole.tables["test"]}
 
     @cached_property
     def normalisation(self) -> resident.Normalisation:

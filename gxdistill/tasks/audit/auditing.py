@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from gxdistill.report.sections.audit import Pair, Side
 from gxdistill.tasks.audit import judging, measuring, shadowing
 from gxdistill.tasks.audit.judging import Proven, Who
 from gxdistill.tasks.audit.measuring import Measured
-from gxdistill.tasks.audit.shadowing import Pool
+from gxdistill.tasks.audit.shadowing import Pool, Recipe
 
 NETWORKS = 3  # Fresh ones that a run is judged by, where initial weights are not known.
 FEWEST_SHADOWS = 4  # Of fewer, no variance could be told.
@@ -38,16 +38,6 @@ NOT_TESTED = (
     "Whether the cohort's own labels and patient ids are right: images of one patient under two "
     "ids would be taken for a member and another.",
 )
-
-
-class Recipe(Protocol):
-    """How the package was made, to be repeated on shadow cohorts."""
-
-    def check_made(self, manifest: package.Manifest) -> None:
-        """Refuses a package that was made in another way."""
-
-    def __call__(self, job: Job, what: str) -> Distilled:
-        """Makes distilled data of a job's patients."""
 
 
 class Options(NamedTuple):
@@ -71,11 +61,11 @@ DEFAULTS = Options()
 
 def proven(manifest: package.Manifest) -> Proven | None:
     """Reads what a package's ledger proves; None where it has none."""
-    table = getattr(manifest, "ledger", None)
-    if table is None:
+    ledger = manifest.ledger
+    if ledger is None:
         return None
-    spent = table["epsilon"]
-    return Proven(math.inf if spent is None else spent, table["delta"], table["unit"])
+    spent = math.inf if ledger.epsilon is None else ledger.epsilon
+    return Proven(spent, ledger.delta, ledger.unit)
 
 
 def audit(job: Job, path: Path, recipe: Recipe, options: Options = DEFAULTS) -> Metadata:
@@ -119,8 +109,10 @@ def audit(job: Job, path: Path, recipe: Recipe, options: Options = DEFAULTS) -> 
 
 
 def _check_cohort(job: Job, manifest: package.Manifest) -> None:
-    """Refuses another cohort, as far as its counts tell."""
+    """Refuses another cohort, as far as its counts tell; a private package tells none."""
     there = manifest.cohort
+    if there is None and manifest.ledger is not None:
+        return
     if there is None:
         raise UserError("The package does not say how many patients it was made of. Make it anew.")
     cohort = job.cohorts.source.cohort

@@ -1,8 +1,7 @@
 """Shadow cohorts of a job, and what its recipe makes of them; resumed where it was interrupted."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,13 +10,26 @@ from gxdistill.jobs.cohorts import by_area
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.shadows import ShadowCohorts
 from gxdistill.jobs.workdir import Workdir
+from gxdistill.package import Manifest
 from gxdistill.privacy.attacks import canaries
 from gxdistill.pytrees import Cohort, Distilled, PatchTable
 from gxdistill.runtime.console import Progress
 
-Recipe = Callable[[Job, str], Distilled]  # `(job, what is done in words) -> distilled data`.
-
 _FOLDER = "audit"
+
+
+class Recipe(Protocol):
+    """How a package was made, to be repeated on shadow cohorts."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it draws and counts patients itself, for a guarantee."""
+
+    def check_made(self, manifest: Manifest) -> None:
+        """Refuses a package that was made in another way."""
+
+    def __call__(self, job: Job, what: str) -> Distilled:
+        """Makes distilled data of a job's patients."""
 
 
 class Pool(NamedTuple):
@@ -120,7 +132,13 @@ def run_shadows(job: Job, pool: Pool, members: np.ndarray, recipe: Recipe) -> li
     clock, sets = Progress(job.log, "shadow cohorts", every=0.0), []
     for k, row in enumerate(members):
         cohorts = ShadowCohorts(
-            job.config, job.log, whole=job.cohorts, pool=pool.cohort, table=pool.table, members=row
+            job.config,
+            job.log,
+            whole=job.cohorts,
+            pool=pool.cohort,
+            table=pool.table,
+            members=row,
+            alone=recipe.is_private,
         )
         folder = Workdir(job.workdir / _FOLDER / f"shadow{k:03d}")
         shadow = dataclasses.replace(job, workdir=folder, given=cohorts)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from functools import cached_property
+from functools import cached_property, partial
 
 from gxdistill import package
 from gxdistill.errors import UserError
@@ -11,7 +11,7 @@ from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Distilled
-from gxdistill.tasks.distillation import distilling, method
+from gxdistill.tasks.distillation import distilling, guards, method, private
 from gxdistill.training.steps import Loop
 
 
@@ -31,6 +31,11 @@ class Recipe:
         loop, _ = method.build(self.job.problem, settings, self.job.log)
         return loop, method.stepper(self.job.problem, settings, loop)
 
+    @property
+    def is_private(self) -> bool:
+        """Whether it draws and counts patients itself, for a guarantee."""
+        return guards.is_private(self.job.config)
+
     def check_made(self, manifest: package.Manifest) -> None:
         """Refuses a package that was made in another way, or of another number of patients.
 
@@ -47,6 +52,13 @@ class Recipe:
             raise UserError(
                 f"The package was made with other settings of distill: {what[:300]}. Name the "
                 f"config that it was made with."
+            )
+        if (manifest.ledger is not None) != self.is_private:
+            there, here = ("no", "asks") if self.is_private else ("a", "does not ask")
+            raise UserError(
+                f"The package has {there} ledger, and the config {here} for one "
+                f"(privacy.mechanism is {self.job.config.privacy.mechanism!r}). Name the config "
+                f"that it was made with."
             )
         for name, there, here in (
             ("patch", manifest.patch, self.job.cohorts.geometry),
@@ -74,16 +86,25 @@ class Recipe:
         learned = method.initial_learned(problem, settings)
         if not settings.outer_steps:
             return method.to_distilled(problem, settings, distilling.begin(job, learned))
-        loop, stepper = self._program
-        run = Run(
+        schedule = Schedule(settings.outer_steps, settings.checkpoint_every)
+        run = partial(
+            Run,
             what=what,
-            stepper=stepper.fed_by(problem.batches(settings.batch)),
-            schedule=Schedule(settings.outer_steps, settings.checkpoint_every),
+            schedule=schedule,
             checkpoints=job.workdir.checkpoints,
             log=job.log,
             begin=lambda state: dataclasses.replace(
                 state, learned=distilling.begin(job, state.learned)
             ),
         )
-        state = run(loop.init(learned, job.key(Use.LOOP)))
+        if self.is_private:
+            # With noise of its own, and secret: who knew that of the package could take it off.
+            steps, key = private.private_steps(job), private.secret_key()
+            loop, state = method.build(problem, settings, job.log, steps.after_training, key)
+            stepper = steps.stepper(job, loop)
+            state, _ = run(stepper=stepper, ledger=steps.ledger, book=steps.book).accounted(state)
+        else:
+            loop, stepper = self._program
+            stepper = stepper.fed_by(problem.batches(settings.batch))
+            state = run(stepper=stepper)(loop.init(learned, job.key(Use.LOOP)))
         return method.to_distilled(problem, settings, state.learned)
