@@ -32,7 +32,13 @@ def _result(*, leak=0.0, proven=None, records=True):
     nearest = np.zeros((M, P), int)
     measured = Measured(likelihood, near, distances, nearest, both, guesses, np.arange(M))
     judged = judging.judge(measured, Who(members, canary, labels, runs[1:]), proven)
-    about = {"name": "<tiny>", "package": "0" * 64, "privacy": "None.", "started_from": "noise"}
+    about = {
+        "name": "<tiny>",
+        "package": "0" * 64,
+        "privacy": "None.",
+        "guarantee": "as it says",
+        "started_from": "noise",
+    }
     return {**about, "shadows": K, "means": ["A & B."], "not_tested": ["C < D."], **judged}
 
 
@@ -85,7 +91,7 @@ def test_empirical_epsilon_stands_beside_the_proven_one_and_the_ceiling():
     ceiling = scores.ceiling(*count, chosen=True, delta=1e-3, level=0.99)
     assert found["ceiling"] == pytest.approx(ceiling)
     assert 0.5 * ceiling < found["epsilon"] <= ceiling + 1e-12
-    assert "epsilon 0.20 at delta 0.001, unit: one patient" in text
+    assert "if the sender's ledger is right: as it says." in text
     assert f"at least {found['epsilon']:.2f}" in text
     assert f"{ceiling:.2f}, of a perfect attack" in text
     assert "Leaks were found: singling out" in text

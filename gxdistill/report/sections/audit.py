@@ -80,8 +80,7 @@ def guarantee(result: Metadata) -> Markup:
     elif proven["epsilon"] is None:
         what = f"The ledger proves nothing: its epsilon at delta {proven['delta']:g} is not finite."
     else:
-        what = f"Proven by the ledger: epsilon {proven['epsilon']:.2f} at delta "
-        what += f"{proven['delta']:g}, unit: one {proven['unit']}."
+        what = f"Proven, if the sender's ledger is right: {result['guarantee']}."
     facts = (
         ("Proven epsilon", NONE if proven is None else _epsilon(proven["epsilon"])),
         ("Empirical epsilon, of patients", f"at least {outcome['epsilon']:.2f}"),

@@ -178,6 +178,7 @@ def attack(
         "name": content.manifest.name,
         "package": package.digest(path),
         "privacy": content.manifest.privacy,
+        "guarantee": package.guarantee(content.manifest.ledger),
         "started_from": content.manifest.distillation.started_from,
         "shadows": len(runs),
         "means": _means(content, trained, len(runs)),

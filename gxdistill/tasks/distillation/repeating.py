@@ -54,9 +54,9 @@ class Recipe:
                 f"config that it was made with."
             )
         if (manifest.ledger is not None) != self.is_private:
-            there, here = ("no", "asks") if self.is_private else ("a", "does not ask")
+            has, asks = ("no", "asks") if self.is_private else ("a", "does not ask")
             raise UserError(
-                f"The package has {there} ledger, and the config {here} for one "
+                f"The package has {has} ledger, and the config {asks} for one "
                 f"(privacy.mechanism is {self.job.config.privacy.mechanism!r}). Name the config "
                 f"that it was made with."
             )

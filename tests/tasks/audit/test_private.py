@@ -39,7 +39,7 @@ def test_a_private_package_is_audited_beside_its_ledger(tmp_path):
     assert found["delta"] == 1e-3
     assert found["epsilon"] <= proven.epsilon
     page = (tmp_path / "audit.html").read_text()
-    assert f"Proven by the ledger: epsilon {proven.epsilon:.2f} at delta 0.001" in page
+    assert f"ledger is right: {package.guarantee(package.load(path).manifest.ledger)}" in page
     # Shadows have noise of their own, so that no two are alike.
     ledgers = {(tmp_path / f"audit/shadow{k:03d}/settings.json").read_bytes() for k in range(4)}
     assert len(ledgers) == 4
