@@ -84,14 +84,14 @@ def _lines(key: jax.Array, number: int, shape: tuple[int, int, int]) -> Lines:
     lines = jnp.cumsum(moves, axis=2)
     # Strokes after the first go through a point of it, or are not there.
     at = jax.random.randint(next(keys), (number, 3, 2, 1, 1), 0, points)
-    own = jnp.take_along_axis(lines, at[:, :, 0], axis=2)
+    through = jnp.take_along_axis(lines, at[:, :, 0], axis=2)
     met = jnp.take_along_axis(lines[:, :1].repeat(3, axis=1), at[:, :, 1], axis=2)
     nearby = met + 1.5 * jax.random.normal(next(keys), (number, 3, 1, 2))
     strokes = jax.random.choice(
         next(keys), jnp.arange(1, 4), (number, 1, 1, 1), p=jnp.float32([0.5, 0.35, 0.15])
     )
     first = jnp.arange(3)[:, None, None] == 0
-    lines = jnp.where(first, lines, lines - own + nearby)
+    lines = jnp.where(first, lines, lines - through + nearby)
     lines = jnp.where(jnp.arange(3)[:, None, None] < strokes, lines, lines[:, :1])
     lines = lines.reshape(number, -1, 2)
     # In a square of 15 to 18.5 of 28 pixels, its middle nearly that of the image.
