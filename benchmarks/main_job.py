@@ -33,14 +33,22 @@ _Result = TypeVar("_Result")
 _STAGES = ("distill", "train", "evaluate", "report")
 
 
-def run(config: str, workdir: Path, seed: int | None = None) -> tuple[Metadata, float]:
+def run(
+    config: str, workdir: Path, seed: int | None = None, changes: Sequence[str] = ()
+) -> tuple[Metadata, float]:
     """Runs the stages; with the config's own seed, where none is given.
+
+    Args:
+      config: as `--config` has it.
+      workdir: a new folder.
+      seed: in place of the config's.
+      changes: flags that change other settings.
 
     Returns:
       The evaluation, and the wall seconds of all stages.
     """
     flags = [f"--config={config}", f"--workdir={workdir}"]
-    flags += [] if seed is None else [f"--config.seed={seed}"]
+    flags += [*changes] if seed is None else [*changes, f"--config.seed={seed}"]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as cache:  # as at a user's first start
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}

@@ -70,7 +70,7 @@ def optimizer(
 
     kinds = {name: _adam(peak, outer_steps, warmup) for name, peak in peaks.items()}
     if rule == "clipped":
-        kinds["labels"] = optax.chain(kinds["labels"], _keep_between(0, 1))
+        kinds["labels"] = optax.chain(kinds["labels"], keep_between(0, 1))
     # What stays as it starts has no part in the norms.
     learned = {
         name: optax.identity() if peak else optax.set_to_zero() for name, peak in peaks.items()
@@ -99,7 +99,7 @@ def _by_kind(kinds: dict[str, optax.GradientTransformation]) -> optax.GradientTr
     return optax.multi_transform(kinds, kind_of_each)
 
 
-def _keep_between(low: float, high: float) -> optax.GradientTransformation:
+def keep_between(low: float, high: float) -> optax.GradientTransformation:
     """Projects parameters onto an interval after each update."""
 
     def update(updates: Params, state: Params, params: Params) -> tuple[Params, Params]:

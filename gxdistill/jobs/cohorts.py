@@ -175,6 +175,11 @@ class Cohorts:
         )
         return BatchSource(draw, lambda *_: repeat(feed), reusable=True)  # type: ignore[arg-type]
 
+    def read(self, rows: np.ndarray) -> streaming.Pixels:
+        """Reads the training patches of the given rows of their table, `[n]`, as they are."""
+        sampler = sampling.sampler(self.train, self.tables["train"])
+        return self._streaming(self.train, sampler, len(rows)).read(rows)
+
     def sample(self, split: str, count: int, key: jax.Array) -> Batch:
         """Draws `count` patches of a split, each class as often, whatever the loop's sampling."""
         cohort = self.train if split == "train" else self.test

@@ -106,6 +106,31 @@ def for_package(
     return package.Decision(rule, tau, share, len(probabilities)), told, results
 
 
+def on_distilled(job: Job, params: Params, data: Distilled) -> package.Decision | None:
+    """Gives a package a threshold without a look at a patient: chosen on its own patches.
+
+    Each distilled patch counts as an image whose label is the most probable one. What a threshold
+    chosen on training patients is better by, it tells of them.
+
+    Returns:
+      None where images are not decided, or the patches are of one class.
+    """
+    cohort = job.cohorts.source.cohort
+    if not decides_images(cohort):
+        return None
+    network, rule = job.problem.network, job.config.decision.rule
+    images = data.images.reshape(-1, *job.problem.shape)
+    apply = jax.jit(lambda params: jax.nn.softmax(network.apply(params, images)))
+    probabilities = np.asarray(jax.lax.map(apply, params)).mean(axis=0)
+    labels = np.asarray(data.labels).reshape(len(images), -1).argmax(axis=1)
+    labels -= cohort.masks is not None  # Class 0 is then "irrelevant".
+    scores = decision.score(rule, probabilities[:, None])
+    kept = labels >= 0
+    (tau,) = _thresholds_on(scores[None, kept], labels[kept]).tolist()
+    networks = len(jax.tree.leaves(params)[0])
+    return None if np.isnan(tau) else package.Decision(rule, tau, None, networks)
+
+
 def evaluate_package(
     job: Job, path: Path, trained: Trained, others: Sequence[Trained] = ()
 ) -> Metadata:

@@ -24,8 +24,8 @@ from gxdistill.package import precision, proof
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Distilled, Learned, Metadata, Params
 from gxdistill.runtime import hosts
-from gxdistill.tasks.distillation import guards, method, private
-from gxdistill.tasks.distillation.assessing import for_package
+from gxdistill.tasks.distillation import guards, method, private, releasing
+from gxdistill.tasks.distillation.assessing import for_package, on_distilled
 from gxdistill.tasks.distillation.private import Account
 from gxdistill.tasks.distillation.real_training import ceiling
 
@@ -55,12 +55,10 @@ def distil(job: Job, *, force: bool = False) -> Path:
         with keeping_quarantine(job):
             job.workdir.check_same(identity(job))
             write_summary(job, job.cohorts.source)
-        learns = job.config.distill.outer_steps > 0
-        learned, account = _outer_loop(job, force=force) if learns else _start(job)
+        data, account = _learn(job, force=force)
         path = job.workdir / "package.gxd"
         if not hosts.leads():
             return path
-        data = method.to_distilled(job.problem, job.config.distill, learned)
         kind = job.config.distill.precision
         data, grid = rounded(data, kind)
         package.save(path, make_package(job, data, kind=kind, grid=grid, account=account))
@@ -71,6 +69,16 @@ def distil(job: Job, *, force: bool = False) -> Path:
 def identity(job: Job) -> Metadata:
     """Tells all that a package depends on."""
     return job.identity("distill", "privacy")
+
+
+def _learn(job: Job, *, force: bool) -> tuple[Distilled, Account | None]:
+    """Learns the distilled data by the job's mechanism."""
+    if guards.releases_statistics(job.config):
+        job.workdir.write_settings(identity(job))
+        return releasing.distilled(job)
+    learns = job.config.distill.outer_steps > 0
+    learned, account = _outer_loop(job, force=force) if learns else _start(job)
+    return method.to_distilled(job.problem, job.config.distill, learned), account
 
 
 def _outer_loop(job: Job, *, force: bool) -> tuple[Learned, Account | None]:
@@ -280,7 +288,7 @@ def about(
 
 
 def _distillation(job: Job, distilled: Distilled) -> package.Distillation:
-    settings = job.config.distill
+    settings, releases = job.config.distill, guards.releases_statistics(job.config)
     return package.Distillation(
         steps=settings.steps,
         epochs=len(distilled.log_lr) // settings.steps,
@@ -290,7 +298,7 @@ def _distillation(job: Job, distilled: Distilled) -> package.Distillation:
         loss="cross_entropy",
         inner=method.inner_optimizer(settings),
         started_from=settings.started_from,
-        outer_steps=settings.outer_steps,
+        outer_steps=job.config.privacy.statistics.steps if releases else settings.outer_steps,
         settings=identity(job)["distill"],
     )
 
@@ -333,6 +341,8 @@ def make_package(
     promised = _prove(job, distilled) if known else None
     privacy = private.PROMISE if account else PRIVACY
     common = about(job, networks, init=init, proof=promised, privacy=privacy, account=account)
+    if guards.releases_statistics(config):
+        common = dataclasses.replace(common, decision=on_distilled(job, networks, distilled))
     manifest = package.Manifest(
         **vars(common),
         distillation=_distillation(job, distilled),

@@ -31,6 +31,11 @@ def is_private(config: ConfigDict) -> bool:
     return config.privacy.mechanism != "none"
 
 
+def releases_statistics(config: ConfigDict) -> bool:
+    """Whether statistics are released once, in place of meta-gradients."""
+    return bool(config.privacy.mechanism == "statistics")
+
+
 def check_no_guarantee(config: ConfigDict, what: str) -> None:
     """Refuses what learns from patients without noise, where privacy is asked for.
 

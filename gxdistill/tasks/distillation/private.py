@@ -23,6 +23,7 @@ from gxdistill.privacy.events import Event, sampled_gaussian
 from gxdistill.privacy.ledger import BudgetError, Ledger, calibrate
 from gxdistill.privacy.sampling import PatientSampler
 from gxdistill.pytrees import Params
+from gxdistill.tasks.distillation import guards
 from gxdistill.tasks.distillation.assessing import decides_images
 from gxdistill.training.steps import Loop
 
@@ -32,11 +33,8 @@ PROMISE = (
     "package was made by, and not what else was or will be published of the same patients."
 )
 # What depends on the patients and is released without noise, whatever the method.
-UNCOVERED = (
-    "the number of training patients, by the sampling probability",
-    "the choice of the settings",
-    "how files were read",
-)
+UNCOVERED = ("the choice of the settings", "how files were read")
+_BY_SAMPLING = "the number of training patients, by the sampling probability"
 _WHAT = "meta-gradient"
 
 
@@ -108,13 +106,16 @@ def secret_key() -> jax.Array:
 def first_ledger(config: ConfigDict) -> Ledger:
     """Opens the ledger of a job."""
     budget = config.privacy
-    return Ledger(delta=budget.delta, budget=budget.epsilon, uncovered=UNCOVERED)
+    sampled = (_BY_SAMPLING,) if budget.mechanism == "meta_gradient" else ()
+    return Ledger(delta=budget.delta, budget=budget.epsilon, uncovered=(*sampled, *UNCOVERED))
 
 
 def _threshold_event(job: Job) -> tuple[Event, ...]:
     """Returns what the threshold will cost, where one is released."""
     noise = job.config.privacy.threshold_noise
-    if not noise or not decides_images(job.cohorts.train):
+    # Statistics, once released, give a threshold of their own.
+    released = guards.releases_statistics(job.config)
+    if not noise or released or not decides_images(job.cohorts.train):
         return ()
     return (Event(threshold.WHAT, "gaussian", sensitivity(1.0), noise),)
 

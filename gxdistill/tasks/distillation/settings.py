@@ -13,6 +13,7 @@ from gxdistill.jobs import checks, settings
 from gxdistill.jobs.settings import Shape, Table, choice, integer, items, names_in, number
 from gxdistill.jobs.shared import COUNT, RATE, SHARE, SHARED
 from gxdistill.tasks.distillation.guards import check_privacy
+from gxdistill.tasks.distillation.release_settings import RELEASE
 
 _METHOD = "gxdistill.tasks.distillation.method"
 
@@ -217,8 +218,8 @@ _COMPRESS = {
 _PRIVACY = {
     "privacy.mechanism": choice(
         "none",
-        ("none", "meta_gradient"),
-        "What protects patients: nothing, or noise on each meta-gradient.",
+        ("none", "meta_gradient", "statistics"),
+        "What protects patients: nothing, noise on each meta-gradient, or on statistics, once.",
     ),
     "privacy.epsilon": number(
         8.0, 1e-3, 100.0, "Budget: the run stops before a release that would exceed it."
@@ -243,7 +244,7 @@ _PRIVACY = {
 }
 _TASK = settings.add_task(
     Table(
-        {**_DATA, **_INNER, **_OUTER, **_COMPRESS, **_PRIVACY},
+        {**_DATA, **_INNER, **_OUTER, **_COMPRESS, **_PRIVACY, **RELEASE},
         {
             "privacy": "What is guaranteed to patients, and at which price.",
             "distill": "What is learned, and how.",
