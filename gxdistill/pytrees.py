@@ -17,15 +17,19 @@ class Network(NamedTuple):
 
     Attributes:
       init: `key -> params`.
-      apply: `(params, images [N, H, W, C] float32) -> logits [N, K] float32`.
+      apply: `(params, images [N, H, W, C] float32) -> logits [N, K] float32`, or `[N, H, W, K]` of
+        a network that judges each pixel.
       apply_windows: `(params, image [H, W, C], corners [n, 2], size, at_once) -> logits [n, K]` of
         the patches at even corners, n a multiple of `at_once`: as `apply` on each, but what they
         share is computed once; None where that is too little, as when each is normalised by itself.
+      apply_levels: `(params, images) -> logits of each supervised resolution`, the finest first, of
+        a network that judges each pixel: `[N, ceil(H / 2^i), ceil(W / 2^i), K]`; None of others.
     """
 
     init: Callable[[jax.Array], Params]
     apply: Callable[[Params, jax.Array], jax.Array]
     apply_windows: Callable[[Params, jax.Array, jax.Array, int, int], jax.Array] | None = None
+    apply_levels: Callable[[Params, jax.Array], tuple[jax.Array, ...]] | None = None
 
 
 @flax.struct.dataclass

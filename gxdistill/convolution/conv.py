@@ -28,7 +28,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from gxdistill import _check
-from gxdistill.convolution import packed, tiles
+from gxdistill.convolution import blocks, packed, tiles
 from gxdistill.convolution.pooling import max_pool
 from gxdistill.runtime import platform
 
@@ -138,8 +138,14 @@ def _products(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:
             return _correlate_packed(x, y, geometry)
     if x.shape[3] <= _FEW_CHANNELS:
         return _correlate_rows(x, y, geometry)
-    gathered = len(y) * math.prod(geometry.outputs) * geometry.taps * x.shape[3]
-    return (_correlate_together if gathered <= _CACHED else _correlate_taps)(x, y, geometry)
+    gathered = geometry.taps * x.shape[3]
+    if len(y) * math.prod(geometry.outputs) * gathered <= _CACHED:
+        return _correlate_together(x, y, geometry)
+    if geometry.taps > 1 and (rows := blocks.rows_at_once(geometry.outputs, gathered)):
+        size = geometry.kernel_height, geometry.kernel_width
+        stride, pads = geometry.stride, geometry.pads
+        return blocks.correlate(x, y, size, stride=stride, pads=pads, rows=rows)
+    return _correlate_taps(x, y, geometry)
 
 
 def _taps(padded: jax.Array, geometry: _Geometry, first_axis: int) -> list[jax.Array]:

@@ -1,6 +1,6 @@
 """The zoo: networks as `Network(init, apply)`, created by name."""
 
 from gxdistill.convolution.conv import compiler_options
-from gxdistill.models.zoo import NAMES, create
+from gxdistill.models.zoo import NAMES, SEGMENTERS, create
 
-__all__ = ["NAMES", "compiler_options", "create"]
+__all__ = ["NAMES", "SEGMENTERS", "compiler_options", "create"]

@@ -1,0 +1,1 @@
+"""Segmentation as pure functions: losses, tiles of images of any size, augmentation."""
