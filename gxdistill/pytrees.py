@@ -107,7 +107,8 @@ class Cohort:
 
     Attributes:
       images: `[N, H, W, C]` uint8; of a prepared set a `data.stack.Stack`, read when it is used.
-      masks: `[N, H, W]` bool, True inside the organ, or a stack; None where the set has no masks.
+      masks: `[N, H, W]` bool, True inside the organ, or a stack; uint8, the class of each pixel,
+        where images are to be segmented; None where the set has no masks.
       labels: `[N]` int32 image labels; 0 is negative, 1 positive where there are two.
       patients: `[N]` str ids.
       sites: `[N]` str.

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from gxdistill import __version__
-from gxdistill.cli import audit, cohort, config, distillation, flags, packages
+from gxdistill.cli import audit, cohort, config, distillation, flags, packages, segmentation
 from gxdistill.errors import UserError
 from gxdistill.runtime import console, environment, interrupts
 from gxdistill.runtime.console import log
 
 # A task's file of commands is named here, and nowhere else.
-_TASKS = (cohort, distillation, audit, packages)
+_TASKS = (cohort, distillation, audit, packages, segmentation)
 COMMANDS = {command.name: command for task in _TASKS for command in task.COMMANDS}
 
 _USAGE = """gxdistill: distils private radiographs into a handful of synthetic soft-label images.
@@ -54,12 +54,25 @@ def _answer(words: list[str]) -> str | None:
         rest = rest[1:]
     if not rest:
         return _usage()
-    return None if rest == words else flags.page(_command(rest[0]))
+    if rest == words:
+        return None
+    name, _ = _split(rest)
+    family = [command for command in COMMANDS.values() if command.name.split()[0] == name]
+    return "\n".join(map(flags.page, family)) or flags.page(_command(name))
+
+
+def _split(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Parts the name of a command, of one word or two, from what stands behind it."""
+    pair = " ".join(words[:2])
+    return (pair, [*words[2:]]) if pair in COMMANDS else (words[0], [*words[1:]])
 
 
 def _command(name: str) -> flags.Command:
     if name in COMMANDS:
         return COMMANDS[name]
+    family = [command for command in COMMANDS if command.split()[0] == name]
+    if family:
+        sys.exit(f"gxdistill {name}: say which, as: gxdistill {', gxdistill '.join(family)}")
     if name.startswith("-"):
         sys.exit(f"gxdistill: a command comes before {name}, as: gxdistill distill ...")
     nearest = difflib.get_close_matches(name, COMMANDS, 1, 0)
@@ -142,11 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if answer is not None:
             print(answer, end="")
             return
-        command = _command(words[0])
+        name, rest = _split(words)
+        command = _command(name)
 
         def leave(number: int) -> NoReturn:
             _leave(command, is_program=is_program, number=number)
 
         with _kind_failures(command, leave), interrupts.heard(leave if is_program else None):
             environment.pin()
-            command.run(flags.parse(command, words[1:]))
+            command.run(flags.parse(command, rest))

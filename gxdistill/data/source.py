@@ -99,7 +99,7 @@ def read_cohort(
       root: folder of the data set.
       manifest: path of the CSV in it, see `list_entries`.
       columns: field to another file's column, or to a template of columns (`read_manifest`).
-      label_names: names of the image classes, by label.
+      label_names: names of the image classes, by label; none where they have no class.
       recipe: how files become images.
       test_share: share of patients drawn for the test, where no split is given.
       seed: of the draw.
@@ -343,15 +343,16 @@ def _decode(
     recipe: Recipe,
     progress: Progress | None,
 ) -> tuple[list[Entry], np.ndarray, np.ndarray | None, list[Facts]]:
-    """Returns the entries that could be read, their pixels `[N, H, W, 1]`, masks and facts."""
+    """Returns the entries that could be read, their pixels `[N, H, W, C]`, masks and facts."""
     assert recipe.size
     shape = (len(entries), *(side // recipe.downscale for side in recipe.size))
-    pixels = np.empty((*shape, 1), np.uint8)
-    masks = np.empty(shape, bool) if recipe.segment or entries[0].mask else None
+    pixels = np.empty((*shape, recipe.channels), np.uint8)
+    of_mask = np.uint8 if recipe.classes else bool
+    masks = np.empty(shape, of_mask) if recipe.segment or entries[0].mask else None
 
     def decode(slot: int, entry: Entry) -> tuple[bytes, Facts]:
         sample = reading.read_entry(entry, recipe)
-        pixels[slot, :, :, 0] = sample.image
+        pixels[slot] = sample.image.reshape(pixels.shape[1:])
         if masks is not None and sample.mask is not None:
             masks[slot] = sample.mask
         return sample.digest, sample.facts

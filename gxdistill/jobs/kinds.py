@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from gxdistill.data import idx, intensities, phantom, source
+from gxdistill.data import hippocampus, idx, intensities, phantom, source
 from gxdistill.data.files.manifest import few, look_alikes
 from gxdistill.data.files.reading import Recipe
 from gxdistill.data.prepared import reader
 from gxdistill.data.splits import EXTERNAL
 from gxdistill.errors import UserError
+from gxdistill.jobs import segmenters
 from gxdistill.runtime.console import Log, Progress
 
 IMAGES = 200  # Training images where nothing says how many; as many as the papers have.
@@ -101,6 +102,17 @@ def _mnist_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
     return Size(images or min(config.data.limit or 60_000, 60_000), (28, 28, 1), 10)
 
 
+def _load_hippocampus(config: ml_collections.ConfigDict, _: Log) -> source.Source:
+    data = config.data
+    cohort = hippocampus.slices(Path(data.path), limit=data.limit)
+    recipe = Recipe(cohort.images.shape[1:3])
+    return _normalised(source.Source(cohort, (), Path(data.path), recipe, {}), config)
+
+
+def _hippocampus_size(_: ml_collections.ConfigDict, images: int | None) -> Size:
+    return Size(images or 9719, (48, 48, 1), 1)
+
+
 def _load_prepared(config: ml_collections.ConfigDict, _: Log) -> source.Source:
     path = Path(config.data.path)
     prepared = reader.read_prepared(path)
@@ -139,7 +151,8 @@ def _files_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
             "pixels, as --config.data.image_size='(2048, 2048)'."
         )
     height, width = (side // data.downscale for side in data.image_size)
-    return Size(images or IMAGES, (height, width, 1), 1 + len(data.label_names))
+    channels = 3 if data.colour else 1
+    return Size(images or IMAGES, (height, width, channels), 1 + len(data.label_names))
 
 
 KINDS = {
@@ -147,6 +160,7 @@ KINDS = {
     "prepared": Kind(_load_prepared, _files_size, is_prepared=True),
     "phantom": Kind(_load_phantom, _phantom_size, is_drawn=True),
     "mnist": Kind(_load_mnist, _mnist_size),
+    "hippocampus": Kind(_load_hippocampus, _hippocampus_size),
 }
 
 
@@ -245,5 +259,8 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
         window=data.window,
         text=data.burned_in,
         organ=tuple(data.organ),
+        segment=segmenters.read(Path(data.segmenter)) if data.segmenter else None,
         normalise=data.normalise,
+        colour=data.colour,
+        classes=len(data.mask_classes),
     )

@@ -28,7 +28,11 @@ def _is_size(value: object) -> bool:
 
 
 def _are_labels(value: object) -> bool:
-    return isinstance(value, tuple) and bool(value) and len({*value, "irrelevant"}) > len(value)
+    return isinstance(value, tuple) and len({*value, "irrelevant"}) > len(value)
+
+
+def _are_classes(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) != 1 and len(set(value)) == len(value) < 256
 
 
 _RUN = {
@@ -50,7 +54,7 @@ _DATA = {
     "data.kind": choice(
         "manifest",
         names_in("gxdistill.jobs.kinds", "KINDS"),
-        "Files of a manifest, a set by `gxdistill prepare`, procedural radiographs, or MNIST.",
+        "Files of a manifest, a set by `gxdistill prepare`, drawn radiographs, or a public set.",
     ),
     "data.path": text(".", "a folder", "Folder of the data set."),
     "data.manifest": text(
@@ -75,9 +79,21 @@ _DATA = {
     "data.label_names": items(
         ("non-gastritis", "gastritis"),
         "names that differ from each other and from 'irrelevant'",
-        "Names of the labels 0, 1 and so on.",
+        "Names of the labels 0, 1 and so on; none where images have no label.",
         fits=_are_labels,
     ),
+    "data.mask_classes": items(
+        (),
+        "names that differ from each other, at least two, or none",
+        "Names of the classes of a mask's pixels, the background first; none for an organ's mask.",
+        fits=_are_classes,
+    ),
+    "data.segmenter": text(
+        "",
+        "a file, or nothing",
+        "Package of a trained segmenter, which makes the organ masks of images that have none.",
+    ),
+    "data.colour": switch(False, "Whether images are read as red, green and blue, not as grey."),
     "data.image_size": items(
         None,
         "height and width in pixels",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gxdistill import storage
+from gxdistill import package, storage
 from gxdistill.data import source
 from gxdistill.data.quarantine import TooManyBadError, write_quarantine
 from gxdistill.jobs.job import Job
@@ -54,3 +54,29 @@ def write_summary(job: Job, told: source.Source) -> Metadata:
         f"{summary['quarantine']['count']} quarantined; patches {summary['patches']}"
     )
     return summary
+
+
+def cohort_counts(summary: Metadata) -> package.CohortCounts:
+    """Counts what of a cohort may leave the hospital: no names of files or sites."""
+    splits = {
+        name: package.SplitCounts(split["images"], split["patients"], split["labels"])
+        for name, split in summary["splits"].items()
+    }
+    return package.CohortCounts(
+        images=summary["images"],
+        patients=summary["patients"],
+        sites=len(summary["sites"]),
+        quarantined=summary["quarantine"]["count"],
+        splits=package.Splits(**splits),
+    )
+
+
+def reading_of(job: Job) -> package.Reading | None:
+    """Tells how a receiver must read images; None where no files were read."""
+    known = job.cohorts.source.reading
+    if not known:
+        return None
+    return package.Reading(
+        **{name: known[name] for name in ("window", "spacing", "fit", "text")},
+        bits=tuple(sorted(map(int, known["bits"]))),
+    )

@@ -110,8 +110,25 @@ def check(manifest: Mapping[str, Any], where: Path) -> None:
 
 def check_part(manifest: Mapping[str, Any], fields: Sequence[str], where: Path) -> None:
     """Refuses a table that is not just those fields of a manifest, as `check` does."""
+    check_with(manifest, fields, {}, where)
+
+
+def check_with(
+    manifest: Mapping[str, Any], fields: Sequence[str], others: Mapping[str, Any], where: Path
+) -> None:
+    """Refuses a table that is not just those fields of a manifest and some of its own.
+
+    Args:
+      manifest: the table.
+      fields: names of fields as the schema has them.
+      others: a rule of JSON Schema for each other field.
+      where: it comes from; for messages.
+
+    Raises:
+      UserError: naming the field.
+    """
     properties = {name: schema()["properties"][name] for name in fields}
-    _check({"properties": properties}, manifest, where)
+    _check({"properties": {**properties, **others}}, manifest, where)
 
 
 def _check(rule: Mapping[str, Any], manifest: Mapping[str, Any], where: Path) -> None:

@@ -4,6 +4,7 @@ What a stranger calls an array becomes the name of a file when it is exported; a
 not the network's would fail deep in its training, or be left out without a word.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +45,9 @@ def leaves(start: Params) -> dict[str, Any]:
     return named
 
 
-def check_start(about: About, start: Params, where: Path) -> None:
+def check_start(
+    about: About, start: Params, where: Path, known: Sequence[str] = models.NAMES
+) -> None:
     """Refuses initial weights with unsound names, or that are not those of the network.
 
     A network that is not of the zoo has its own structure: then any names are taken that can be
@@ -54,6 +57,7 @@ def check_start(about: About, start: Params, where: Path) -> None:
       about: the package's manifest.
       start: the weights, arrays of any kind.
       where: they come from; for messages.
+      known: names of the zoo's networks that it may be.
 
     Raises:
       UserError: naming the array.
@@ -64,7 +68,7 @@ def check_start(about: About, start: Params, where: Path) -> None:
         forms = {name: _form(leaf) for name, leaf in leaves(start).items()}
     except storage.BadNameError as error:
         raise UserError(f"{where}: of the arrays start, {error}") from error
-    weights = structure(about, where)
+    weights = structure(about, where, known)
     if weights is None:
         return
     wanted = {name: _form(leaf) for name, leaf in leaves(weights).items()}
@@ -77,12 +81,13 @@ def check_start(about: About, start: Params, where: Path) -> None:
             )
 
 
-def structure(about: About, where: Path) -> Params | None:
+def structure(about: About, where: Path, known: Sequence[str] = models.NAMES) -> Params | None:
     """Returns shapes and dtypes of the weights that a manifest's network has, without allocating.
 
     Args:
       about: the manifest of a package or of essential weights.
       where: it comes from; for messages.
+      known: names of the zoo's networks that it may be.
 
     Returns:
       A tree of `jax.ShapeDtypeStruct`; None for a network that is not of the zoo.
@@ -90,7 +95,7 @@ def structure(about: About, where: Path) -> Params | None:
     Raises:
       UserError: the zoo has no such network: its options or its size are out of bounds.
     """
-    if about.network.name not in models.NAMES:
+    if about.network.name not in known:
         return None
     name, options, classes = about.network.name, about.network.options, len(about.class_names)
     try:

@@ -94,25 +94,29 @@ def of_pixels(normalise: Normalisation, pixels: Pixels, _: jax.Array) -> Batch:
     return Batch(normalise(images), labels, patients)
 
 
-def draw_batch(
-    feed: Resident, key: jax.Array, *, size: int, batch: int, normalise: Normalisation
-) -> Batch:
-    """Draws a batch with replacement, see `sampling.draw_rows`; jit-able.
+def draw_pixels(feed: Resident, key: jax.Array, *, size: int, batch: int) -> Pixels:
+    """Draws patches with replacement, see `sampling.draw_rows`; jit-able.
 
     Args:
       feed: from `place`.
       key: typed PRNG key.
       size: side of a patch in pixels.
       batch: N, patches of the batch.
-      normalise: applied to the patches.
 
     Returns:
-      The batch, by turns of the classes.
+      The patches, by turns of the classes.
     """
     rows = draw_rows(feed.sampler, key, batch)
     chosen = jax.tree.map(lambda column: column[rows], feed.sampler.table)
     pixels = gather_patches(feed.images, chosen.image, chosen.row, chosen.col, size=size)
     # Apart from the arithmetic: XLA on CPUs would make of both one loop, four times as slow, and
     # turn the batch's axes round for it.
-    pixels = jax.lax.optimization_barrier(pixels)
-    return Batch(normalise(pixels), chosen.label, chosen.patient)
+    return Pixels(jax.lax.optimization_barrier(pixels), chosen.label, chosen.patient)
+
+
+def draw_batch(
+    feed: Resident, key: jax.Array, *, size: int, batch: int, normalise: Normalisation
+) -> Batch:
+    """Draws a batch as `draw_pixels` does, and normalises it."""
+    pixels = draw_pixels(feed, key, size=size, batch=batch)
+    return of_pixels(normalise, pixels, key)

@@ -26,9 +26,9 @@ class Pixels(NamedTuple):
       patients: `[N]` int32 patient indices.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    patients: np.ndarray
+    images: np.ndarray | jax.Array
+    labels: np.ndarray | jax.Array
+    patients: np.ndarray | jax.Array
 
 
 class Streaming:

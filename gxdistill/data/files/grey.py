@@ -40,7 +40,7 @@ class Picture(NamedTuple):
     """A decoded image.
 
     Attributes:
-      pixels: `[H, W]` uint8, black is 0.
+      pixels: `[H, W]` uint8, black is 0, or `[H, W, 3]` where colours are asked for.
       bits: depth of the stored pixels.
       window: how they became 8 bits: "as stored", "percentiles", "window" or "lookup table".
       spacing: of the pixels; None where the file does not say.
@@ -199,13 +199,13 @@ def resample(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resamples to another size, each pixel the mean of what it covers; of a mask the majority.
 
     Args:
-      pixels: `[H, W]` uint8 or bool.
+      pixels: `[H, W]` uint8 or bool, or `[H, W, C]` uint8.
       size: height and width in pixels.
 
     Returns:
-      `[*size]`, same dtype.
+      `[*size]` or `[*size, C]`, same dtype.
     """
-    if pixels.shape == size:
+    if pixels.shape[:2] == size:
         return pixels
     image = Image.fromarray(pixels * np.uint8(255) if pixels.dtype == bool else pixels)
     resized = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
@@ -213,10 +213,11 @@ def resample(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def pad(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Puts `[H, W]` in the middle of black, of a mask False, of the given height and width."""
-    before = [(whole - side) // 2 for whole, side in zip(size, pixels.shape, strict=True)]
-    padded = np.zeros(size, pixels.dtype)
-    padded[tuple(slice(b, b + n) for b, n in zip(before, pixels.shape, strict=True))] = pixels
+    """Puts `[H, W, ...]` amid black, of a mask False, of the given height and width."""
+    (height, width), (tall, wide) = pixels.shape[:2], size
+    top, left = (tall - height) // 2, (wide - width) // 2
+    padded = np.zeros((*size, *pixels.shape[2:]), pixels.dtype)
+    padded[top : top + height, left : left + width] = pixels
     return padded
 
 
@@ -224,17 +225,18 @@ def shrink(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Averages blocks of `factor` x `factor` pixels; of a mask, takes the majority (half is True).
 
     Args:
-      pixels: `[H, W]` uint8 or bool; both sides are multiples of `factor`.
+      pixels: `[H, W]` uint8 or bool, or `[H, W, C]` uint8; both sides are multiples of `factor`.
       factor: side of a block in pixels.
 
     Returns:
-      `[H / factor, W / factor]`, same dtype.
+      `[H / factor, W / factor]`, or with C, same dtype.
     """
     if factor == 1:
         return pixels
     # Not Pillow's `reduce`: it rounds off so much that a mask's tie may fall to either side.
-    height, width = pixels.shape
-    rows = pixels.reshape(height // factor, factor, width).sum(axis=1, dtype=np.uint32)
+    height, *width_and_channels = pixels.shape
+    rows = pixels.reshape(height // factor, factor, *width_and_channels)
+    rows = rows.sum(axis=1, dtype=np.uint32)
     total = functools.reduce(np.add, (rows[:, i::factor] for i in range(factor)))
     n = factor**2
     if pixels.dtype == bool:

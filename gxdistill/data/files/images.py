@@ -38,15 +38,17 @@ def read_header(path: Path) -> Header:
     return Header(raster.read_size(path))
 
 
-def read_image(path: Path, window: str = "file") -> Picture:
-    """Decodes a PNG, JPEG, TIFF or DICOM file to 8-bit grey, upright.
+def read_image(path: Path, window: str = "file", *, colour: bool = False) -> Picture:
+    """Decodes a PNG, JPEG, TIFF or DICOM file to 8-bit grey, or to colours, upright.
 
     Eight bits are kept as they are. More are windowed linearly by `to_uint8`, DICOM by its own
-    rule (`dicom.read_image`). A colour file is accepted where all its pixels are grey.
+    rule (`dicom.read_image`). As grey, a colour file is accepted where all its pixels are grey; as
+    colours, a grey file is one whose three channels are alike.
 
     Args:
       path: of the file; its bytes tell its kind, not its name.
       window: "file", or "percentiles" where a DICOM file's own window is to be passed over.
+      colour: reads red, green and blue of 8 bits each; DICOM is not read so.
 
     Returns:
       The picture.
@@ -57,11 +59,15 @@ def read_image(path: Path, window: str = "file") -> Picture:
       UserError: the file is DICOM and pydicom is not installed.
     """
     if _is_dicom(path):
+        if colour:
+            raise BadEntryError("DICOM, which is not read in colours; save it as PNG or TIFF")
         return dicom.read_image(path, window)
     with guarded("damaged or truncated"):
         image = raster.read_raster(path)
         if image.alpha is not None:
             raise BadEntryError("transparent pixels; an opaque grey image is expected")
+        if colour:
+            return Picture(_colours(image), turned=image.turned)
         values = _grey_of_colour(image)
         if values.dtype == bool:
             values = values * np.uint8(255)
@@ -95,6 +101,25 @@ def read_mask(path: Path, organ: Sequence[int] = ()) -> np.ndarray:
         return dicom.read_mask(path, organ)
     with guarded("damaged or truncated"):
         return label_maps.organ_of(raster.read_raster(path), organ)
+
+
+def read_labels(path: Path, numbers: Sequence[int]) -> np.ndarray:
+    """Decodes a map of several labels, upright.
+
+    Args:
+      path: of a PNG or TIFF file.
+      numbers: that stand for class 1, 2 and so on, of a palette its indices; 0 is class 0.
+
+    Returns:
+      The class of each pixel, `[H, W]` uint8.
+
+    Raises:
+      BadEntryError: as `read_mask`, or the file is DICOM or holds another number.
+    """
+    if _is_dicom(path):
+        raise BadEntryError("DICOM, whose labels are not told apart; save a grey PNG or TIFF")
+    with guarded("damaged or truncated"):
+        return label_maps.classes_of(raster.read_raster(path), numbers)
 
 
 def is_turned(path: Path) -> bool:
@@ -159,13 +184,28 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold().strip()
 
 
+def _colours(image: Raster) -> np.ndarray:
+    """Returns the colours of a raster, `[H, W, 3]` uint8."""
+    values = _of_palette(image)
+    if values.dtype == bool:
+        values = values * np.uint8(255)
+    if values.dtype != np.uint8:
+        raise BadEntryError("colours of more than 8 bits; save it with 8")
+    return values if values.ndim == 3 else np.repeat(values[..., None], 3, axis=-1)
+
+
+def _of_palette(image: Raster) -> np.ndarray:
+    """Returns the numbers of a raster, or the colours that they are indices of."""
+    if image.palette is None:
+        return image.values
+    if int(image.values.max()) >= len(image.palette):
+        raise BadEntryError("damaged (an index beyond its palette)")
+    return image.palette[image.values]
+
+
 def _grey_of_colour(image: Raster) -> np.ndarray:
     """Returns the grey levels of a raster; of colours, where all are grey."""
-    values = image.values
-    if image.palette is not None:
-        if int(values.max()) >= len(image.palette):
-            raise BadEntryError("damaged (an index beyond its palette)")
-        values = image.palette[values]
+    values = _of_palette(image)
     if values.ndim == 2:
         return values
     red = values[..., 0]

@@ -120,6 +120,33 @@ def organ_of(mask: Raster, organ: Sequence[int] = ()) -> np.ndarray:
     return of_numbers(_codes(mask.values) if colours else _unspread(mask))
 
 
+def classes_of(mask: Raster, numbers: Sequence[int]) -> np.ndarray:
+    """Returns the class of each pixel of a map of several labels.
+
+    Args:
+      mask: grey, or of a palette.
+      numbers: that stand for class 1, 2 and so on, of a palette its indices; 0 is class 0.
+
+    Returns:
+      `[H, W]` uint8.
+
+    Raises:
+      BadEntryError: the pixels are no numbers as they were stored, or others than these.
+    """
+    if mask.values.ndim == 3 or mask.layout.lossy or mask.layout.white_is_zero:
+        raise BadEntryError("colours, or compressed with loss; labels need a grey PNG or TIFF")
+    if mask.alpha is not None and mask.palette is None:
+        raise BadEntryError("transparent pixels; labels need a grey PNG or TIFF")
+    values = _unspread(mask)
+    classes = np.zeros(values.shape, np.uint8)
+    for k, number in enumerate(numbers, 1):
+        classes[values == number] = k
+    if ((classes == 0) & (values != 0)).any():
+        known = ", ".join(map(str, numbers))
+        raise BadEntryError(f"{_listed(values)}; its labels must be 0, {known}")
+    return classes
+
+
 def _grey(levels: np.ndarray) -> np.ndarray:
     if levels.ndim == 2:
         return levels

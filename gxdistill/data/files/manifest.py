@@ -107,7 +107,8 @@ def read_manifest(
       path: of the CSV file, UTF-8 with a header.
       columns: for a field of `FIELDS` that goes by another name, the name of the file's column,
         or a template with columns in braces, as in `{"image": "images/{id}.jpg"}`.
-      label_names: names of the image classes; the label column holds these or their numbers.
+      label_names: names of the image classes; the label column holds these or their numbers. None
+        where images have no class: there need be no such column.
       root: folder that file names are relative to, and that absolute ones must lie below; None
         stands for the manifest's.
       splits: for a value of the split column, the split that it means, or `SKIP`.
@@ -121,13 +122,14 @@ def read_manifest(
       UserError: there is no such file, it is no CSV, has no row, or lacks a column.
     """
     header, lines = csv_table.read(path, FIELDS)
-    getters = _getters(path, header, columns)
+    needed = [field for field in REQUIRED if label_names or field != "label"]
+    getters = _getters(path, header, columns, needed)
     listed = [
         _Row(line, len(cells) == len(header), {f: get(cells) for f, get in getters.items()})
         for line, cells in lines
     ]
     rows = _of_splits(listed, splits or {})
-    labels = Counter(row.texts["label"] for row in rows)
+    labels = Counter(row.texts.get("label", "") for row in rows) if label_names else Counter()
     skipped = len(listed) - len(rows)
     if limit is not None and limit < len(rows):
         rows = _spread(rows, limit, seed)
@@ -177,7 +179,7 @@ def few(values: Sequence[str], most: int = 5) -> str:
 
 
 def _getters(
-    path: Path, header: list[str], columns: Mapping[str, str]
+    path: Path, header: list[str], columns: Mapping[str, str], needed: Sequence[str]
 ) -> dict[str, Callable[[list[str]], str]]:
     """For each field that the file has, the function from a row's cells to the field's text."""
     for field in columns:
@@ -191,7 +193,7 @@ def _getters(
                     f"`columns` maps {field!r} to column {name!r}, which manifest {path} does not "
                     f"have.{_hint(name, header)}"
                 )
-    for field in REQUIRED:
+    for field in needed:
         if field not in sources:
             raise UserError(
                 f"Manifest {path} has no column {field!r}. Add it, or map another by `columns`."
@@ -284,7 +286,7 @@ def _entry(row: _Row, folder: Path, label_names: Sequence[str]) -> Entry:
         name=texts["image"],
         image=_within(folder, texts["image"], "image"),
         mask=_within(folder, texts["mask"], "mask") if texts.get("mask") else None,
-        label=_label(texts["label"], label_names),
+        label=_label(texts["label"], label_names) if label_names else 0,
         patient=unicodedata.normalize("NFC", texts["patient"]),
         site=unicodedata.normalize("NFC", texts.get("site") or "unknown"),
         split=texts.get("split", ""),

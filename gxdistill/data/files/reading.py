@@ -14,6 +14,7 @@ from gxdistill.data import intensities
 from gxdistill.data.files import burned_in, grey, images, masks
 from gxdistill.data.files.grey import BadEntryError, Picture, Spacing
 from gxdistill.data.files.manifest import Entry
+from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
 
 WINDOWS = ("file", "percentiles")
@@ -41,6 +42,10 @@ class Recipe:
       organ: labels of a label map, or names of polygons, that are the organ; none stands for all.
       segment: makes a mask `[H, W]` bool of an image `[H, W]` uint8 that has none; called from
         several threads.
+      colour: whether images are read as red, green and blue; text in them is not looked for.
+      classes: K of the masks, which then tell the class of each pixel, 0 the background; `organ`
+        has the label of each other class, by default its number. None of them need be in an image.
+        0 stands for masks of an organ.
       normalise: by what the grey values of each image are normalised, see `intensities.normalise`.
     """
 
@@ -53,6 +58,8 @@ class Recipe:
     organ: tuple[int | str, ...] = ()
     segment: Segmenter | None = None
     normalise: str = "cohort"
+    colour: bool = False
+    classes: int = 0
 
     def __post_init__(self) -> None:
         """Refuses settings that are none."""
@@ -63,6 +70,11 @@ class Recipe:
         _check.one_of("window", self.window, WINDOWS)
         _check.one_of("text", self.text, TEXTS)
         _check.one_of("normalise", self.normalise, intensities.WAYS)
+
+    @property
+    def channels(self) -> int:
+        """C, values of a pixel."""
+        return 3 if self.colour else 1
 
     @property
     def is_divided(self) -> bool:
@@ -90,8 +102,8 @@ class Sample(NamedTuple):
     """An image of a cohort.
 
     Attributes:
-      image: `[H, W]` uint8.
-      mask: `[H, W]` bool; None where the cohort has no masks.
+      image: `[H, W]` uint8, or `[H, W, 3]` of colours.
+      mask: `[H, W]` bool, or uint8 of several classes; None where the cohort has no masks.
       digest: SHA-256 of the pixels of the file, by which a copy is known.
       facts: how it was read.
     """
@@ -127,26 +139,27 @@ def read_entry(entry: Entry, recipe: Recipe) -> Sample:
       BadEntryError: the files cannot be read, or do not fit the recipe.
       UserError: a file is DICOM and pydicom is not installed.
     """
-    picture = images.read_image(entry.image, recipe.window)
+    picture = images.read_image(entry.image, recipe.window, colour=recipe.colour)
     pixels, texts = _without_text(picture, recipe.text)
-    size = _size_at(recipe.spacing, pixels.shape, entry.spacing, picture.spacing)
+    size = _size_at(recipe.spacing, pixels.shape[:2], entry.spacing, picture.spacing)
     whole = _fitted(pixels, size, recipe)
     if picture.pixels.min() == picture.pixels.max():
         raise BadEntryError("constant image: all pixels are equal")
     mask = None
     if entry.mask:
-        mask = _read_mask(entry, pixels.shape, recipe.organ)
+        mask = _read_mask(entry, pixels.shape[:2], recipe)
         _check_turned_alike(entry.mask, turned=picture.turned)
-        mask = grey.shrink(_fitted(mask, size, recipe), recipe.downscale)
+        mask = _shrunken_mask(mask, size, recipe)
     elif recipe.segment:
         mask = grey.shrink(_segmented(whole, recipe.segment), recipe.downscale)
-    if mask is not None and not mask.any():
+    if mask is not None and not recipe.classes and not mask.any():
         raise BadEntryError("mask empty: no pixel of the organ")
     if mask is None and intensities.needs_mask(recipe.normalise):
         raise BadEntryError("mask missing: its grey values are normalised by the organ")
     image = grey.shrink(whole, recipe.downscale)
+    organ = None if mask is None else mask > 0
     return Sample(
-        intensities.normalise(image, mask, recipe.normalise),
+        _normalised(image, organ, recipe.normalise),
         mask,
         hashlib.sha256(picture.pixels.tobytes()).digest(),
         Facts(picture.bits, picture.window, texts, mask is not None and entry.mask is None),
@@ -187,6 +200,8 @@ def _size_at(
 
 def _without_text(picture: Picture, text: str) -> tuple[np.ndarray, int]:
     """Returns the pixels with their burned-in text dealt with, and the number of its lines."""
+    if picture.pixels.ndim == 3:
+        return picture.pixels, 0
     boxes = burned_in.find(picture.pixels)
     if text == "refuse" and (boxes or picture.says_text):
         raise BadEntryError(_BURNED_IN)
@@ -218,15 +233,52 @@ def in_pixels(size: tuple[int, ...]) -> str:
     return f"{size[0]}x{size[1]} px"
 
 
-def _read_mask(entry: Entry, size: tuple[int, ...], organ: tuple[int | str, ...]) -> np.ndarray:
+def _read_mask(entry: Entry, size: tuple[int, ...], recipe: Recipe) -> np.ndarray:
     assert entry.mask
+    organ = recipe.organ
     try:
-        mask = masks.read_mask(entry.mask, entry.image.name, (size[0], size[1]), organ)
+        if recipe.classes > 2:
+            mask = images.read_labels(entry.mask, _numbers(recipe))
+        else:
+            mask = masks.read_mask(entry.mask, entry.image.name, (size[0], size[1]), organ)
     except BadEntryError as error:
         raise BadEntryError(f"mask: {error}") from error
     if mask.shape != size:
         raise BadEntryError(f"mask is {in_pixels(mask.shape)}, its image {in_pixels(size)}")
     return mask
+
+
+def _normalised(image: np.ndarray, organ: np.ndarray | None, way: str) -> np.ndarray:
+    """Normalises grey values, of colours each by itself."""
+    if image.ndim == 2:
+        return intensities.normalise(image, organ, way)
+    channels = [intensities.normalise(image[..., i], organ, way) for i in range(image.shape[2])]
+    return np.stack(channels, axis=-1)
+
+
+def _numbers(recipe: Recipe) -> list[int]:
+    """The labels of the classes but the background."""
+    numbers = recipe.organ or tuple(range(1, recipe.classes))
+    whole = [number for number in numbers if type(number) is int and number > 0]
+    if len(set(whole)) != len(numbers) or len(numbers) != recipe.classes - 1:
+        raise UserError(
+            f"data.organ is {recipe.organ}; masks of {recipe.classes} classes need the label of "
+            f"each but the background, as whole numbers, or none. Polygons tell one class alone."
+        )
+    return whole
+
+
+def _shrunken_mask(mask: np.ndarray, size: tuple[int, int], recipe: Recipe) -> np.ndarray:
+    """Fits and shrinks a mask as its image; a pixel has the class of most of what it covers."""
+
+    def shrunken(plane: np.ndarray) -> np.ndarray:
+        return grey.shrink(_fitted(plane, size, recipe), recipe.downscale)
+
+    if recipe.classes <= 2:
+        return shrunken(mask)
+    # Levels, so that most need not be half; black around a smaller image is background, too.
+    planes = [shrunken((mask == k) * np.uint8(255)) for k in range(recipe.classes)]
+    return np.argmax(planes, axis=0).astype(np.uint8)
 
 
 def _check_turned_alike(mask: Path, *, turned: bool) -> None:

@@ -177,7 +177,8 @@ def parts_of_files(
 
     def inputs(some: Sequence[Entry]) -> str:
         stats = [(p.stat().st_size, p.stat().st_mtime_ns) for e in some for p in e[2:4] if p]
-        segment = getattr(recipe.segment, "__qualname__", None)
+        known = (getattr(recipe.segment, name, None) for name in ("sha256", "__qualname__"))
+        segment = next(filter(None, known), None)
         how = dataclasses.replace(recipe, segment=None)
         return _digest(repr((_FORMAT, form, how, segment, list(map(names.hide, some)), stats)))
 

@@ -19,7 +19,7 @@ from gxdistill.distill import baselines, init, inner, replay
 from gxdistill.errors import UserError
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
-from gxdistill.jobs.summary import keeping_quarantine, write_summary
+from gxdistill.jobs.summary import cohort_counts, keeping_quarantine, reading_of, write_summary
 from gxdistill.package import precision, proof
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Distilled, Learned, Metadata, Params
@@ -212,32 +212,6 @@ def _replay_settings(job: Job) -> dict[str, Any]:
     return {"rule": job.config.distill.label_rule, "inner": optimizer}
 
 
-def _counts(summary: Metadata) -> package.CohortCounts:
-    """Counts what of a cohort may leave the hospital: no names of files or sites."""
-    splits = {
-        name: package.SplitCounts(split["images"], split["patients"], split["labels"])
-        for name, split in summary["splits"].items()
-    }
-    return package.CohortCounts(
-        images=summary["images"],
-        patients=summary["patients"],
-        sites=len(summary["sites"]),
-        quarantined=summary["quarantine"]["count"],
-        splits=package.Splits(**splits),
-    )
-
-
-def _reading(job: Job) -> package.Reading | None:
-    """Tells how a receiver must read images; None where no files were read."""
-    known = job.cohorts.source.reading
-    if not known:
-        return None
-    return package.Reading(
-        **{name: known[name] for name in ("window", "spacing", "fit", "text")},
-        bits=tuple(sorted(map(int, known["bits"]))),
-    )
-
-
 def about(
     job: Job,
     networks: Params,
@@ -271,11 +245,11 @@ def about(
         purpose=config.about.purpose,
         licence=config.about.licence,
         privacy=privacy,
-        cohort=None if ledger else _counts(source.summary(data.source)),
+        cohort=None if ledger else cohort_counts(source.summary(data.source)),
         network=package.NetworkChoice(config.network.name, dict(config.network.options)),
         init=init,
         patch=data.geometry,
-        reading=_reading(job),
+        reading=reading_of(job),
         image_normalisation=data.source.recipe.normalise,
         normalisation=data.normalisation,
         class_names=data.source.cohort.class_names,

@@ -32,6 +32,21 @@ def check_epochs(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def check_labels(config: ml_collections.ConfigDict) -> None:
+    """Refuses a cohort that has no labels, or masks of several classes.
+
+    Raises:
+      UserError: naming the setting.
+    """
+    if not config.data.label_names:
+        raise UserError("data.label_names is (); images are distilled by their labels. Name them.")
+    if config.data.mask_classes:
+        raise UserError(
+            f"data.mask_classes is {config.data.mask_classes}; distillation knows masks of an "
+            f"organ alone. Set it to (), and name the organ's labels by data.organ."
+        )
+
+
 _BALANCED = (
     "distill.batch",
     "distill.evaluate_patches",
@@ -250,7 +265,7 @@ _TASK = settings.add_task(
             "distill": "What is learned, and how.",
             "compress": "How a package, or a network, is written in fewer bytes.",
         },
-        rules=(check_epochs, check_privacy),
+        rules=(check_labels, check_epochs, check_privacy),
         problem_rules=(check_classes, check_size),
     )
 )

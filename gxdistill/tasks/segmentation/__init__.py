@@ -1,0 +1,1 @@
+"""Segmentation: each pixel of an image gets a class."""
