@@ -41,9 +41,9 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _report(_: argparse.Namespace, inputs: Inputs) -> None:
-    from gxdistill.report import segmentation
+    from gxdistill.report.segmentation import write
 
-    log(f"report: {segmentation.write(inputs.workdir)}")
+    log(f"report: {write(inputs.workdir)}")
 
 
 _SMOKE = "--config=segmentation:smoke --workdir=runs/look"

@@ -139,15 +139,21 @@ def reliability(bins: Metadata) -> Markup:
 
 
 def curve(
-    history: list[Metadata], field: str, title: str, ceiling: float | None = None
+    history: list[Metadata],
+    field: str,
+    title: str,
+    ceiling: float | None = None,
+    *,
+    axis: str = "outer step",
 ) -> Markup | None:
-    """Draws a figure of the history over the outer steps.
+    """Draws a figure of the history over the steps of a loop.
 
     Args:
       history: lines with `step` and now and then `field`.
       field: which figure.
       title: how the page calls it.
       ceiling: drawn as a dashed line.
+      axis: what a step is called.
 
     Returns:
       The drawing; None where the history has fewer than two values.
@@ -173,7 +179,7 @@ def curve(
                 fontsize=9,
             )
         axes.locator_params("x", integer=True)
-        axes.set(xlabel="outer step", ylabel=title)
+        axes.set(xlabel=axis, ylabel=title)
 
-    alt = f"{title}: {begun:.3f} at outer step {first}, {ended:.3f} at outer step {last}."
+    alt = f"{title}: {begun:.3f} at {axis} {first}, {ended:.3f} at {axis} {last}."
     return _svg(field, alt, draw, _WIDE)

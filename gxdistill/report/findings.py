@@ -115,7 +115,7 @@ def gather(workdir: Path, path: Path) -> Findings:
         package=content,
         package_bytes=package.size_bytes(path),
         cohort=cohort,
-        history=_history(workdir / "history.jsonl"),
+        history=read_history(workdir / "history.jsonl"),
         evaluation=evaluation,
         heatmaps=None if evaluation is None else _arrays(workdir / "heatmaps.npz"),
         outdated=outdated,
@@ -126,7 +126,8 @@ def _package_of(evaluation: Metadata) -> str:
     return evaluation["contenders"]["distilled"]["networks"]["package"]
 
 
-def _history(path: Path) -> list[Metadata]:
+def read_history(path: Path) -> list[Metadata]:
+    """Reads the lines of a `history.jsonl`; none where there is no such file."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     # A killed run may leave half a line at the end.
     return [json.loads(line) for line in lines if line.endswith("}\n")]

@@ -121,6 +121,12 @@ details td { white-space: normal; text-align: left; overflow-wrap: anywhere; }
 details th { text-align: left; }
 .references { padding-left: 1.2rem; } .references li { margin-bottom: .5rem; }
 
+.views { display: grid; gap: .8rem 1rem; margin-bottom: 1.8rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(9rem, 45%), 1fr)); }
+.views figure { margin: 0; }
+.views figcaption { font: .85rem/1.45 var(--sans); margin-top: .35rem; }
+.key { display: inline-block; height: .75em; width: .75em; margin-right: .35em; }
+
 @media (max-width: 44rem) {
   body { font-size: 1rem; padding: 2rem 1.1rem 3rem; }
   h1 { font-size: 1.8rem; } .verdict { font-size: 1.12rem; }
