@@ -11,7 +11,8 @@ def _write(folder, *, labels_to=2, boxes=None):
     rng = np.random.default_rng(0)
     volumes = rng.integers(0, 256, (3, 4, 6, 5), np.uint8)
     labels = rng.integers(0, labels_to + 1, volumes.shape, np.uint8)
-    boxes = np.array([[0, 1, 0, 4, 3, 5], [0, 0, 0, 4, 6, 5], [0, 2, 1, 4, 2, 4]]) if boxes is None else boxes  # fmt: skip
+    if boxes is None:
+        boxes = np.array([[0, 1, 0, 4, 3, 5], [0, 0, 0, 4, 6, 5], [0, 2, 1, 4, 2, 4]])
     with lzma.open(folder / "images_u8.npy.xz", "wb") as file:
         np.save(file, volumes)
     np.savez(
@@ -41,7 +42,7 @@ def test_slices_lie_across_the_second_axis_within_the_real_box(tmp_path):
 
 
 def test_files_that_are_missing_damaged_or_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(UserError, match="images_u8.npy.xz is missing. Name by data.path"):
+    with pytest.raises(UserError, match=r"images_u8.npy.xz is missing\. Name by data.path"):
         hippocampus.slices(tmp_path)
     _write(tmp_path, labels_to=3)
     with pytest.raises(UserError, match="do not fit each other"):
