@@ -39,7 +39,7 @@ def get_config(variant: str = "monuseg") -> ml_collections.ConfigDict:
         config.data.downscale = 2
         config.patch.update(size=128, stride=4)
         config.network.options = {"width": 16, "depth": 3}
-        config.segment.update(steps=2000, batch=8, augment=("dihedral", "stain", "intensity"))
+        config.segment.update(steps=1000, batch=8, augment=("dihedral", "stain", "intensity"))
         config.segment.overlap = 64
     if variant == "hippocampus":
         config.data.kind = "hippocampus"

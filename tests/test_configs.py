@@ -9,10 +9,13 @@ import pytest
 
 from gxdistill import package
 from gxdistill.cli import main
-from gxdistill.tasks.distillation.settings import check
+from gxdistill.jobs.checks import check
+from gxdistill.tasks.distillation import settings as distillation
+from gxdistill.tasks.segmentation import settings as segmentation
 from tests import small_jobs
 
 CONFIGS = sorted(path.stem for path in (small_jobs.ROOT / "configs").glob("*.py"))
+SETTINGS = dict.fromkeys(CONFIGS, distillation) | {"segmentation": segmentation}
 REAL = {"mnist", "radiograph"}  # They need the public data sets.
 
 
@@ -24,7 +27,7 @@ def _variants(name):
 
 
 def test_the_configs_are_those_of_the_issue():
-    assert CONFIGS == ["demo", "gastric", "mnist", "radiograph"]
+    assert CONFIGS == ["demo", "gastric", "mnist", "radiograph", "segmentation"]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -37,10 +40,12 @@ def test_every_variant_builds_and_is_told_apart_by_its_name(name):
     assert len({config.name for config in configs}) == len(variants)
     for config in configs:
         check(config)
+        check(config, SETTINGS[name].TABLE)
         assert re.fullmatch(r"[a-z0-9_]+", config.name)  # It names a file of results.
         assert config.is_locked
         for setting in ("outer_steps", "checkpoint_every", "evaluate_every"):
-            assert config.distill[setting] % config.distill.steps_per_call == 0
+            if "distill" in config:
+                assert config.distill[setting] % config.distill.steps_per_call == 0
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -54,7 +59,7 @@ def test_the_commands_in_a_config_name_itself_and_its_variants(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "demo"])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("demo", "segmentation")])
 def test_the_smoke_variant_runs_from_end_to_end(name, tmp_path, request, capsys):
     flags = [f"--config={small_jobs.ROOT}/configs/{name}.py:smoke", f"--workdir={tmp_path}"]
     if name in REAL:

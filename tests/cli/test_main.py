@@ -51,6 +51,7 @@ def test_the_help_lists_the_commands(arguments, capsys):
         "compress",
         *("evaluate", "plan", "report", "settings", "audit", "inspect", "verify"),
         *("sign", "diff", "export", "predict", "calibrate", "migrate"),
+        *("segment",) * 4,
     ]
     assert max(map(len, said.splitlines())) <= 100
 
@@ -75,9 +76,8 @@ def test_each_command_has_its_own_help(command, capsys):
 
 @pytest.mark.parametrize("command", main.COMMANDS.values(), ids=lambda command: command.name)
 def test_the_example_of_a_help_page_is_a_call_of_its_command(command):
-    name, *words = command.example.split()
-    assert name == command.name
-    options = flags.parse(command, words)
+    assert command.example.startswith(f"{command.name} ")
+    options = flags.parse(command, command.example.removeprefix(command.name).split())
     if getattr(options, "config", None):
         name, *variant = options.config.split(":")
         assert cli_config.locate(options.config).endswith(":".join([f"/{name}.py", *variant]))
@@ -134,7 +134,7 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch):
         main.main(["verify", "package.gxd"])
 
 
-RESUMES = {"demo", "prepare", "distill", "compress", "evaluate", "audit"}
+RESUMES = {"demo", "prepare", "distill", "compress", "evaluate", "audit", "segment train"}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +162,18 @@ def test_an_interrupted_command_says_what_starting_it_again_does(
     said = capsys.readouterr().err
     assert said.startswith(f"gxdistill {command.name}: {word}; ")
     assert ("the same command resumes" in said) == (command.name in RESUMES)
+
+
+def test_the_commands_of_a_family_are_described_together(capsys):
+    family = [name for name in main.COMMANDS if name.startswith("segment ")]
+    main.main(["segment", "--help"])
+    said = capsys.readouterr().out
+    assert [line.split(" [")[0] for line in said.splitlines() if line.startswith("usage:")] == [
+        f"usage: gxdistill {name}{' IMAGE...' * (name == 'segment predict')}" for name in family
+    ]
+    assert refusal("segment") == (
+        f"gxdistill segment: say which, as: gxdistill {', gxdistill '.join(family)}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -104,5 +104,3 @@ def test_a_package_of_images_is_no_segmenter_and_no_segmenter_is_one(tmp_path, s
         files.load_segmenter(tmp_path / "images.gxd")
     with pytest.raises(UserError, match="unknown field flips"):
         package.load(saved)
-
-
