@@ -1,11 +1,12 @@
-"""One outer step of ours beside the same algorithm in eager PyTorch, measured in turn.
+"""One step of ours beside the same algorithm in eager PyTorch, measured in turn.
 
     python -m benchmarks.against_torch --rounds=3 --repeats=9 --record
 
 needs `pip install -e '.[torch]'`. Each measurement is a process of its own, on one processor:
 `benchmarks.outer_step`, then `benchmarks.torch_peer`, in the next round the other way round, so
-that whatever else the machine does meets both. A figure is the median over the rounds of the median
-CPU seconds of an outer step, or the largest peak of memory; a ratio below 1 is in our favour. Ours
+that whatever else the machine does meets both; of rows "unet", `benchmarks.unet_step` and
+`benchmarks.torch_unet`. A figure is the median over the rounds of the median CPU seconds of a step,
+or the largest peak of memory; a ratio below 1 is in our favour. Ours
 takes its program from a cache, as a job does from its second start on; what the first start costs,
 the compiler's memory included, is told apart.
 """
@@ -26,7 +27,8 @@ from benchmarks.record import ROOT, Measured, Recorder
 
 Figures = Mapping[str, float]
 
-_OURS, _THEIRS = "outer_step", "torch_peer"  # Modules.
+_OUTER_STEP = ("outer_step", "torch_peer")  # Modules: ours, and theirs.
+_UNET_STEP = ("unet_step", "torch_unet")
 
 
 class Row(NamedTuple):
@@ -36,11 +38,13 @@ class Row(NamedTuple):
       name: of the row.
       flags: of both sides.
       ours: flags of ours alone.
+      modules: what measures ours, and theirs.
     """
 
     name: str
     flags: Mapping[str, object]
     ours: Mapping[str, object] = {}
+    modules: tuple[str, str] = _OUTER_STEP
 
 
 CONVNET: dict[str, Any] = {
@@ -61,6 +65,9 @@ ROWS = (
     Row("convnet128_20x1_bfloat16", CONVNET, {"dtype": "bfloat16"}),
     Row("convnet128_40x1_window20", _WINDOW),
     Row("convnet128_40x1_window20_bfloat16", _WINDOW, {"dtype": "bfloat16"}),
+    Row("unet16", {"width": 16, "image-size": 128}, modules=_UNET_STEP),
+    Row("unet32", {"width": 32, "image-size": 128}, modules=_UNET_STEP),
+    Row("unet32_small", {"width": 32, "image-size": 48, "batch": 32}, modules=_UNET_STEP),
 )
 UNITS = {
     "cpu_s": "s",
@@ -75,10 +82,10 @@ UNITS = {
 }
 
 
-def _measured(module: str, flags: Mapping[str, object], cache: Path) -> Figures:
+def _measured(module: str, flags: Mapping[str, object], cache: Path, *, ours: bool) -> Figures:
     command = [sys.executable, "-m", f"benchmarks.{module}", "--threads=1"]
     command += [f"--{name}={value}" for name, value in flags.items()]
-    command += ["--cached"] * (module == _OURS)
+    command += ["--cached"] * ours
     environment = os.environ | {
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -97,20 +104,22 @@ def compare(row: Row, *, rounds: int, repeats: int) -> dict[str, float]:
     Args:
       row: what to compare.
       rounds: processes of each side, beside the one that compiles.
-      repeats: timed outer steps of each process.
+      repeats: timed steps of each process.
 
     Returns:
       The figures, by the names of `UNITS`.
     """
     flags = {**row.flags, "repeats": repeats}
-    sides = [(_OURS, {**flags, **row.ours}), (_THEIRS, flags)]
-    found: dict[str, list[Figures]] = {_OURS: [], _THEIRS: []}
+    ours, theirs = row.modules
+    sides = [(ours, {**flags, **row.ours}), (theirs, flags)]
+    found: dict[str, list[Figures]] = {ours: [], theirs: []}
     with tempfile.TemporaryDirectory() as cache:
-        first = _measured(_OURS, {**flags, **row.ours, "repeats": 1}, Path(cache))
+        first = _measured(ours, {**flags, **row.ours, "repeats": 1}, Path(cache), ours=True)
         for turn in range(rounds):
             for module, own in sides if turn % 2 == 0 else reversed(sides):
-                found[module].append(_measured(module, own, Path(cache)))
-    return summary(first, found[_OURS], found[_THEIRS])
+                figures = _measured(module, own, Path(cache), ours=module == ours)
+                found[module].append(figures)
+    return summary(first, found[ours], found[theirs])
 
 
 def summary(first: Figures, ours: Sequence[Figures], theirs: Sequence[Figures]) -> dict[str, float]:

@@ -86,7 +86,7 @@ class Setting:
         return name
 
 
-def _median_seconds(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+def median_seconds(call: Callable[[], object], repeats: int) -> tuple[float, float]:
     """Times a call, by all processors and by the clock; the first call is not counted."""
     call()
     processor, clock = [], []
@@ -100,7 +100,7 @@ def _median_seconds(call: Callable[[], object], repeats: int) -> tuple[float, fl
 
 def _matmul_seconds() -> float:
     a, b = np.random.default_rng(0).normal(size=(2, 2048, 2048)).astype(np.float32)
-    return _median_seconds(lambda: a @ b, 3)[0]
+    return median_seconds(lambda: a @ b, 3)[0]
 
 
 def prepare(
@@ -161,7 +161,7 @@ def measure(setting: Setting, repeats: int) -> dict[str, float]:
     began = time.perf_counter()
     compiled = program.lower(*arguments).compile()
     compile_s = time.perf_counter() - began
-    cpu_s, clock_s = _median_seconds(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
+    cpu_s, clock_s = median_seconds(lambda: jax.block_until_ready(compiled(*arguments)), repeats)
     memory: Any = compiled.memory_analysis()
     stats = jax.devices()[0].memory_stats()
     return {

@@ -49,7 +49,7 @@ def get_config(variant: str = "monuseg") -> ml_collections.ConfigDict:
         config.patch.update(size=48, stride=48)
         config.network.options = {"width": 24, "depth": 3}
         config.sampling.classes = (0.1, 0.9)
-        config.segment.update(steps=2000, batch=32, augment=("affine", "intensity"))
+        config.segment.update(steps=800, batch=32, augment=("affine", "intensity"))
         config.segment.update(overlap=0, flips=False, measure="patient")
     if variant == "smoke":
         config.data.kind = "phantom"

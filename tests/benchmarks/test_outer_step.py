@@ -16,7 +16,7 @@ TINY = {"steps": 1, "epochs": 1, "images": 1, "batch": 2, "image_size": 12}
 
 def test_the_median_of_the_calls_after_the_first():
     pauses = iter([0.5, 0.01, 0.4, 0.1])
-    processor, clock = outer_step._median_seconds(lambda: time.sleep(next(pauses)), 3)
+    processor, clock = outer_step.median_seconds(lambda: time.sleep(next(pauses)), 3)
     assert 0.1 <= clock < 0.3
     assert processor < 0.05  # Sleeping is not work.
 
