@@ -73,10 +73,11 @@ def commands() -> str:
     """The page of the commands: what each prints on `--help`."""
     from gxdistill.cli.distillation import COMMANDS as JOBS
     from gxdistill.cli.packages import COMMANDS as PACKAGES
+    from gxdistill.cli.segmentation import COMMANDS as SEGMENTATION
 
     lines = ["# Commands", ""]
-    for command in (*JOBS, *PACKAGES):
-        words = [sys.executable, "-m", "gxdistill", command.name, "--help"]
+    for command in (*JOBS, *PACKAGES, *SEGMENTATION):
+        words = [sys.executable, "-m", "gxdistill", *command.name.split(), "--help"]
         text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         lines += [f"## `gxdistill {command.name}`", "", "```text", text.rstrip(), "```", ""]
     return "\n".join(lines)

@@ -21,7 +21,13 @@ from gxdistill.cli.config import read
 from gxdistill.data import phantom
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/sending.md", "docs/audit.md", "docs/receiving.md")
+PAGES = (
+    "README.md",
+    "docs/sending.md",
+    "docs/audit.md",
+    "docs/receiving.md",
+    "docs/segmentation.md",
+)
 OTHERS = ("docs/accelerators.md", "docs/data.md", "docs/format.md", "docs/hosts.md")
 
 

@@ -190,10 +190,16 @@ def _report(_: argparse.Namespace, inputs: Inputs) -> None:
 
 
 def _settings(options: argparse.Namespace) -> None:
-    from gxdistill.tasks.distillation import settings
+    from gxdistill.jobs import checks, settings
+    from gxdistill.jobs.shared import SHARED
+    from gxdistill.tasks.distillation.settings import TABLE
 
     config = read(options.config, options.fields)
-    print(settings.as_json(config) if options.json else settings.as_text(config))
+    table = TABLE
+    if config is not None:  # It has imported its task, and thus made its settings known.
+        table = settings.table_of(config, SHARED)
+        checks.check(config, table)
+    print((settings.as_json if options.json else settings.as_text)(table, config))
 
 
 def _demo(options: argparse.Namespace, inputs: Inputs) -> None:

@@ -302,28 +302,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     checks.check(config, TABLE)
 
 
-def as_text(config: ml_collections.ConfigDict | None = None) -> str:
-    """Writes all settings with value, range and help for people; None stands for the defaults.
-
-    Raises:
-      UserError: a setting is missing, unknown, or not what it may be.
-    """
-    if config is not None:
-        check(config)
-    return settings.as_text(TABLE, config)
-
-
-def as_json(config: ml_collections.ConfigDict | None = None) -> str:
-    """Writes the same for programs, as an object by dotted name; see `jobs.settings.as_json`.
-
-    Raises:
-      UserError: a setting is missing, unknown, or not what it may be.
-    """
-    if config is not None:
-        check(config)
-    return settings.as_json(TABLE, config)
-
-
 def as_page() -> str:
     """Writes all settings as `docs/settings.md`."""
     return settings.as_page(

@@ -1,4 +1,9 @@
-"""The settings of segmentation: their table and its config."""
+"""The settings of segmentation: their table, its config, and the page that tells of them.
+
+python -m gxdistill.tasks.segmentation.settings > docs/segmentation_settings.md
+"""
+
+import dataclasses
 
 import ml_collections
 
@@ -134,3 +139,19 @@ def check(config: ml_collections.ConfigDict) -> None:
       UserError: naming the setting, its value and what it may be.
     """
     checks.check(config, TABLE)
+
+
+def as_page() -> str:
+    """Writes the settings that segmentation adds as `docs/segmentation_settings.md`."""
+    return settings.as_page(
+        dataclasses.replace(_TASK, sections=TABLE.sections),
+        "Settings of segmentation",
+        "Beside those below, a config has the sections `data`, `sampling`, `patch`, `network` and "
+        "`about` of\n[every task](settings.md); it starts from `default_config()` of "
+        "`gxdistill.tasks.segmentation.settings`.\nThis page is made by `python -m "
+        "gxdistill.tasks.segmentation.settings > docs/segmentation_settings.md`.",
+    )
+
+
+if __name__ == "__main__":
+    print(as_page(), end="")

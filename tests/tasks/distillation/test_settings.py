@@ -10,6 +10,7 @@ import pytest
 
 from configs import demo
 from gxdistill.errors import UserError
+from gxdistill.jobs.settings import as_json, as_text
 from gxdistill.tasks.distillation import method, settings
 from tests import small_jobs
 
@@ -138,17 +139,14 @@ def test_a_smoke_config_loops_a_handful_of_times():
 
 def test_the_settings_of_a_config_are_told_to_people_and_to_programs():
     config = demo.get_config("smoke")
-    text, told = settings.as_text(config), json.loads(settings.as_json(config))
+    table = settings.TABLE
+    text, told = as_text(table, config), json.loads(as_json(table, config))
     assert "\n* distill.batch = 16 (default 256)\n      Real patches of one outer step.\n" in text
     assert "\n* network.options = {'depth': 1, 'width': 4} (default {})\n" in text
-    assert [*told] == [*settings.TABLE.settings]
+    assert [*told] == [*table.settings]
     assert told["distill.inner"]["choices"] == ["sgd", "momentum", "adam"]
     assert told["distill.batch"]["value"] == 16
-    assert json.loads(settings.as_json())["distill.batch"]["value"] == 256
-    config.distill.batch = 0
-    for tell in (settings.as_text, settings.as_json):
-        with pytest.raises(UserError, match=r"distill\.batch is 0"):
-            tell(config)
+    assert json.loads(as_json(table))["distill.batch"]["value"] == 256
 
 
 def test_the_page_of_the_docs_is_fresh():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from gxdistill.errors import UserError
@@ -47,3 +49,10 @@ def test_a_setting_that_does_not_fit_is_refused(changes, message):
 def test_a_setting_that_does_not_fit_the_images_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
         checks.check_problem(_config(**changes), (16, 16, 1), 2)
+
+
+def test_the_page_of_the_docs_is_fresh():
+    page = Path(__file__).parents[3] / "docs/segmentation_settings.md"
+    command = "python -m gxdistill.tasks.segmentation.settings > docs/segmentation_settings.md"
+    assert page.read_text("utf-8") == settings.as_page(), f"stale; run: {command}"
+    assert command in settings.as_page().replace("\n", " ")
