@@ -39,7 +39,10 @@ def check_labels(config: ml_collections.ConfigDict) -> None:
       UserError: naming the setting.
     """
     if not config.data.label_names:
-        raise UserError("data.label_names is (); images are distilled by their labels. Name them.")
+        raise UserError(
+            "data.label_names is (); it must be names that differ from each other, for images are "
+            "distilled by their labels."
+        )
     if config.data.mask_classes:
         raise UserError(
             f"data.mask_classes is {config.data.mask_classes}; distillation knows masks of an "
