@@ -66,12 +66,14 @@ def affine(images: jax.Array, labels: jax.Array, key: jax.Array) -> Pair:
     middle = jnp.array([(height - 1) / 2, (width - 1) / 2])
     grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1)
 
-    def one(image: jax.Array, label: jax.Array, a: jax.Array, s: jax.Array, m: jax.Array) -> Pair:
+    def moved_pair(
+        image: jax.Array, label: jax.Array, a: jax.Array, s: jax.Array, m: jax.Array
+    ) -> Pair:
         rotation = jnp.array([[jnp.cos(a), -jnp.sin(a)], [jnp.sin(a), jnp.cos(a)]]) * s
         at = (grid - middle) @ rotation.T + middle + m
         return _between(image, at), _nearest(label, at)
 
-    return jax.vmap(one)(images, labels, angle, scale, moved)
+    return jax.vmap(moved_pair)(images, labels, angle, scale, moved)
 
 
 def _nearest(label: jax.Array, at: jax.Array) -> jax.Array:

@@ -128,24 +128,24 @@ def _groups(cohort: Cohort, measure: str) -> Iterator[tuple[str, np.ndarray]]:
 def _measured(
     cohort: Cohort, predicted: np.ndarray, rows: np.ndarray, classes: int, tolerance: float
 ) -> Case:
-    truth, found = np.asarray(cohort.masks)[rows].astype(np.uint8), predicted[rows]
+    truth, labels = np.asarray(cohort.masks)[rows].astype(np.uint8), predicted[rows]
     count, height, width = truth.shape
     flat = (1, count * height, width)
     figures = {
-        key: figure(found.reshape(flat), truth.reshape(flat), classes)[0]
+        key: figure(labels.reshape(flat), truth.reshape(flat), classes)[0]
         for key, figure in _OVERLAPS.items()
     }
     # Of one image, an axis of one slice would make all of it boundary.
     solid = (1, *truth.shape) if count > 1 else truth.shape
-    found_and_true = found.reshape(solid), truth.reshape(solid)
-    far = boundaries.compare(*found_and_true, classes, tolerance=tolerance)
+    pair = labels.reshape(solid), truth.reshape(solid)
+    far = boundaries.compare(*pair, classes, tolerance=tolerance)
     figures |= {key: getattr(far, key)[0] for key in _DISTANCES}
-    wrong = (found != truth).sum(axis=(1, 2))
+    wrong = (labels != truth).sum(axis=(1, 2))
     return Case(
         str(cohort.names[rows[0]]),
         str(cohort.sites[rows[0]]),
         figures,
-        float((found == truth).mean()),
+        float((labels == truth).mean()),
         int(rows[wrong.argmax()]),
     )
 
