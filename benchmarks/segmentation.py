@@ -1,11 +1,11 @@
 """A segmentation job from end to end, timed: train, evaluate, report, each as a command.
 
-    python -m benchmarks.segmentation --config=configs/segmentation.py:monuseg --workdir=runs/nuclei \
-        --seeds=3 --record
+    python -m benchmarks.segmentation --config=configs/segmentation.py:monuseg \
+        --workdir=runs/nuclei --seeds=3 --record
 
 The figures are those of `segmentation.json`, of the test images that nothing was chosen by; with
-several seeds a figure is the mean over them, else over the images, or patients. `wall_s` is the time
-of all stages, from nothing compiled.
+several seeds a figure is the mean over them, else over the images, or patients. `wall_s` is the
+time of all stages, from nothing compiled.
 """
 
 import argparse
