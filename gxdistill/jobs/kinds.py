@@ -169,6 +169,20 @@ def kind_of(config: ml_collections.ConfigDict) -> Kind:
     return KINDS[config.data.kind]
 
 
+def check_grey(config: ml_collections.ConfigDict, command: str) -> None:
+    """Refuses images in colours, and masks of several classes, for a command that knows neither.
+
+    Raises:
+      UserError: naming the setting.
+    """
+    for name in ("colour", "mask_classes"):
+        if config.data[name]:
+            raise UserError(
+                f"data.{name} is {config.data[name]}; `{command}` knows grey images with masks of "
+                f"an organ alone. `gxdistill segment train` reads the manifest as it is."
+            )
+
+
 def size_of(config: ml_collections.ConfigDict, images: int | None) -> Size:
     """Tells the size of the cohort that a config names, without reading its images.
 

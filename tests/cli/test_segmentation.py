@@ -100,6 +100,17 @@ def test_what_is_missing_is_named(tmp_path):
     )
 
 
+@pytest.mark.parametrize("command", ["check", "preview", "prepare"])
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [([], "data.mask_classes is"), (["--config.data.colour=True"], "data.colour is True")],
+)
+def test_what_knows_grey_images_of_an_organ_alone_says_so(command, flags, what, tmp_path):
+    smoke = ("--config=segmentation:smoke", f"--workdir={tmp_path}")
+    assert what in refusal(command, *smoke, *flags)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_main_job_runs_on_images_whose_masks_a_segmenter_makes(tmp_path, capsys):
     """The mask of each image is the segmenter's, and what is distilled has patches outside."""
     small_jobs.write_cohort(tmp_path / "cohort", masks=False)

@@ -40,6 +40,7 @@ def check(job: Job) -> Path:
     Raises:
       UserError: the cohort cannot be used; where its files were read, the page is written.
     """
+    kinds.check_grey(job.config, "gxdistill check")
     if not kinds.kind_of(job.config).from_files:
         raise UserError(f"data.kind is {job.config.data.kind!r}: there are no files to check.")
     with keeping_quarantine(job):

@@ -59,6 +59,7 @@ def prepare(job: Job) -> Path:
     """
     if kinds.kind_of(job.config).is_prepared:
         raise UserError("data.kind is 'prepared': there is nothing to prepare. Distil from it.")
+    kinds.check_grey(job.config, "gxdistill prepare")
     with job.workdir.locked("gxdistill prepare"):
         return _prepare(job)
 

@@ -54,6 +54,7 @@ def write(job: Job) -> Path:
     Raises:
       UserError: the cohort cannot be read, or no patch fits its images.
     """
+    kinds.check_grey(job.config, "gxdistill preview")
     labels, shown, refused = _look(job)
     if refused:
         write_quarantine(job.workdir / "quarantine.csv", refused)
