@@ -57,7 +57,7 @@ def predict(
       image: `[H, W, C]`, of any size; one smaller than a tile is continued by its last pixels.
       size: side of a tile in pixels.
       overlap: pixels that neighbouring tiles share.
-      at_once: tiles of one call, which bound the memory.
+      at_once: tiles of one call at most, which bound the memory.
 
     Returns:
       `[H, W, K]` float32: the mean of the tiles' values, weighted by `weights`.
@@ -73,6 +73,7 @@ def predict(
     below, right = (max(0, size - side) for side in (height, width))
     padded = jnp.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
     listed = corners(padded.shape, size, overlap)
+    at_once = min(at_once, len(listed))
     # The last call is filled up with tiles that are there already, and count nothing.
     count = -(-len(listed) // at_once) * at_once
     counted = jnp.asarray(np.arange(count) < len(listed), jnp.float32)
