@@ -17,13 +17,32 @@ MISSED: Colour = (213, 94, 0)
 EXTRA: Colour = (0, 114, 178)
 # Okabe & Ito's, of the classes but the background, over and over.
 CLASSES: tuple[Colour, ...] = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66))
-_SIDE = 320  # Pixels: smaller images are enlarged by whole numbers, larger ones reduced.
+_SIDE = 320  # Pixels: smaller images are enlarged by whole numbers.
+DETAIL = 160  # Pixels a side that are shown of a larger image.
 _OPACITY = 0.5
 
 
 def to_colours(image: np.ndarray) -> np.ndarray:
     """Makes `[H, W, 3]` uint8 of `[H, W, C]`: of other than three channels the first, as grey."""
     return image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, axis=-1)
+
+
+def worst_square(wrong: np.ndarray, side: int = DETAIL) -> tuple[slice, slice]:
+    """Finds the square of an image in which most pixels are wrong; the first of several.
+
+    Args:
+      wrong: `[H, W]` bool.
+      side: of the square in pixels; an image that is no larger along an axis is taken whole there.
+
+    Returns:
+      Its rows and columns.
+    """
+    tall, wide = (min(side, length) for length in wrong.shape)
+    sums = np.pad(wrong.cumsum(axis=0, dtype=np.int64).cumsum(axis=1), ((1, 0), (1, 0)))
+    rows = sums[tall:] - sums[:-tall]
+    counts = rows[:, wide:] - rows[:, :-wide]
+    row, col = np.unravel_index(counts.argmax(), counts.shape)
+    return slice(int(row), int(row) + tall), slice(int(col), int(col) + wide)
 
 
 def enlarge(pixels: np.ndarray) -> np.ndarray:

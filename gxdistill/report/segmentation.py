@@ -139,7 +139,7 @@ def sites(findings: Findings) -> Iterator[Markup]:
         yield tag("p", "One site, or none is stated.", class_="absent")
         return
     rows = {
-        f"{site} ({part['accuracy']['n']} {findings.units})": part["mean"]
+        f"{site} ({count(part['accuracy']['n'], findings.units[:-1])})": part["mean"]
         for site, part in told.items()
     }
     yield _table("Site", rows, "Means over the classes but the background.")
@@ -179,8 +179,10 @@ def shown(findings: Findings) -> Iterator[Markup]:
         ("wrongly taken for a class", contours.EXTRA),
     )
     yield tag("p", *(part for text, colour in legend for part in _key(text, colour)))
-    told = findings.figures["cases"]
-    cases = findings.cases
+    told, cases = findings.figures["cases"], findings.cases
+    side = contours.DETAIL
+    if max(cases["images"].shape[1:3]) > side:
+        yield tag("p", f"Of each image the square of {side} pixels with the most errors is shown.")
     for i, case in enumerate(told[: len(cases["images"])]):
         name = str(cases["names"][i])
         yield tag("h3", f"{name}: Dice {case['dice']:.3f}")
@@ -197,7 +199,9 @@ def _key(text: str, colour: contours.Colour) -> tuple[Markup, str]:
 
 
 def _views(name: str, image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> Markup:
-    image, truth, predicted = map(contours.enlarge, (contours.to_colours(image), truth, predicted))
+    square = contours.worst_square(truth != predicted)
+    parts = (part[square] for part in (contours.to_colours(image), truth, predicted))
+    image, truth, predicted = map(contours.enlarge, parts)
     both = [(truth, contours.TRUTH), (predicted, contours.PREDICTED)]
     views = {
         "image": image,

@@ -53,3 +53,17 @@ def test_grey_images_and_those_of_other_channels_are_shown_in_grey():
         np.testing.assert_array_equal(shown, np.stack([image[..., 0]] * 3, -1))
     colours = np.zeros((2, 2, 3), np.uint8)
     assert contours.to_colours(colours) is colours
+
+
+@pytest.mark.parametrize("shape", [(9, 12), (4, 12), (3, 2)])
+def test_the_square_with_most_errors_is_found(shape):
+    wrong = np.random.default_rng(0).random(shape) < 0.2
+    square = contours.worst_square(wrong, 4)
+    tall, wide = min(4, shape[0]), min(4, shape[1])
+    assert wrong[square].shape == (tall, wide)
+    counts = [
+        wrong[row : row + tall, col : col + wide].sum()
+        for row in range(shape[0] - tall + 1)
+        for col in range(shape[1] - wide + 1)
+    ]
+    assert wrong[square].sum() == max(counts)
