@@ -18,7 +18,7 @@ EXTRA: Colour = (0, 114, 178)
 # Okabe & Ito's, of the classes but the background, over and over.
 CLASSES: tuple[Colour, ...] = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66))
 _SIDE = 320  # Pixels: smaller images are enlarged by whole numbers.
-DETAIL = 160  # Pixels a side that are shown of a larger image.
+DETAIL = 128  # Pixels a side that are shown of a larger image.
 _OPACITY = 0.5
 
 
