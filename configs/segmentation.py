@@ -39,7 +39,7 @@ def get_config(variant: str = "monuseg") -> ml_collections.ConfigDict:
         config.data.downscale = 2
         config.patch.update(size=128, stride=4)
         config.network.options = {"width": 16, "depth": 3}
-        config.segment.update(steps=1000, batch=8, augment=("dihedral", "stain", "intensity"))
+        config.segment.update(steps=2000, batch=8, augment=("dihedral", "stain", "intensity"))
         config.segment.overlap = 64
     if variant == "hippocampus":
         config.data.kind = "hippocampus"
@@ -49,7 +49,7 @@ def get_config(variant: str = "monuseg") -> ml_collections.ConfigDict:
         config.patch.update(size=48, stride=48)
         config.network.options = {"width": 24, "depth": 3}
         config.sampling.classes = (0.1, 0.9)
-        config.segment.update(steps=800, batch=32, augment=("affine", "intensity"))
+        config.segment.update(steps=1500, batch=32, augment=("affine", "intensity"))
         config.segment.update(overlap=0, flips=False, measure="patient")
     if variant == "smoke":
         config.data.kind = "phantom"
