@@ -8,7 +8,7 @@ from gxdistill import models
 from gxdistill.data.batches.resident import Normalisation
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.workdir import Workdir
-from gxdistill.package import Init, NetworkChoice, PatchGeometry
+from gxdistill.package import Init, NetworkChoice, PatchGeometry, segmenting
 from gxdistill.package.segmenter import Segmenter, SegmenterManifest
 
 OPTIONS = {"width": 2, "depth": 1}
@@ -47,6 +47,28 @@ def make(**changes):
     like = jax.eval_shape(network.init, jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), like)
+    return Segmenter(manifest, params)
+
+
+def by_level(**changes):
+    """A segmenter whose weights pass the grey level on: organ is what is lighter than the mean.
+
+    Without norms: logit 1 is the input, by the finest level alone, logit 0 is nought.
+    """
+    options = {"width": 2, "depth": 1, "norm": "none"}
+    network = NetworkChoice("unet", options)
+    manifest = make_manifest(network=network, **changes)
+    params = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, np.float32),
+        jax.eval_shape(segmenting.network_of(manifest).init, jax.random.key(0)),
+    )
+    # Two channels, one of the positive part and one of the negative, so that ReLU loses nothing.
+    signs = np.array([1, -1], np.float32)
+    params["down_0"]["Conv_0"]["kernel"][1, 1, 0] = signs
+    params["down_0"]["Conv_1"]["kernel"][1, 1] = np.eye(2)
+    params["joined_0"]["Conv_0"]["kernel"][1, 1, :2] = np.eye(2)
+    params["joined_0"]["Conv_1"]["kernel"][1, 1] = np.eye(2)
+    params["heads_0"]["kernel"][0, 0, :, 1] = signs
     return Segmenter(manifest, params)
 
 

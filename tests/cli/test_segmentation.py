@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from gxdistill.cli import main
+from gxdistill.data.batches.resident import Normalisation
 from gxdistill.jobs import segmenters
-from gxdistill.package.segmenter import load_segmenter
-from gxdistill.package.segmenting import organ_mask
-from tests import small_jobs
+from gxdistill.package import PatchGeometry
+from gxdistill.package.segmenter import save_segmenter
+from tests import small_jobs, toy
 from tests.commands import refusal
+from tests.segmenters import by_level
 
 _SMALL = (
     "--config.segment.steps=4",
@@ -20,7 +22,14 @@ _SMALL = (
     "--config.segment.checkpoint_every=2",
     "--config.segment.batch=2",
     "--config.segment.flips=False",
+    "--config.network.options=width=2,depth=1",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    with toy.quick_compilation():
+        yield
 
 
 def _write_tiles(folder):
@@ -111,34 +120,47 @@ def test_what_knows_grey_images_of_an_organ_alone_says_so(command, flags, what, 
     assert not list(tmp_path.iterdir())
 
 
-def test_the_main_job_runs_on_images_whose_masks_a_segmenter_makes(tmp_path, capsys):
-    """The mask of each image is the segmenter's, and what is distilled has patches outside."""
-    small_jobs.write_cohort(tmp_path / "cohort", masks=False)
-    smoke = ["--config=segmentation:smoke", f"--workdir={tmp_path / 'segmented'}", *_SMALL]
-    main.main(["segment", "train", *smoke])
-    package = tmp_path / "segmented/segmenter.gxs"
-    main.main(
-        [
-            "distill",
-            "--config=demo:smoke",
-            "--config.data.kind=manifest",
-            f"--config.data.path={tmp_path / 'cohort'}",
-            f"--config.data.segmenter={package}",
-            f"--workdir={tmp_path / 'distilled'}",
-            "--config.data.max_bad_share=0.9",
-            "--config.patch.inside_above=0.3",
-            "--config.patch.irrelevant_below=0.29",
-        ]
-    )
-    summary = json.loads((tmp_path / "distilled/cohort.json").read_text())
-    assert summary["masks"]
-    assert summary["reading"]["segmented"] == summary["images"]
-    assert set(summary["patches"]["train"]) == {"irrelevant", "non-gastritis", "gastritis"}
-    image = np.asarray(Image.open(tmp_path / "cohort/0.png"))
-    expected = organ_mask(load_segmenter(package), image)
-    np.testing.assert_array_equal(segmenters.read(package)(image), expected)
-    assert (tmp_path / "distilled/package.gxd").exists()
-    capsys.readouterr()
+@pytest.mark.slow
+def test_the_main_job_runs_on_images_whose_masks_a_segmenter_makes(tmp_path):
+    """It has the patches that it has with masks: the organ, their right half, is the lighter."""
+    summaries = []
+    for masks in (True, False):
+        cohort, run = tmp_path / f"cohort{masks}", tmp_path / f"run{masks}"
+        small_jobs.write_cohort(cohort, masks=masks)
+        for path in cohort.glob("?.png"):
+            pixels = np.asarray(Image.open(path)) // 2
+            pixels[:, 32:] += 128
+            Image.fromarray(pixels).save(path)
+        save_segmenter(tmp_path / "organ.gxs", _of_light())
+        chosen = [] if masks else [f"--config.data.segmenter={tmp_path / 'organ.gxs'}"]
+        main.main(
+            [
+                "distill",
+                "--config=demo:smoke",
+                "--config.data.kind=manifest",
+                f"--config.data.path={cohort}",
+                f"--workdir={run}",
+                *chosen,
+            ]
+        )
+        assert (run / "package.gxd").exists()
+        summaries.append(json.loads((run / "cohort.json").read_text()))
+    given, made = summaries
+    assert made["masks"]
+    assert made["patches"] == given["patches"]
+    assert min(made["patches"]["train"].values()) > 0
+    assert (given["reading"]["segmented"], made["reading"]["segmented"]) == (0, made["images"])
+
+
+def _of_light():
+    geometry = PatchGeometry(16, 12, True, 0.0, 0.0, 64, 64, 1, 1)
+    return by_level(patch=geometry, normalisation=Normalisation((0.5,), (0.01,)))
+
+
+def test_a_segmenter_is_handed_to_the_reader(tmp_path):
+    save_segmenter(tmp_path / "organ.gxs", _of_light())
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    np.testing.assert_array_equal(segmenters.read(tmp_path / "organ.gxs")(image), image >= 128)
 
 
 def test_a_segmenter_of_colours_makes_no_organ_masks(done, tmp_path):

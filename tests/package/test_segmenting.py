@@ -1,40 +1,16 @@
-import jax
 import numpy as np
 import pytest
 
 from gxdistill.data import intensities
 from gxdistill.data.batches.resident import Normalisation
 from gxdistill.package import PatchGeometry, segmenting
-from gxdistill.package.segmenter import Segmenter
 from tests import segmenters
-
-
-def _by_level(**changes):
-    """A segmenter whose weights pass the grey level on: organ is what is lighter than the mean.
-
-    Without norms: logit 1 is the input, by the finest level alone, logit 0 is nought.
-    """
-    options = {"width": 2, "depth": 1, "norm": "none"}
-    network = segmenters.NetworkChoice("unet", options)
-    manifest = segmenters.make_manifest(network=network, **changes)
-    params = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, np.float32),
-        jax.eval_shape(segmenting.network_of(manifest).init, jax.random.key(0)),
-    )
-    # Two channels, one of the positive part and one of the negative, so that ReLU loses nothing.
-    signs = np.array([1, -1], np.float32)
-    params["down_0"]["Conv_0"]["kernel"][1, 1, 0] = signs
-    params["down_0"]["Conv_1"]["kernel"][1, 1] = np.eye(2)
-    params["joined_0"]["Conv_0"]["kernel"][1, 1, :2] = np.eye(2)
-    params["joined_0"]["Conv_1"]["kernel"][1, 1] = np.eye(2)
-    params["heads_0"]["kernel"][0, 0, :, 1] = signs
-    return Segmenter(manifest, params)
 
 
 @pytest.mark.parametrize("shape", [(24, 16), (5, 31)])
 @pytest.mark.parametrize("flips", [False, True])
 def test_each_pixel_has_the_probability_that_the_network_gives_it(shape, flips):
-    segmenter = _by_level(normalisation=Normalisation((0.4,), (0.5,)), flips=flips)
+    segmenter = segmenters.by_level(normalisation=Normalisation((0.4,), (0.5,)), flips=flips)
     image = np.random.default_rng(0).integers(0, 256, (*shape, 1), np.uint8)
     seen = segmenting.probabilities(segmenter, image)
     logit = (image[..., 0] / 255 - 0.4) / 0.5
@@ -43,7 +19,9 @@ def test_each_pixel_has_the_probability_that_the_network_gives_it(shape, flips):
 
 
 def test_an_organ_is_found_in_an_image_of_another_size_and_brightness():
-    segmenter = _by_level(image_normalisation="image", normalisation=Normalisation((0.5,), (0.1,)))
+    segmenter = segmenters.by_level(
+        image_normalisation="image", normalisation=Normalisation((0.5,), (0.1,))
+    )
     image = np.full((72, 60), 40, np.uint8)
     image[18:54, 12:48] = 90  # Dark as it is, it is the lighter part.
     image[0, 0] = 41

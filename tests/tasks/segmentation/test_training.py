@@ -55,7 +55,10 @@ def test_each_step_is_one_of_adam_on_augmented_crops(run):
     assert max(jax.tree.leaves(moved)) > 0.02
 
 
-@pytest.mark.parametrize(("kept", "feed"), [(2, "resident"), (4, "streaming")])
+@pytest.mark.parametrize(
+    ("kept", "feed"),
+    [(2, "resident"), pytest.param(4, "streaming", marks=pytest.mark.slow)],
+)
 def test_a_run_that_was_cut_off_ends_bit_for_bit_as_one_that_was_not(
     tmp_path, monkeypatch, kept, feed
 ):
@@ -114,10 +117,10 @@ def test_the_loss_is_over_all_supervised_levels():
     )
     data = Labelled(job)
     source = data.batches(2)
-    batch = source.draw(next(source.stream(None, 0)), jax.random.key(0))
+    batch = jax.jit(source.draw)(next(source.stream(None, 0)), jax.random.key(0))
     params = data.network.init(jax.random.key(1))
-    fine, coarse = data.network.apply_levels(params, batch.images)
+    fine, coarse = jax.jit(data.network.apply_levels)(params, batch.images)
     first = losses.segmentation_loss(fine, batch.targets)
     second = losses.segmentation_loss(coarse, batch.targets[:, ::2, ::2])
-    loss = training.make_loss(data.network, "image")(params, batch)
+    loss = jax.jit(training.make_loss(data.network, "image"))(params, batch)
     np.testing.assert_allclose(loss, (first + jnp.float32(0.5) * second) / 1.5, rtol=1e-5)
