@@ -32,6 +32,7 @@ def make_manifest(**changes):
         "likeness": None,
         "results": {},
         "proof": None,
+        "ledger": None,
         "flips": False,
         "training": {"steps": 0},
     }

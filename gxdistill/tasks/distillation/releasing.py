@@ -87,7 +87,7 @@ def measured(job: Job, described: features.Features) -> Statistics:
 
     def batches(rows: slice) -> tuple[jax.Array, np.ndarray]:
         pixels = job.cohorts.read(np.arange(len(table.label))[rows])
-        return jnp.asarray(pixels.images, jnp.float32) / 255, pixels.labels
+        return jnp.asarray(pixels.images, jnp.float32) / 255, np.asarray(pixels.labels)
 
     job.log(f"describing {len(table.label)} patches of the training patients")
     return statistics.summarise(described, batches, table.patient, job.problem.classes)

@@ -131,6 +131,7 @@ def _manifest(job: Job, data: Labelled) -> SegmenterManifest:
         likeness=None,
         results={},
         proof=None,
+        ledger=None,
         flips=config.segment.flips,
         training=json.loads(config.segment.to_json_best_effort()),
     )
