@@ -11,11 +11,18 @@ from gxdistill import package
 from gxdistill.cli import main
 from gxdistill.jobs.checks import check
 from gxdistill.tasks.distillation import settings as distillation
+from gxdistill.tasks.federation import settings as federation
+from gxdistill.tasks.federation import sharing
 from gxdistill.tasks.segmentation import settings as segmentation
 from tests import small_jobs
 
 CONFIGS = sorted(path.stem for path in (small_jobs.ROOT / "configs").glob("*.py"))
-SETTINGS = dict.fromkeys(CONFIGS, distillation) | {"segmentation": segmentation}
+TABLES = dict.fromkeys(CONFIGS, distillation.TABLE) | {
+    "federation": federation.TABLE,
+    "segmentation": segmentation.TABLE,
+    "sharing": distillation.TABLE | sharing.SETTINGS,
+}
+APART = {"demo", "federation", "segmentation", "sharing"}  # Their own tests run them.
 REAL = {"mnist", "radiograph"}  # They need the public data sets.
 
 
@@ -27,7 +34,8 @@ def _variants(name):
 
 
 def test_the_configs_are_those_of_the_issue():
-    assert CONFIGS == ["demo", "gastric", "mnist", "radiograph", "segmentation"]
+    known = ("demo", "federation", "gastric", "mnist", "radiograph", "segmentation", "sharing")
+    assert tuple(CONFIGS) == known
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -40,7 +48,7 @@ def test_every_variant_builds_and_is_told_apart_by_its_name(name):
     assert len({config.name for config in configs}) == len(variants)
     for config in configs:
         check(config)
-        check(config, SETTINGS[name].TABLE)
+        check(config, TABLES[name])
         assert re.fullmatch(r"[a-z0-9_]+", config.name)  # It names a file of results.
         assert config.is_locked
         for setting in ("outer_steps", "checkpoint_every", "evaluate_every"):
@@ -59,7 +67,7 @@ def test_the_commands_in_a_config_name_itself_and_its_variants(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("demo", "segmentation")])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in APART])
 def test_the_smoke_variant_runs_from_end_to_end(name, tmp_path, request, capsys):
     flags = [f"--config={small_jobs.ROOT}/configs/{name}.py:smoke", f"--workdir={tmp_path}"]
     if name in REAL:

@@ -27,6 +27,7 @@ PAGES = (
     "docs/audit.md",
     "docs/receiving.md",
     "docs/segmentation.md",
+    "docs/federation.md",
 )
 OTHERS = ("docs/accelerators.md", "docs/data.md", "docs/format.md", "docs/hosts.md")
 

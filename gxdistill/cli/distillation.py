@@ -21,7 +21,7 @@ _PROCESSES = Flag("processes", "N", "with --coordinator=HOST:PORT: their number"
 _PROCESS = Flag(
     "process", "I", "with --coordinator=HOST:PORT: number of this one, from 0", read=whole(0)
 )
-_FORCE = Flag("force", "", "packages even what diverged: its loss is far worse than guessing")
+FORCE = Flag("force", "", "packages even what diverged: its loss is far worse than guessing")
 _NETWORK = Flag(
     "networks",
     "NAME",
@@ -255,7 +255,7 @@ COMMANDS = (
         "learn the distilled images and package them; resumes",
         _distill,
         writes=False,  # By itself: of several processes, each works in a folder of its own.
-        flags=(_COORDINATOR, _PROCESSES, _PROCESS, _FORCE),
+        flags=(_COORDINATOR, _PROCESSES, _PROCESS, FORCE),
         example=f"distill {_SMOKE}",
         interrupted="the same command resumes at the last checkpoint, if there is one",
     ),

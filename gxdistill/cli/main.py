@@ -13,13 +13,22 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from gxdistill import __version__
-from gxdistill.cli import audit, cohort, config, distillation, flags, packages, segmentation
+from gxdistill.cli import (
+    audit,
+    cohort,
+    config,
+    distillation,
+    federation,
+    flags,
+    packages,
+    segmentation,
+)
 from gxdistill.errors import UserError
 from gxdistill.runtime import console, environment, interrupts
 from gxdistill.runtime.console import log
 
 # A task's file of commands is named here, and nowhere else.
-_TASKS = (cohort, distillation, audit, packages, segmentation)
+_TASKS = (cohort, distillation, federation, audit, packages, segmentation)
 COMMANDS = {command.name: command for task in _TASKS for command in task.COMMANDS}
 
 _USAGE = """gxdistill: distils private radiographs into a handful of synthetic soft-label images.
@@ -31,7 +40,7 @@ Commands:
 
 `gxdistill COMMAND --help` lists the flags of a command, `gxdistill --version` says the version.
 Values are written --flag=value or --flag value.
-Configs that come along, for --config=NAME: {configs}.
+Configs, for --config=NAME: {configs}.
 """
 _HELP = {"-h", "--help"}
 _READER_GONE = 128 + 13  # The status of a program that SIGPIPE ends, as the shell gives it.

@@ -112,6 +112,17 @@ def _diff(options: Namespace) -> None:
     print(package.diff(package.load(first), package.load(second)))
 
 
+def _merge(options: Namespace) -> None:
+    from gxdistill import package
+
+    target = options.out or Path("merged.gxd").absolute()
+    if target.exists():
+        raise UserError(f"{target} exists already. Remove it, or choose another place by --out.")
+    whole = package.merge([package.load(file) for file in options.paths], target.stem)
+    package.save(target, whole)
+    print(f"{target}: {len(options.paths)} packages, {package.size_bytes(target)} bytes")
+
+
 def _migrate(options: Namespace) -> None:
     from gxdistill import package
 
@@ -198,6 +209,14 @@ COMMANDS = (
         _diff,
         arguments="PACKAGE PACKAGE",
         example=f"diff {_EXAMPLE} runs/mine/package.gxd",
+    ),
+    Command(
+        "merge",
+        "make one package of those that hospitals distilled alone",
+        _merge,
+        (Flag("out", "FILE", "what to write (default: merged.gxd)", path),),
+        arguments="PACKAGE PACKAGE...",
+        example="merge a/package.gxd b/package.gxd --out=both.gxd",
     ),
     Command(
         "export",

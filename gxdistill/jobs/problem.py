@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gxdistill.distill.meta_gradient import MetaGradient
 from gxdistill.package import seeds
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Batch, Network
@@ -27,6 +28,21 @@ class BatchSource(NamedTuple):
     reusable: bool
 
 
+class Sharing(NamedTuple):
+    """How sites learn one distilled set together, each from batches of its own patients.
+
+    Attributes:
+      meta: makes of a meta-gradient on one batch that of the sites, on what `Problem.batches` draw.
+      private: `(after_training, noise) -> after_training`, makes of what builds a private
+        meta-gradient with a noise multiplier what builds that of sites which share the noise out.
+      patients: makes of a source of samples of all patients one of each site's own in them.
+    """
+
+    meta: Callable[[MetaGradient], MetaGradient]
+    private: Callable[[Callable[..., MetaGradient], float], Callable[..., MetaGradient]]
+    patients: Callable[[BatchSource], BatchSource]
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """A problem to learn: made of a cohort by a job, and of sizes alone by a plan.
@@ -40,6 +56,7 @@ class Problem:
       sample: `(split, count, key) -> Batch`, each class as often, of the split "train" or "test".
       devices: that share the steps; None where there is but this process's one.
       card_memory: bytes of a device's memory that JAX may take; None of a CPU.
+      sharing: how sites learn it together; None where all patients are in one place.
     """
 
     shape: tuple[int, int, int]
@@ -50,6 +67,7 @@ class Problem:
     sample: Callable[[str, int, jax.Array], Batch]
     devices: tuple[jax.Device, ...] | None = None
     card_memory: int | None = None
+    sharing: Sharing | None = None
 
     def key(self, use: Use) -> jax.Array:
         """Derives the typed PRNG key of one use of randomness."""

@@ -26,6 +26,7 @@ from gxdistill.package.fields import (
 )
 from gxdistill.package.guarantee import guarantee
 from gxdistill.package.manifest import SCHEMA_VERSION, schema
+from gxdistill.package.merging import merge
 from gxdistill.package.precision import PRECISIONS, CodeGrid
 from gxdistill.package.saving import convert, save
 from gxdistill.package.signing import sign, verify
@@ -68,6 +69,7 @@ __all__ = [
     "is_weights",
     "load",
     "load_weights",
+    "merge",
     "origin",
     "save",
     "save_weights",

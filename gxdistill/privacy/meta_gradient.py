@@ -39,6 +39,7 @@ def after_training(
     networks: int = 1,
     at_once: int | None = None,
     patients_at_once: int | None = None,
+    site: jax.Array | None = None,
 ) -> MetaGradient:
     """Builds `distill.meta_gradient.after_training`, clipped by the patient and noised.
 
@@ -68,6 +69,8 @@ def after_training(
       at_once: networks that are trained side by side, by `vmap`; None takes all on an accelerator
         and one after another on a CPU.
       patients_at_once: likewise of the patients.
+      site: number of the site whose noise this is, where several are told the same key and add
+        noise of their own; None where there is one.
 
     Returns:
       `(learned, key, batch) -> (loss, grads)`, where the batch is a `PatientBatch` and the loss the
@@ -100,7 +103,9 @@ def after_training(
 
     def noisy(key: jax.Array, total: Params) -> Params:
         scale = noise_multiplier * clipping.sensitivity(clip)
-        total = add_noise(jax.random.fold_in(key, _NOISE), total, scale)
+        noise_key = jax.random.fold_in(key, _NOISE)
+        noise_key = noise_key if site is None else jax.random.fold_in(noise_key, site)
+        total = add_noise(noise_key, total, scale)
         return jax.tree.map(lambda leaf: leaf / divisor, total)
 
     def meta_gradient(learned: Any, key: jax.Array, batch: Any) -> tuple[jax.Array, Any]:

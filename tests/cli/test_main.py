@@ -49,8 +49,10 @@ def test_the_help_lists_the_commands(arguments, capsys):
     assert [line.split()[0] for line in listed] == [
         *("new", "check", "demo", "prepare", "preview", "distill", "train", "export-networks"),
         "compress",
-        *("evaluate", "plan", "report", "settings", "audit", "inspect", "verify"),
-        *("sign", "diff", "export", "predict", "calibrate", "migrate"),
+        *("evaluate", "plan", "report", "settings"),
+        *("federate",) * 5,
+        *("audit", "inspect", "verify"),
+        *("sign", "diff", "merge", "export", "predict", "calibrate", "migrate"),
         *("segment",) * 4,
     ]
     assert max(map(len, said.splitlines())) <= 100
@@ -134,7 +136,10 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch):
         main.main(["verify", "package.gxd"])
 
 
-RESUMES = {"demo", "prepare", "distill", "compress", "evaluate", "audit", "segment train"}
+RESUMES = {
+    *("demo", "prepare", "distill", "compress", "evaluate", "audit", "segment train"),
+    *("federate simulate", "federate distill"),
+}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from gxdistill.distill import baselines, init, inner, replay
 from gxdistill.errors import UserError
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
+from gxdistill.jobs.problem import Problem
 from gxdistill.jobs.summary import cohort_counts, keeping_quarantine, reading_of, write_summary
 from gxdistill.package import precision, proof
 from gxdistill.package.seeds import Use
@@ -37,12 +38,13 @@ PRIVACY = (
 )
 
 
-def distil(job: Job, *, force: bool = False) -> Path:
+def distil(job: Job, *, force: bool = False, problem: Problem | None = None) -> Path:
     """Learns the distilled data, resuming where it was interrupted, and packages it.
 
     Args:
       job: to be done.
       force: packages also what diverged.
+      problem: what is learned in place of the job's own, as one that sites share.
 
     Returns:
       The package's file, which the first of several processes writes.
@@ -55,7 +57,7 @@ def distil(job: Job, *, force: bool = False) -> Path:
         with keeping_quarantine(job):
             job.workdir.check_same(identity(job))
             write_summary(job, job.cohorts.source)
-        data, account = _learn(job, force=force)
+        data, account = _learn(job, problem or job.problem, force=force)
         path = job.workdir / "package.gxd"
         if not hosts.leads():
             return path
@@ -67,21 +69,21 @@ def distil(job: Job, *, force: bool = False) -> Path:
 
 
 def identity(job: Job) -> Metadata:
-    """Tells all that a package depends on."""
-    return job.identity("distill", "privacy")
+    """Tells all that a package depends on; also how sites share it, where a config says so."""
+    return job.identity("distill", "privacy", *(("sharing",) if "sharing" in job.config else ()))
 
 
-def _learn(job: Job, *, force: bool) -> tuple[Distilled, Account | None]:
+def _learn(job: Job, problem: Problem, *, force: bool) -> tuple[Distilled, Account | None]:
     """Learns the distilled data by the job's mechanism."""
     if guards.releases_statistics(job.config):
         job.workdir.write_settings(identity(job))
         return releasing.distilled(job)
     learns = job.config.distill.outer_steps > 0
-    learned, account = _outer_loop(job, force=force) if learns else _start(job)
+    learned, account = _outer_loop(job, problem, force=force) if learns else _start(job)
     return method.to_distilled(job.problem, job.config.distill, learned), account
 
 
-def _outer_loop(job: Job, *, force: bool) -> tuple[Learned, Account | None]:
+def _outer_loop(job: Job, problem: Problem, *, force: bool) -> tuple[Learned, Account | None]:
     settings = job.config.distill
     per_call = settings.steps_per_call
     for name in ("outer_steps", "checkpoint_every", "evaluate_every"):
@@ -94,13 +96,12 @@ def _outer_loop(job: Job, *, force: bool) -> tuple[Learned, Account | None]:
     hosts.check_same(hashlib.sha256(text).digest(), "config or cohort")
     steps = private.private_steps(job) if guards.is_private(job.config) else None
     if steps is None:
-        loop, state = method.build(job.problem, settings, job.log)
-        stepper = method.stepper(job.problem, settings, loop)
+        loop, state = method.build(problem, settings, job.log)
+        stepper = method.stepper(problem, settings, loop)
     else:
-        loop, state = method.build(
-            job.problem, settings, job.log, steps.after_training, private.secret_key()
-        )
-        stepper = steps.stepper(job, loop)
+        made_by = steps.after_training_of(problem.sharing)
+        loop, state = method.build(problem, settings, job.log, made_by, private.secret_key())
+        stepper = steps.stepper(job, loop, problem.sharing)
     run = Run(
         what="distilling",
         stepper=stepper,

@@ -114,6 +114,7 @@ def learning(
         training = Training(
             inner.create(**inner_optimizer(settings)), _memory(problem, settings, data, log)
         )
+        is_plain = after_training is None
         if after_training is None:
             mesh = mesh_of(problem, settings)
             after_training = partial(meta_gradient.after_training, mesh=mesh)
@@ -127,6 +128,8 @@ def learning(
             networks=settings.networks,
             at_once=settings.networks_at_once or None,
         )
+        if is_plain and problem.sharing:
+            meta = problem.sharing.meta(meta)
         learned = to_learned(problem, data, images)
     except ValueError as error:
         raise UserError(f"distill: {error}") from error

@@ -17,6 +17,7 @@ from gxdistill.errors import UserError
 from gxdistill.evaluation import patches
 from gxdistill.jobs.devices import Stepper
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.problem import Sharing
 from gxdistill.privacy import meta_gradient, threshold
 from gxdistill.privacy.clipping import sensitivity
 from gxdistill.privacy.events import Event, sampled_gaussian
@@ -66,20 +67,21 @@ class PrivateSteps:
     settings: ConfigDict
     ledger: Ledger
 
-    @property
-    def after_training(self) -> Callable[..., MetaGradient]:
-        """What makes the meta-gradient, see `method.build`."""
-        return partial(
+    def after_training_of(self, sharing: Sharing | None) -> Callable[..., MetaGradient]:
+        """Returns what makes the meta-gradient, see `method.build`; of sites that share it out."""
+        alone = partial(
             meta_gradient.after_training,
             clip=self.settings.clip,
             noise_multiplier=self.noise,
             divisor=float(self.settings.patients_per_step),
             place=self.settings.clip_at,
         )
+        return sharing.private(alone, self.noise) if sharing else alone
 
-    def stepper(self, job: Job, loop: Loop) -> Stepper:
-        """Builds what takes the steps."""
+    def stepper(self, job: Job, loop: Loop, sharing: Sharing | None = None) -> Stepper:
+        """Builds what takes the steps; of sites that share it, each draws its own patients."""
         source = job.cohorts.patient_batches(self.sampler, self.settings.patches_per_patient)
+        source = sharing.patients(source) if sharing else source
         return Stepper(loop, source, job.config.distill.steps_per_call)
 
     def book(self, ledger: Ledger, key: jax.Array, first: int, count: int) -> Ledger:

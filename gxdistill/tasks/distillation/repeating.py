@@ -100,7 +100,8 @@ class Recipe:
         if self.is_private:
             # With noise of its own, and secret: who knew that of the package could take it off.
             steps, key = private.private_steps(job), private.secret_key()
-            loop, state = method.build(problem, settings, job.log, steps.after_training, key)
+            made_by = steps.after_training_of(problem.sharing)
+            loop, state = method.build(problem, settings, job.log, made_by, key)
             stepper = steps.stepper(job, loop)
             state, _ = run(stepper=stepper, ledger=steps.ledger, book=steps.book).accounted(state)
         else:
