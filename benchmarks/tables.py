@@ -18,6 +18,7 @@ from benchmarks import (
     accelerator,
     against_torch,
     compiled,
+    mixup_privacy,
     plans,
     precision,
     prediction,
@@ -213,6 +214,14 @@ TABLES = {
             *(f"null_auc_{name}" for name in judging.ATTACKS),
             *("null_empirical_epsilon", "planted_leak_auc", "planted_leak_power"),
             *("demo_minutes", "demo_cpu_minutes"),
+        ),
+    ),
+    "mixup_privacy": Table(cases=mixup_privacy.CASES, metrics=mixup_privacy.METRICS),
+    "serving": Table(
+        cases=("serving",),
+        metrics=(
+            *("batching_gain", "requests_a_second", "median_ms", "p99_ms"),
+            *("images_a_batch", "compilations", "memory_growth"),
         ),
     ),
     "profile": Table(

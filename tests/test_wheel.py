@@ -77,9 +77,8 @@ def test_the_wheel_holds_the_package_and_its_configs_and_nothing_beside_them(whe
 
 def test_the_installed_command_finds_the_configs_that_come_along(gxdistill_in, tmp_path):
     assert gxdistill_in(tmp_path, "--version") == f"gxdistill {gxdistill.__version__}\n"
-    assert "--config=NAME: demo, gastric, mnist, radiograph, segmentation.\n" in gxdistill_in(
-        tmp_path, "--help"
-    )
+    configs = "demo, federation, gastric, mixup, mnist, radiograph, segmentation, sharing"
+    assert f"--config=NAME: {configs}.\n" in gxdistill_in(tmp_path, "--help")
     folder = tmp_path / "empty"
     folder.mkdir()
     gxdistill_in(folder, "preview", "--config=demo:smoke")

@@ -20,6 +20,7 @@ from gxdistill.cli import (
     distillation,
     federation,
     flags,
+    mixup,
     packages,
     segmentation,
 )
@@ -28,7 +29,7 @@ from gxdistill.runtime import console, environment, interrupts
 from gxdistill.runtime.console import log
 
 # A task's file of commands is named here, and nowhere else.
-_TASKS = (cohort, distillation, federation, audit, packages, segmentation)
+_TASKS = (cohort, distillation, federation, audit, packages, mixup, segmentation)
 COMMANDS = {command.name: command for task in _TASKS for command in task.COMMANDS}
 
 _USAGE = """gxdistill: distils private radiographs into a handful of synthetic soft-label images.

@@ -14,6 +14,7 @@ from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package.content import SIGNATURE, SUMS, open_members, read
 from gxdistill.package.fields import About
+from gxdistill.package.mixup_file import is_mixup_file
 from gxdistill.package.weights_file import check_codes, is_weights, load_weights
 
 _MAX_KEY_BYTES = 1 << 16
@@ -60,8 +61,9 @@ def sign(path: Path, key: Path) -> str:
       UserError: the package or the key cannot be read, or the package not be written.
     """
     serialization, ed25519 = _library()
-    read(path)
     members = open_members(path)
+    if not is_mixup_file(members):
+        read(path)
     content = storage.read_bytes(key, _MAX_KEY_BYTES)
     way_out = f"{_MAKE}, and keep it to yourself."
     with _reading_key(key, way_out):
@@ -116,6 +118,22 @@ def verify(path: Path, key: Path | None = None) -> Verified:
     members = open_members(path)
     signer = None if key is None else _signer(members, path, key)
     return Verified(manifest, SIGNATURE in members, signer)
+
+
+def check_signer(path: Path, key: Path) -> str:
+    """Refuses an archive that the holder of a key has not signed, whatever is in it.
+
+    Args:
+      path: of the archive.
+      key: the sender's public Ed25519 key, PEM.
+
+    Returns:
+      SHA-256 of the raw public key.
+
+    Raises:
+      UserError: it is damaged, not signed, or signed with another key.
+    """
+    return _signer(open_members(path), path, key)
 
 
 def _signer(members: Mapping[str, storage.Content], path: Path, key: Path) -> str:

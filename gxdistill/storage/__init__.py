@@ -21,6 +21,7 @@ from gxdistill.storage.files import (
     write_bytes,
     write_json,
     write_text,
+    writing,
 )
 from gxdistill.storage.names import (
     BadNameError,
@@ -69,4 +70,5 @@ __all__ = [
     "write_bytes",
     "write_json",
     "write_text",
+    "writing",
 ]

@@ -53,6 +53,7 @@ def test_the_help_lists_the_commands(arguments, capsys):
         *("federate",) * 5,
         *("audit", "inspect", "verify"),
         *("sign", "diff", "merge", "export", "predict", "calibrate", "migrate"),
+        *("mixup",) * 9,
         *("segment",) * 4,
     ]
     assert max(map(len, said.splitlines())) <= 100
@@ -138,7 +139,7 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch):
 
 RESUMES = {
     *("demo", "prepare", "distill", "compress", "evaluate", "audit", "segment train"),
-    *("federate simulate", "federate distill"),
+    *("federate simulate", "federate distill", "mixup train", "mixup evaluate"),
 }
 
 

@@ -226,3 +226,19 @@ def _apply_window(values: np.ndarray, window: Window) -> np.ndarray:
     elif function != "LINEAR_EXACT":
         raise BadEntryError("DICOM window of an unknown function")
     return grey.stretch(values, centre - width / 2, centre + width / 2)
+
+
+def read_place(path: Path) -> tuple[str, float]:
+    """Reads whose slice a file holds, and where it stands among the patient's.
+
+    Returns:
+      PatientID, "" where there is none, and InstanceNumber, 0 where there is none.
+
+    Raises:
+      BadEntryError: the header is damaged.
+      UserError: pydicom is not installed.
+    """
+    dataset = _open(path, stop_before_pixels=True)
+    patient = dicom_header.value(dataset, "PatientID")
+    number = dicom_header.number(dataset, "InstanceNumber")
+    return str(patient or "").strip(), number or 0.0

@@ -81,6 +81,16 @@ def read_image(path: Path, window: str = "file", *, colour: bool = False) -> Pic
         return Picture(pixels, bits, "percentiles", turned=image.turned)
 
 
+def read_place(path: Path) -> tuple[str, float]:
+    """Reads whose slice a file holds, and its number among them: "" and 0 where it does not say.
+
+    Raises:
+      BadEntryError: it is DICOM, and damaged.
+      UserError: it is DICOM, and pydicom is not installed.
+    """
+    return dicom.read_place(path) if _is_dicom(path) else ("", 0.0)
+
+
 def read_mask(path: Path, organ: Sequence[int] = ()) -> np.ndarray:
     """Decodes an organ mask or label map, upright, by the rules of `label_maps`.
 

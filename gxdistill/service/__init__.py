@@ -1,0 +1,1 @@
+"""Segmentation as a service: what travels, the server, the client. The only place with HTTP."""
