@@ -41,7 +41,7 @@ Commands:
 
 `gxdistill COMMAND --help` lists the flags of a command, `gxdistill --version` says the version.
 Values are written --flag=value or --flag value.
-Configs, for --config=NAME: {configs}.
+Configs, --config=NAME: {configs}.
 """
 _HELP = {"-h", "--help"}
 _READER_GONE = 128 + 13  # The status of a program that SIGPIPE ends, as the shell gives it.

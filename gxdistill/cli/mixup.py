@@ -172,7 +172,7 @@ def _check_libraries() -> None:
     except ImportError as error:
         raise UserError(
             "The client needs the libraries of the extra serve. Install them by "
-            "`pip install 'gxdistill[serve]'`."
+            "`pip install '.[serve]'`."
         ) from error
 
 

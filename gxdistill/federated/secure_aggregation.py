@@ -308,6 +308,6 @@ def _x25519():  # type: ignore[no-untyped-def]
     except ImportError as error:
         raise UserError(
             "Secure aggregation needs the package cryptography. Install it with "
-            "`pip install 'gxdistill[sign]'`."
+            "`pip install '.[sign]'`."
         ) from error
     return x25519

@@ -46,7 +46,7 @@ def _accountants() -> tuple[Any, Any, Any]:
     Raises:
       UserError: it is not installed, or is the one that pip falls back to beside a newer attrs.
     """
-    way_out = "Install the extra: pip install 'gxdistill[privacy]'."
+    way_out = "Install the extra: pip install '.[privacy]'."
     try:
         version = importlib.metadata.version("dp-accounting")
     except importlib.metadata.PackageNotFoundError as error:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gxdistill import package, storage
+from gxdistill import models, package, storage
 from gxdistill.distill import inner, replay
 from gxdistill.distill.views import View, as_learned
 from gxdistill.errors import UserError
@@ -50,6 +50,8 @@ def network_of(
     """
     chosen = about.network
     if name is not None and name != chosen.name:
+        if name not in models.NAMES:
+            raise UserError(f"network: {name!r}; it must be one of {', '.join(models.NAMES)}.")
         chosen = package.NetworkChoice(name, {})
     classes = len(about.class_names)
     return cached_network(chosen.name, chosen.options, about.patch.shape, classes), chosen

@@ -73,7 +73,7 @@ def serve(settings: Settings, load: Load, log: Log) -> None:
     except ImportError as error:
         raise UserError(
             "The server needs the libraries of the extra serve. Install them by "
-            "`pip install 'gxdistill[serve]'`."
+            "`pip install '.[serve]'`."
         ) from error
     config = _config(settings)
     state = State(

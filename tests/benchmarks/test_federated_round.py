@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from benchmarks import federated_round
 from tests import toy
 
@@ -24,6 +26,7 @@ def test_ratios_are_of_cpu_seconds_in_turn():
     assert 0.009 < told["central_cpu_s"] < 0.02
 
 
+@pytest.mark.slow
 def test_the_programs_are_of_as_many_samples_and_run():
     with toy.quick_compilation():
         job = federated_round.make_job(2, 1, width=2, depth=1, crop=16)

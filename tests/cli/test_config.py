@@ -50,8 +50,8 @@ def test_what_is_neither_is_refused_with_the_nearest(typed, meant):
         config.read(typed, [])
     assert str(error.value) == (
         f"--config={typed} cannot be read: there is no such file, and no config of this name. Did "
-        f"you mean {meant}? Configs that come along: demo, gastric, mixup, mnist, "
-        f"radiograph, segmentation."
+        f"you mean {meant}? Configs that come along: demo, federation, "
+        f"gastric, mixup, mnist, radiograph, segmentation, sharing."
     )
 
 

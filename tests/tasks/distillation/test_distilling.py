@@ -50,7 +50,8 @@ def test_a_run_interrupted_after_each_checkpoint_ends_as_an_uninterrupted_one(
 
 def test_a_stream_that_is_interrupted_goes_on_as_an_uninterrupted_one(tmp_path, monkeypatch):
     make = functools.partial(small_jobs.make, data__feed="streaming")
-    whole, _ = distilling._outer_loop(make(tmp_path / "whole"), force=False)
+    job = make(tmp_path / "whole")
+    whole, _ = distilling._outer_loop(job, job.problem, force=False)
     save = checkpoint.save
 
     def save_and_interrupt(folder, step, *args, **options):
@@ -62,10 +63,11 @@ def test_a_stream_that_is_interrupted_goes_on_as_an_uninterrupted_one(tmp_path, 
         patch.setattr(checkpoint, "save", save_and_interrupt)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
-                distilling._outer_loop(job, force=False)
-    parts, _ = distilling._outer_loop(job, force=False)
+                distilling._outer_loop(job, job.problem, force=False)
+    parts, _ = distilling._outer_loop(job, job.problem, force=False)
     jax.tree.map(np.testing.assert_array_equal, whole, parts)
-    resident, _ = distilling._outer_loop(small_jobs.make(tmp_path / "resident"), force=False)
+    job = small_jobs.make(tmp_path / "resident")
+    resident, _ = distilling._outer_loop(job, job.problem, force=False)
     assert not np.array_equal(resident.images, whole.images)  # another order
 
 

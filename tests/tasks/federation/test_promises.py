@@ -42,6 +42,7 @@ def test_the_curve_names_its_unit():
     assert text.splitlines()[2].split() == ["1", "40.6"]
 
 
+@pytest.mark.slow
 def test_a_site_and_a_patient_are_promised_each_in_words_of_their_own():
     chosen = settings.default_config().federation
     chosen.secure = True

@@ -137,6 +137,7 @@ def test_a_server_takes_only_what_was_signed_with_the_key_it_is_told(trained, tm
         sides.load_server(path, tmp_path / "1.pub")
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_written_with_its_page(trained):
     result = evaluating.evaluate(tiny.config(references=2), trained, _silent)
     assert {*result["contenders"]} == {"unmixed", "mixture alone", "raw images"}
