@@ -15,8 +15,8 @@ is as large a part of its image as the papers' 299 of 2048 px.
 
 Each image is normalised by the ranks of its organ's grey values, so that a package also serves the
 other hospital, whose machine shows lungs nearly twice as bright: "to_shenzhen" and "to_montgomery"
-keep one hospital out and measure on all its patients. Chosen on training patients of both, each in
-turn the other's. "known_cohort" and "random_cohort" normalise once over all images.
+keep one hospital out and measure on all its patients, with 900 images. Chosen on training patients
+of both, each in turn the other's. "known_cohort" and "random_cohort" (900) normalise once over all.
 
 For any initial weights, 528 training images are few: images learned through the unrolled loop fit
 these patients better than others. So "random" packages 6,600 patches as they were drawn from a
@@ -25,9 +25,8 @@ mixture of Gaussians, 4 bits a pixel, labelled by networks that were trained on 
 "private" releases statistics of whole images once, at delta 1e-3, a patient being the unit, and
 draws images that match them; "private_smoke" does so in a minute.
 
-Of "random", images are decided with 0.94 of the ceiling's harmonic mean of sensitivity and
-specificity, and 0.93 of its AUC; CPU time 5.5 min on one core of an AMD EPYC, evaluation and
-ceiling included, by `benchmarks.main_job`. All results, time and device: benchmarks/README.md.
+Of "random", images are decided with 0.98 of the ceiling's harmonic mean of sensitivity and
+specificity, and of its AUC. All results, commands and device: benchmarks/README.md.
 """
 
 import os
@@ -68,10 +67,12 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
     if variant in _EXTERNAL:  # As "random", learned from one hospital for the other.
         config.data.external = _EXTERNAL[variant]
     if variant == "random" or variant in _EXTERNAL:
-        config.distill.update(init="random", steps=110, images_per_step=60, epochs=6)
-        config.distill.update(started_from="mixture", started_labels="networks", outer_steps=0)
-        config.distill.precision = "uint4"  # More images are worth more than finer greys.
-        config.distill.update(inner="adam", start_lr=0.003, start_schedule="cosine")
+        config.distill.update(init="random", steps=300, epochs=12, outer_steps=0)
+        config.distill.update(started_from="mixture", started_labels="networks")
+        config.distill.update(inner="adam", start_lr=0.001, start_schedule="cosine")
+    if config.name == "radiograph_random":  # More images are worth more than finer greys.
+        config.distill.update(steps=110, images_per_step=60, epochs=6, start_lr=0.003)
+        config.distill.precision = "uint4"
     if variant == "learned":
         config.distill.update(init="random", steps=100, epochs=1, start_lr=0.05, outer_steps=5000)
     if variant.startswith("private"):

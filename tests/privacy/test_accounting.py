@@ -128,12 +128,12 @@ def test_the_installed_versions_are_those_that_were_seen_to_work():
 def test_an_accountant_that_is_missing_or_too_old_is_said(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(importlib.metadata, "version", lambda _: "0.0.2")
-        with pytest.raises(UserError, match=r"is 0\.0\.2; at least 0\.6 .*gxdistill\[privacy\]"):
+        with pytest.raises(UserError, match=r"is 0\.0\.2; at least 0\.6 .*pip install"):
             epsilon((Term("gaussian", 1.2345),), 1e-5)
 
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    with pytest.raises(UserError, match=r"needs dp-accounting. Install .*gxdistill\[privacy\]"):
+    with pytest.raises(UserError, match=r"needs dp-accounting. Install .*pip install"):
         accounting.epsilon((Term("gaussian", 1.2346),), 1e-5)
