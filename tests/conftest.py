@@ -34,9 +34,12 @@ def git_checkout() -> None:
 def run(tmp_path_factory) -> Path:
     """A working folder in which the demo's smoke job has run to its end; not to be changed."""
     from gxdistill.cli import main
+    from tests import toy
 
     workdir = tmp_path_factory.mktemp("run")
-    main.main(["demo", f"--config={ROOT}/configs/demo.py:smoke", f"--workdir={workdir}"])
+    # Who asks first may compile quickly, to other bits than a receiver's.
+    with toy.quick_compilation(False):
+        main.main(["demo", f"--config={ROOT}/configs/demo.py:smoke", f"--workdir={workdir}"])
     return workdir
 
 

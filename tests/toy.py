@@ -20,12 +20,15 @@ def quick_compilation(quick=True):
     They are forgotten afterwards: who runs them elsewhere wants the bits of the ordinary ones.
     """
     before = jax.config.read("jax_disable_most_optimizations")
+    if before != quick:
+        jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", quick)
     try:
         yield
     finally:
         jax.config.update("jax_disable_most_optimizations", before)
-        jax.clear_caches()
+        if before != quick:
+            jax.clear_caches()
 
 
 def network(hidden=6, shape=SHAPE, classes=CLASSES):

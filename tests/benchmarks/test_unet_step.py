@@ -34,6 +34,7 @@ def _by_torch(params):
     return named
 
 
+@pytest.mark.slow
 def test_both_sides_take_the_same_step():
     torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -e '.[torch]'")
     from benchmarks import torch_unet
