@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peak_memory import peak_rss_mb
-from benchmarks.record import Measured, Recorder
+from benchmarks.record import Measured, Recorder, case_of
 from gxdistill import models
 from gxdistill.distill import init, meta_gradient, outer, truncation
 from gxdistill.distill.memory import Memory
@@ -79,11 +79,7 @@ class Setting:
     def case(self) -> str:
         """Names the benchmark: network, S x E, and whatever is not as usual."""
         name = f"outer_step_{self.network}_{self.steps}x{self.epochs}"
-        for field in dataclasses.fields(self)[3:]:
-            value = getattr(self, field.name)
-            if value != field.default:
-                name += f"_{field.name}{value}"
-        return name
+        return case_of(name, self, named=3)
 
 
 def median_seconds(call: Callable[[], object], repeats: int) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from benchmarks.record import Measured, Recorder
+from benchmarks.record import Measured, Recorder, case_of
 from gxdistill import models
 from gxdistill.distill import init, meta_gradient, outer
 from gxdistill.privacy import meta_gradient as private
@@ -54,12 +54,7 @@ class Setting:
     @property
     def case(self) -> str:
         """Names the benchmark by whatever is not as usual."""
-        name = "private_step"
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                name += f"_{field.name}{value}"
-        return name
+        return case_of("private_step", self)
 
 
 def programs(setting: Setting) -> dict[str, tuple]:

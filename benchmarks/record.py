@@ -202,6 +202,21 @@ def record(
     return figure
 
 
+def case_of(name: str, setting: Any, named: int = 0) -> str:
+    """Names a benchmark's case by what of its setting is not as usual.
+
+    Args:
+      name: of the benchmark, with the setting's first fields where it tells them.
+      setting: a dataclass.
+      named: number of those fields.
+    """
+    for field in dataclasses.fields(setting)[named:]:
+        value = getattr(setting, field.name)
+        if value != field.default:
+            name += f"_{field.name}{value}"
+    return name
+
+
 class Measured(NamedTuple):
     """A figure as a benchmark finds it; its fields are those of a `Figure`."""
 

@@ -21,7 +21,7 @@ from gxdistill.federated.local import LocalTraining
 from gxdistill.privacy.clipping import clip_by_norm, sensitivity
 from gxdistill.privacy.ledger import add_noise
 from gxdistill.pytrees import Params
-from gxdistill.training.steps import Loop, LoopState
+from gxdistill.training.steps import Loop, LoopState, is_finite, stepped
 
 # Folded into a round's key; beyond any number of sites.
 _JOIN = 2**32 - 1
@@ -164,23 +164,8 @@ def server_round(
     log_bound = before.log_bound
     if protection and protection.adaptive:
         log_bound = next_log_bound(log_bound, mean_bit, protection.adaptive)
-    moved = optax.apply_updates(state.learned, moves), ServerState(optimizer, log_bound)
-    finite = _is_finite((mean, mean_bit))
-    learned, opt_state = jax.tree.map(
-        lambda a, b: jnp.where(finite, a, b), moved, (state.learned, before)
-    )
-    return dataclasses.replace(
-        state,
-        step=state.step + 1,
-        learned=learned,
-        opt_state=opt_state,
-        skipped=state.skipped + ~finite,
-        skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
-    )
-
-
-def _is_finite(tree: Any) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+    learned = optax.apply_updates(state.learned, moves)
+    return stepped(state, learned, ServerState(optimizer, log_bound), is_finite((mean, mean_bit)))
 
 
 def federation(
@@ -250,7 +235,7 @@ def federation(
 
         def send(site: jax.Array) -> tuple[Upload, jax.Array]:
             upload = jax.lax.cond(joins[site], upload_of, partial(_nothing, upload_of), site)
-            sound = _is_finite(upload)
+            sound = is_finite(upload)
             return jax.tree.map(lambda x: jnp.where(sound, x, 0), upload), joins[site] & sound
 
         if robust is None:

@@ -65,12 +65,11 @@ def merge(packages: Sequence[Package], name: str) -> Package:
     kinds = {package.manifest.precision for package in packages}
     kind = kinds.pop() if len(kinds) == 1 else "float32"
     images = np.concatenate([_in_units_of(first, package) for package in packages])
-    grid = precision.spanning(images, kind) if kind in precision.LEVELS else None
+    images, grid = precision.rounded(images, kind)
     labels = np.concatenate([np.asarray(package.distilled.labels) for package in packages])
     epochs = first.manifest.distillation.epochs
     rates = _rates([package.distilled for package in packages], epochs)
-    arrays = (precision.round_to(images, kind, grid), labels, rates)
-    distilled = Distilled(*map(jnp.asarray, arrays))
+    distilled = Distilled(*map(jnp.asarray, (images, labels, rates)))
     return Package(distilled, _manifest(packages, name, kind), first.start, grid=grid)
 
 

@@ -76,22 +76,40 @@ def loop(gradient: Gradient, optimizer: optax.GradientTransformation) -> Loop:
         loss, grads = gradient(state.learned, key, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.learned)
         moved = optax.apply_updates(state.learned, updates), opt_state
-        # A step that diverged teaches nothing, and one NaN would end the run.
-        leaves = jax.tree.leaves((loss, grads))
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
-        stayed = state.learned, state.opt_state
-        learned, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
-        state = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            learned=learned,
-            opt_state=opt_state,
-            skipped=state.skipped + ~finite,
-            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
-        )
-        return state, loss
+        return stepped(state, *moved, is_finite((loss, grads))), loss
 
     return Loop(init, update)
+
+
+def is_finite(tree: Params) -> jax.Array:
+    """Tells whether all numbers of a tree are finite: scalar bool."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def stepped(
+    state: LoopState, learned: Params, opt_state: optax.OptState, finite: jax.Array
+) -> LoopState:
+    """Ends a step: a step that diverged teaches nothing, and one NaN would end the run.
+
+    Args:
+      state: before the step.
+      learned: what is learned, after it.
+      opt_state: the optimizer's, after it.
+      finite: whether its gradient was, scalar bool; else the step is left out, and counted.
+
+    Returns:
+      The state after the step.
+    """
+    moved, stayed = (learned, opt_state), (state.learned, state.opt_state)
+    learned, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, a, b), moved, stayed)
+    return dataclasses.replace(
+        state,
+        step=state.step + 1,
+        learned=learned,
+        opt_state=opt_state,
+        skipped=state.skipped + ~finite,
+        skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+    )
 
 
 def draws_key(key: jax.Array) -> jax.Array:
