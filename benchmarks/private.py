@@ -27,6 +27,7 @@ PLOTS = ROOT / "benchmarks/plots"
 EPSILONS = (1, 2, 4, 8, 100)
 CASES = {"mnist_private": ("accuracy", "accuracy"), "radiograph_private": ("auc", "AUC")}
 _NONE = 100  # Stands for no noise.
+_ALONE = "--config.evaluate.baselines=none"  # They know no epsilon.
 
 
 def figures(evaluations: Sequence[Metadata], epsilon: int) -> list[Measured]:
@@ -36,9 +37,6 @@ def figures(evaluations: Sequence[Metadata], epsilon: int) -> list[Measured]:
         values = [value for e in evaluations if (value := _value(e, name)) is not None]
         if values:
             rows.append(_mean(f"{name}_eps{epsilon}", values))
-    if all("class_means" in e["contenders"] for e in evaluations):
-        means = [e["contenders"]["class_means"]["accuracy"]["mean"] for e in evaluations]
-        rows.append(_mean(f"accuracy_class_means_eps{epsilon}", means))
     largest = max(e["package_bytes"] for e in evaluations)
     return [*rows, Measured(f"package_bytes_eps{epsilon}", largest, unit="B")]
 
@@ -110,7 +108,7 @@ def _measure(arguments: argparse.Namespace, recorder: Recorder) -> None:
     def runs(config: str, name: str, *changes: str) -> list[Metadata]:
         folder = arguments.workdir / name
         return [
-            main_job.run(config, folder / f"seed{seed}", seed, changes)[0]
+            main_job.run(config, folder / f"seed{seed}", seed, (_ALONE, *changes))[0]
             for seed in range(arguments.seeds)
         ]
 
