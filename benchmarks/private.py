@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import main_job
+from benchmarks import curves, main_job
 from benchmarks.record import RESULTS, ROOT, Figure, Measured, Recorder, read
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
@@ -68,39 +68,17 @@ def plot(case: str, recorded: Sequence[Figure], folder: Path) -> Path:
       folder: where the picture goes.
 
     Returns:
-      The picture, SVG; its text stays text.
+      The picture, SVG.
 
     Raises:
       UserError: an epsilon is not recorded.
     """
-    import matplotlib
-    from matplotlib.figure import Figure as Picture
-
     metric, words = CASES[case]
-    latest = {figure.metric: figure for figure in recorded if figure.case == case}
-    points = []
-    for epsilon in EPSILONS:
-        name = f"{metric}_eps{epsilon}"
-        if name not in latest:
-            raise UserError(f"{case} {name} is not recorded; see benchmarks/private.py.")
-        points.append(latest[name])
-    places = range(len(EPSILONS))
-    values, spreads = [p.value for p in points], [p.std or 0 for p in points]
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": case, "font.size": 9}):
-        picture = Picture(figsize=(5, 3))
-        picture.subplots_adjust(0.12, 0.16, 0.97, 0.9)
-        ax = picture.add_subplot()
-        ax.errorbar(places, values, spreads, fmt="o-", color="#1f5fa8", capsize=3)
-        for at, value in zip(places, values, strict=True):
-            shift = (0, 8)
-            ax.annotate(f"{value:.3f}", (at, value), shift, textcoords="offset points", ha="center")
-        ax.set_xticks(places, ["no noise" if e == _NONE else str(e) for e in EPSILONS])
-        ax.set_xlabel("epsilon")
-        ax.set_title(f"{case}: {words} of networks trained on the package", fontsize=10)
-        ax.margins(0.1, 0.25)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"epsilon_against_{metric}_{case}.svg"
-        picture.savefig(path, metadata={"Date": None})
+    points = curves.latest(recorded, case, [f"{metric}_eps{epsilon}" for epsilon in EPSILONS])
+    marks = ["no noise" if epsilon == _NONE else str(epsilon) for epsilon in EPSILONS]
+    path = folder / f"epsilon_against_{metric}_{case}.svg"
+    title = f"{case}: {words} of networks trained on the package"
+    curves.draw(path, points, marks, "epsilon", title)
     return path
 
 

@@ -18,10 +18,12 @@ from benchmarks import (
     accelerator,
     against_torch,
     compiled,
+    federation,
     mixup_privacy,
     plans,
     precision,
     prediction,
+    private,
     profile_step,
     sharding,
     summary,
@@ -207,6 +209,25 @@ TABLES = {
     ),
     "burned_in": Table(
         cases=("burned_in",), metrics=("with_text_montgomery", "with_text_shenzhen")
+    ),
+    "private": Table(
+        cases=tuple(private.CASES),
+        metrics=tuple(
+            f"{metric}_eps{epsilon}"
+            for epsilon in private.EPSILONS
+            for metric in ("accuracy", "auc", "hm_share", "package_bytes")
+        ),
+    ),
+    "segmentation": Table(
+        cases=("segmentation_monuseg", "segmentation_hippocampus"),
+        metrics=(
+            *("dice", "jaccard", "accuracy", "hd95", "asd", "surface_dice"),
+            *("dice_anterior", "dice_posterior", "wall_s"),
+        ),
+    ),
+    "federation": Table(cases=federation.CASES, metrics=federation.SHOWN),
+    "feddp": Table(
+        cases=("feddp",), metrics=tuple(f"dice_eps{epsilon}" for epsilon in federation.EPSILONS)
     ),
     "audit": Table(
         cases=("audit",),

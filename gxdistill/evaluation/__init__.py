@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         sensitivity_specificity,
         sensitivity_specificity_at,
     )
-    from gxdistill.evaluation.overlap import dice, jaccard, pixel_accuracy
+    from gxdistill.evaluation.overlap import dice, jaccard, pixel_accuracy, recall
     from gxdistill.evaluation.patches import PatchGrid, patch_accuracy, table_predictions
     from gxdistill.evaluation.patches import predict as predict_patches
 
@@ -40,6 +40,7 @@ __all__ = [
     "percentile_interval",
     "pixel_accuracy",
     "predict_patches",
+    "recall",
     "roc_curve",
     "score",
     "sensitivity_specificity",
@@ -65,7 +66,7 @@ __getattr__, __dir__ = _lazy.names(
             "sensitivity_specificity",
             "sensitivity_specificity_at",
         ),
-        "overlap": ("dice", "jaccard", "pixel_accuracy"),
+        "overlap": ("dice", "jaccard", "pixel_accuracy", "recall"),
         "patches": (
             "PatchGrid",
             "patch_accuracy",

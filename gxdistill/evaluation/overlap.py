@@ -95,12 +95,12 @@ def jaccard(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.n
     return _ratio(both, p + t - both, p + t == 0)
 
 
-def pixel_accuracy(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def recall(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Computes |P and T| / |T| of each image and class, the share of its pixels that is found.
 
-    The mean over the classes is the "mean accuracy" of the field. What was wrongly taken for the
-    class does not count, so that it goes with `jaccard`, not alone. Of a class that neither mask
-    holds it is 1, of one that only one of them holds 0.
+    The mean over the classes is the "mean class accuracy" of the field. What was wrongly taken for
+    the class does not count, so that it goes with `jaccard`, not alone. Of a class that neither
+    mask holds it is 1, of one that only one of them holds 0.
 
     Args:
       predicted: see `dice`.
@@ -118,3 +118,25 @@ def pixel_accuracy(predicted: np.ndarray, labels: np.ndarray, num_classes: int) 
     """
     both, p, t = _counts(predicted, labels, num_classes)
     return _ratio(both, t, p + t == 0)
+
+
+def pixel_accuracy(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Computes the share of each image's pixels whose class was told right, background and all.
+
+    Args:
+      predicted: class indices, `[N, H, W]`.
+      labels: true ones, of the same shape.
+
+    Returns:
+      Shares from 0 to 1, `[N]` float64.
+
+    Raises:
+      ValueError: the shapes differ, or the images have no pixels.
+    """
+    predicted, labels = np.asarray(predicted), np.asarray(labels)
+    if predicted.shape != labels.shape or labels.ndim != 3 or not all(labels.shape[1:]):
+        raise ValueError(
+            f"Predicted masks of shape {predicted.shape} and true ones of {labels.shape} do not "
+            f"fit: both must be [N, H, W], with pixels. Give one image as `mask[None]`."
+        )
+    return np.asarray((predicted == labels).mean((1, 2)))

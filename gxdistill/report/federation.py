@@ -10,7 +10,7 @@ from gxdistill.pytrees import Metadata
 from gxdistill.report.markup import NONE, Markup, count, join, size, tag
 from gxdistill.report.style import document
 
-_COLUMNS = {"dice": "Dice", "jaccard": "Jaccard", "accuracy": "Found"}
+_COLUMNS = {"dice": "Dice", "jaccard": "Jaccard", "accuracy": "Pixels right"}
 
 
 def write(workdir: Path) -> Path:

@@ -3,7 +3,7 @@ import pytest
 
 from gxdistill.evaluation import overlap
 
-MEASURES = [overlap.dice, overlap.jaccard, overlap.pixel_accuracy]
+MEASURES = [overlap.dice, overlap.jaccard, overlap.recall]
 
 
 def naive(measure, predicted, labels, num_classes):
@@ -24,7 +24,7 @@ def naive(measure, predicted, labels, num_classes):
                     {
                         "dice": 2 * len(p & t) / (len(p) + len(t)),
                         "jaccard": len(p & t) / len(p | t),
-                        "pixel_accuracy": len(p & t) / len(t),
+                        "recall": len(p & t) / len(t),
                     }[measure.__name__]
                 )
         table.append(row)
@@ -83,3 +83,11 @@ def test_no_image_has_no_score():
 def test_masks_that_are_none_are_refused(predicted, labels, fault):
     with pytest.raises(ValueError, match=fault):
         overlap.dice(predicted, labels, 3)
+
+
+def test_pixel_accuracy_counts_pixels_of_all_classes():
+    labels = np.array([[[0, 1], [2, 2]], [[0, 0], [0, 1]]])
+    predicted = np.array([[[0, 1], [2, 0]], [[1, 1], [0, 1]]])
+    np.testing.assert_array_equal(overlap.pixel_accuracy(predicted, labels), [0.75, 0.5])
+    with pytest.raises(ValueError, match=r"\[N, H, W\]"):
+        overlap.pixel_accuracy(predicted[0], labels[0])

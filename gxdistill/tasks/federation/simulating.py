@@ -29,7 +29,8 @@ from gxdistill.tasks.federation.sharing import check_threshold
 from gxdistill.tasks.federation.training import Sites
 from gxdistill.training.steps import Loop
 
-_METRICS = {"dice": overlap.dice, "jaccard": overlap.jaccard, "accuracy": overlap.pixel_accuracy}
+_OVERLAPS = {"dice": overlap.dice, "jaccard": overlap.jaccard}
+_METRICS = (*_OVERLAPS, "accuracy")
 
 
 class Contender(NamedTuple):
@@ -188,8 +189,9 @@ def _measured(job: Job, network: Network, params: Params, data: Hospitals) -> Me
         rows = cohort.patients == patient
         # The slices of a patient are one volume.
         told, true = (masks[rows].reshape(1, -1, masks.shape[2]) for masks in (predicted, truth))
-        for name, metric in _METRICS.items():
+        for name, metric in _OVERLAPS.items():
             scores[name].append(float(metric(told, true, classes)[0, 1:].mean()))
+        scores["accuracy"].append(float(overlap.pixel_accuracy(told, true)[0]))
     sites = np.array([cohort.sites[cohort.patients == patient][0] for patient in patients])
     dice = np.array(scores["dice"])
     return {

@@ -23,7 +23,7 @@ _SHOWN = 8  # Cases that are kept with their pixels for the page, worst first.
 _OVERLAPS = {
     "dice": overlap.dice,
     "jaccard": overlap.jaccard,
-    "found": overlap.pixel_accuracy,
+    "found": overlap.recall,
 }
 _DISTANCES = ("hd95", "asd", "surface_dice")
 
@@ -145,7 +145,7 @@ def _measured(
         str(cohort.names[rows[0]]),
         str(cohort.sites[rows[0]]),
         figures,
-        float((labels == truth).mean()),
+        float(overlap.pixel_accuracy(labels.reshape(flat), truth.reshape(flat))[0]),
         int(rows[wrong.argmax()]),
     )
 
