@@ -25,6 +25,7 @@ from gxdistill.privacy import features, matching, statistics
 from gxdistill.privacy.ledger import Ledger, calibrate
 from gxdistill.privacy.statistics import Parts, Released, Statistics
 from gxdistill.pytrees import Distilled
+from gxdistill.runtime.console import Progress
 from gxdistill.tasks.distillation import private
 from gxdistill.tasks.distillation.private import Account
 
@@ -85,12 +86,18 @@ def measured(job: Job, described: features.Features) -> Statistics:
     """Sums the statistics of all training patients; they must not leave the hospital."""
     table = job.cohorts.tables["train"]
 
+    count = len(table.label)
+    clock = Progress(job.log, "describing patches of the training patients")
+
     def batches(rows: slice) -> tuple[jax.Array, np.ndarray]:
-        pixels = job.cohorts.read(np.arange(len(table.label))[rows])
+        clock(rows.start, count)
+        pixels = job.cohorts.read(np.arange(count)[rows])
         return jnp.asarray(pixels.images, jnp.float32) / 255, np.asarray(pixels.labels)
 
-    job.log(f"describing {len(table.label)} patches of the training patients")
-    return statistics.summarise(described, batches, table.patient, job.problem.classes)
+    job.log(f"describing {count} patches of the training patients")
+    summed = statistics.summarise(described, batches, table.patient, job.problem.classes)
+    clock(count, count)
+    return summed
 
 
 def _released(job: Job, described: features.Features) -> tuple[Released, Ledger]:
