@@ -67,10 +67,14 @@ def principal(vectors: jax.Array, count: int, power: float) -> Linear:
       count: k, number of directions, d at most.
       power: 0 leaves the coordinates as they are, 1 whitens them.
     """
+    from scipy import linalg
+
     mean = vectors.mean(axis=0)
     centred = np.asarray(vectors - mean, np.float64)
-    variances, directions = np.linalg.eigh(centred.T @ centred / len(centred))
-    variances, directions = variances[::-1][:count], directions[:, ::-1][:, :count]
+    covariance = centred.T @ centred / len(centred)
+    size = len(covariance)
+    largest = linalg.eigh(covariance, subset_by_index=(max(size - count, 0), size - 1))
+    variances, directions = largest[0][::-1], largest[1][:, ::-1]
     scale = (variances + _FLOOR * variances[0]) ** (-power / 2)
     return Linear(mean, *(jnp.asarray(part, jnp.float32) for part in (directions, scale)))
 
