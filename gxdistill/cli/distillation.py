@@ -212,6 +212,23 @@ def _demo(options: argparse.Namespace, inputs: Inputs) -> None:
         _all_stages(options, read_inputs(options))
 
 
+def _leave_out(options: argparse.Namespace, inputs: Inputs) -> None:
+    """Runs all stages without each site in turn, and measures what they are worth there."""
+    from gxdistill import storage
+    from gxdistill.tasks.distillation import sites
+
+    evaluations = {}
+    for number, site in enumerate(sites.names_of(inputs.job)):
+        log(f"Without {site}.")
+        without = argparse.Namespace(**vars(options))
+        without.fields = [*options.fields, f"--config.data.external={site}"]
+        # A site's name is a stranger's, and no path.
+        without.workdir = inputs.workdir / f"without-{number}"
+        _all_stages(without, read_inputs(without))
+        evaluations[site] = storage.read_json(without.workdir / "evaluation.json")
+    print(sites.as_text(sites.summarise(inputs.job, evaluations)))
+
+
 def _all_stages(options: argparse.Namespace, inputs: Inputs) -> None:
     flags_of_stages = (
         *("coordinator", "processes", "process", "force", "networks", "seeds", "seed"),
@@ -234,6 +251,16 @@ COMMANDS = (
         interrupted=(
             "the same command resumes what trains on real patches at its last checkpoint, if there "
             "is one, and does the rest anew"
+        ),
+    ),
+    job_command(
+        "leave-one-site-out",
+        "run the whole job without each site in turn, and measure it there",
+        _leave_out,
+        example="leave-one-site-out --config=demo:smoke",
+        interrupted=(
+            "the same command resumes what trains on real patches and what is learned at the last "
+            "checkpoint, and does the rest anew"
         ),
     ),
     job_command(

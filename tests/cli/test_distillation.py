@@ -96,3 +96,18 @@ def test_a_command_keeps_others_out_of_its_folder(command, tmp_path, monkeypatch
     monkeypatch.setattr(Workdir, "locked", refuse)
     assert "in use" in refusal(command, "--config=demo:smoke", f"--workdir={tmp_path}")
     assert asked == [(tmp_path, f"gxdistill {command}")]
+
+
+def test_each_site_is_kept_out_in_a_folder_of_its_own(tmp_path, capsys):
+    flags = ["--config.evaluate.baselines=none", "--config.data.patients=24"]
+    main.main(["leave-one-site-out", "--config=demo:smoke", f"--workdir={tmp_path}", *flags])
+    said = capsys.readouterr()
+    assert [line.split()[0] for line in said.out.splitlines()[-2:]] == ["site-0", "site-1"]
+    for number in range(2):
+        folder = tmp_path / f"without-{number}"
+        assert (folder / "report.html").exists()
+        evaluation = json.loads((folder / "evaluation.json").read_text())
+        external = evaluation["contenders"]["distilled"]["external"]
+        assert external["site"] == f"site-{number}"
+        told = json.loads((tmp_path / "sites.json").read_text())
+        assert told[f"site-{number}"]["distilled"]["auc"] == external["images"]["auc"]

@@ -47,7 +47,17 @@ def test_the_help_lists_the_commands(arguments, capsys):
     said = capsys.readouterr().out
     listed = said.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
     assert [line.split()[0] for line in listed] == [
-        *("new", "check", "demo", "prepare", "preview", "distill", "train", "export-networks"),
+        *(
+            "new",
+            "check",
+            "demo",
+            "leave-one-site-out",
+            "prepare",
+            "preview",
+            "distill",
+            "train",
+            "export-networks",
+        ),
         "compress",
         *("evaluate", "plan", "report", "settings"),
         *("federate",) * 5,
@@ -138,7 +148,16 @@ def test_a_pipe_that_breaks_elsewhere_is_not_hidden(monkeypatch):
 
 
 RESUMES = {
-    *("demo", "prepare", "distill", "compress", "evaluate", "audit", "segment train"),
+    *(
+        "demo",
+        "leave-one-site-out",
+        "prepare",
+        "distill",
+        "compress",
+        "evaluate",
+        "audit",
+        "segment train",
+    ),
     *("federate simulate", "federate distill", "mixup train", "mixup evaluate"),
 }
 

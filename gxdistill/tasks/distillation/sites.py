@@ -1,11 +1,17 @@
 """Sites measured apart: each of the test patients', and one that nothing was learned from."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from gxdistill import storage
+from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, patches, thresholds
 from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.jobs.job import Job
 from gxdistill.pytrees import Metadata, Network, Params
+
+_SHOWN = ("distilled", "all_patches")
 
 
 def apart(job: Job, scores: np.ndarray, taus: np.ndarray) -> Metadata:
@@ -70,3 +76,65 @@ def external(
     share = thresholds.share_positive(row, decision.choose_threshold(row, labels))
     tau = thresholds.by_share(joint[0], share).tau
     return {**figures, "joint": patches.whole_images(joint, cohort, tau)}
+
+
+def names_of(job: Job) -> list[str]:
+    """Lists the sites of a cohort, each of which can be kept out.
+
+    Raises:
+      UserError: there are not two at least, images are of none, or one is kept out already.
+    """
+    if site := job.config.data.external:
+        raise UserError(f"data.external is {site!r}; here each site is kept out in turn. Unset it.")
+    names = sorted(set(job.cohorts.source.cohort.sites.tolist()))
+    if len(names) < 2 or "" in names:
+        known = ", ".join(map(repr, names))
+        raise UserError(
+            f"The sites of the cohort are {known or 'not stated'}; to keep each out in turn takes "
+            f"two at least, and a site for each image. Name them in a column `site`."
+        )
+    return names
+
+
+def summarise(job: Job, evaluations: Mapping[str, Metadata]) -> Metadata:
+    """Keeps what was measured at sites, each of which nothing was learned from, in `sites.json`.
+
+    Args:
+      job: in whose working folder.
+      evaluations: by the site that was kept out.
+
+    Returns:
+      By site, for the package and for the ceiling, the figures `auc`, `hm`, and `hm_unlabelled`:
+      the last at a threshold that was set on the site's images without labels.
+    """
+    told = {
+        site: {
+            name: {
+                "auc": part["external"]["images"]["auc"],
+                "hm": part["external"]["images"]["hm"],
+                "hm_unlabelled": part["external"].get("joint", {}).get("hm"),
+            }
+            for name in _SHOWN
+            if "external" in (part := evaluation["contenders"].get(name, {}))
+        }
+        for site, evaluation in evaluations.items()
+    }
+    storage.write_json(job.workdir / "sites.json", told)
+    return told
+
+
+def as_text(told: Metadata) -> str:
+    """Lays out what `summarise` says: a line for each site and contender."""
+    names = ["kept out", *told, *(name for contenders in told.values() for name in contenders)]
+    width = max(map(len, names)) + 2
+    lines = [
+        f"{'kept out':<{width}}{'':<{width}}{'AUC':>8}{'HM':>8}{'HM, threshold unlabelled':>26}"
+    ]
+    for site, contenders in told.items():
+        for name, figures in contenders.items():
+            cells = (
+                f"{'-' if figures[key] is None else format(figures[key]['mean'], '.3f'):>{wide}}"
+                for key, wide in (("auc", 8), ("hm", 8), ("hm_unlabelled", 26))
+            )
+            lines.append(f"{site:<{width}}{name:<{width}}{''.join(cells)}")
+    return "\n".join(lines)

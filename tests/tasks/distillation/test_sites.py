@@ -87,3 +87,31 @@ def test_each_site_of_the_test_patients_is_measured_apart(tmp_path):
         expected = np.mean([_auc(row[rows], test.labels[rows]) for row in scores])
         assert part["auc"]["mean"] == pytest.approx(expected)
         assert part["images"] == rows.sum()
+
+
+def test_each_site_can_be_kept_out_if_there_are_several_and_all_are_named(tmp_path):
+    cohort = small_jobs.make(tmp_path)
+    assert sites.names_of(cohort) == ["site-0", "site-1"]
+    with pytest.raises(UserError, match=r"data\.external is 'site-1'; here each site"):
+        sites.names_of(small_jobs.make(tmp_path, data__external="site-1"))
+    cohort.cohorts.source.cohort.sites[:] = "north"
+    with pytest.raises(UserError, match="are 'north'; to keep each out"):
+        sites.names_of(cohort)
+    cohort.cohorts.source.cohort.sites[0] = ""
+    with pytest.raises(UserError, match="a site for each image"):
+        sites.names_of(cohort)
+
+
+def test_the_table_of_sites_shows_the_package_beside_the_ceiling(tmp_path):
+    def part(auc):
+        return {"external": {"images": {"auc": {"mean": auc}, "hm": {"mean": 0.5}}}}
+
+    contenders = {"class_means": part(0.1), "distilled": part(0.7), "all_patches": part(0.8)}
+    evaluations = {"North": {"contenders": contenders}, "South": {"contenders": {}}}
+    told = sites.summarise(small_jobs.make(tmp_path), evaluations)
+    assert json.loads((tmp_path / "sites.json").read_text()) == told
+    assert told["South"] == {}
+    assert [line.split() for line in sites.as_text(told).splitlines()[1:]] == [
+        ["North", "distilled", "0.700", "0.500", "-"],
+        ["North", "all_patches", "0.800", "0.500", "-"],
+    ]
