@@ -7,17 +7,24 @@ from benchmarks.record import Figure
 from gxdistill.errors import UserError
 
 
-def latest(recorded: Sequence[Figure], case: str, metrics: Sequence[str]) -> list[Figure]:
-    """Finds the latest figures of a case.
+def over_epsilons(recorded: Sequence[Figure], case: str, metric: str) -> dict[int, Figure]:
+    """Finds the latest figures of a case that are named by their epsilon, as `auc_eps8`.
+
+    Returns:
+      By epsilon, from the smallest.
 
     Raises:
-      UserError: one is not recorded.
+      UserError: there is none.
     """
-    known = {figure.metric: figure for figure in recorded if figure.case == case}
-    for metric in metrics:
-        if metric not in known:
-            raise UserError(f"{case} {metric} is not recorded.")
-    return [known[metric] for metric in metrics]
+    start = f"{metric}_eps"
+    known = {
+        int(figure.metric.removeprefix(start)): figure
+        for figure in recorded
+        if figure.case == case and figure.metric.startswith(start)
+    }
+    if not known:
+        raise UserError(f"Of {case}, {metric} is recorded at no epsilon.")
+    return dict(sorted(known.items()))
 
 
 def draw(

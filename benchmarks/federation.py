@@ -96,11 +96,11 @@ def plot(recorded: Sequence[Figure], path: Path) -> None:
     """Draws Dice against the epsilon of patients.
 
     Raises:
-      UserError: an epsilon is not recorded.
+      UserError: none is recorded.
     """
-    points = curves.latest(recorded, "feddp", [f"dice_eps{epsilon}" for epsilon in EPSILONS])
+    known = curves.over_epsilons(recorded, "feddp", "dice")
     title = "hippocampus: Dice of a federation that hides patients"
-    curves.draw(path, points, [str(epsilon) for epsilon in EPSILONS], "epsilon", title)
+    curves.draw(path, list(known.values()), list(map(str, known)), "epsilon", title)
 
 
 def main() -> None:

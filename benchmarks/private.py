@@ -1,9 +1,9 @@
 r"""What privacy costs: the main job of a private config for several epsilons, recorded and drawn.
 
-    python -m benchmarks.private --config=configs/mnist.py:private --workdir=runs/mnist_private \\
+    python -m benchmarks.private --config=configs/mnist.py:private --workdir=runs/mnist_private \
         --seeds=3 --record
-    python -m benchmarks.private --config=configs/radiograph.py:private --seeds=3 --record \\
-        --workdir=runs/radiograph_private --beside=configs/radiograph.py:random
+    python -m benchmarks.private --config=configs/radiograph.py:private --epsilons 1 2 4 8 100 \
+        --workdir=runs/radiograph_private --beside=configs/radiograph.py:random --seeds=3 --record
     python -m benchmarks.private --draw    # plots/epsilon_against_*.svg of what is recorded
 
 A figure is named by its epsilon: `accuracy_eps1`, `auc_eps8`; 100, the largest that is accounted
@@ -24,7 +24,7 @@ from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
 
 PLOTS = ROOT / "benchmarks/plots"
-EPSILONS = (1, 2, 4, 8, 100)
+EPSILONS = (1, 2, 4, 8, 10, 100)
 CASES = {"mnist_private": ("accuracy", "accuracy"), "radiograph_private": ("auc", "AUC")}
 _NONE = 100  # Stands for no noise.
 _ALONE = "--config.evaluate.baselines=none"  # They know no epsilon.
@@ -71,14 +71,14 @@ def plot(case: str, recorded: Sequence[Figure], folder: Path) -> Path:
       The picture, SVG.
 
     Raises:
-      UserError: an epsilon is not recorded.
+      UserError: none is recorded.
     """
     metric, words = CASES[case]
-    points = curves.latest(recorded, case, [f"{metric}_eps{epsilon}" for epsilon in EPSILONS])
-    marks = ["no noise" if epsilon == _NONE else str(epsilon) for epsilon in EPSILONS]
+    known = curves.over_epsilons(recorded, case, metric)
+    marks = ["no noise" if epsilon == _NONE else str(epsilon) for epsilon in known]
     path = folder / f"epsilon_against_{metric}_{case}.svg"
     title = f"{case}: {words} of networks trained on the package"
-    curves.draw(path, points, marks, "epsilon", title)
+    curves.draw(path, list(known.values()), marks, "epsilon", title)
     return path
 
 

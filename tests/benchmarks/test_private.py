@@ -40,5 +40,5 @@ def test_the_curve_shows_the_latest_figure_of_each_epsilon(tmp_path):
     assert drawn.count(">0.222<") == len(private.EPSILONS)
     assert "0.111" not in drawn
     assert "no noise" in drawn
-    with pytest.raises(UserError, match="accuracy_eps100 is not recorded"):
-        private.plot("mnist_private", figures[:4], tmp_path)
+    with pytest.raises(UserError, match="accuracy is recorded at no epsilon"):
+        private.plot("mnist_private", [], tmp_path)
