@@ -154,6 +154,7 @@ def origin(started_from: str) -> str:
     """Describes what distilled images started from: the manifest's field."""
     return {
         "noise": "noise",
+        "statistics": "statistics of real images, released once with noise",
         "mixture": "a mixture of Gaussians fitted to real images",
         "real": "real images of patients",
     }[started_from]

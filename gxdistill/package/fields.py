@@ -112,8 +112,8 @@ class Distillation:
       label_rule: how labels are read: "raw" as they are, or "softmax" as logits.
       loss: of a replay, "cross_entropy".
       inner: the optimiser of a replay: its `name`, and its constants by theirs.
-      started_from: what the images were before the first outer step: "noise", a "mixture" of
-        Gaussians fitted to real images, or "real" images.
+      started_from: what the images were before the first outer step: "noise", drawn to match
+        private "statistics", of a "mixture" of Gaussians fitted to real images, or "real" images.
       outer_steps: updates of the distilled data; 0 where they are packaged as they started.
       settings: of the method, as its config had them.
     """

@@ -37,7 +37,7 @@ _SAME = (
     *("distillation.epochs", "distillation.images_per_step", "distillation.label_rule"),
     *("distillation.loss", "distillation.inner"),
 )
-_STARTS = ("noise", "mixture", "real")  # From what tells least to what tells most.
+_STARTS = ("noise", "statistics", "mixture", "real")  # From what tells least to what tells most.
 
 
 def merge(packages: Sequence[Package], name: str) -> Package:

@@ -272,7 +272,7 @@ def _distillation(job: Job, distilled: Distilled) -> package.Distillation:
         label_rule="raw" if settings.label_rule == "clipped" else settings.label_rule,
         loss="cross_entropy",
         inner=method.inner_optimizer(settings),
-        started_from=settings.started_from,
+        started_from="statistics" if releases else settings.started_from,
         outer_steps=job.config.privacy.statistics.steps if releases else settings.outer_steps,
         settings=identity(job)["distill"],
     )

@@ -61,6 +61,7 @@ def test_the_package_trains_networks_and_tells_what_it_cost(private):
     assert manifest.results == {}
     assert manifest.normalisation.mean == (0.5,)
     assert manifest.distillation.outer_steps == 4
+    assert manifest.distillation.started_from == "statistics"
     network = make(private).problem.network
     record = {"init": "fresh", "count": 1, "seed": 0}
     trained = replay_package(content, network, record)
