@@ -90,7 +90,7 @@ ROWS = (
     ),
     Row(
         case="radiograph_to_shenzhen",
-        text="900 such images, learned at Montgomery for all images of Shenzhen",
+        text="Such images, learned at Montgomery for all images of Shenzhen",
         measured="AUC",
         metric="external_auc",
         beside={_ALL: "external_auc_ceiling"},

@@ -15,8 +15,8 @@ is as large a part of its image as the papers' 299 of 2048 px.
 
 Each image is normalised by the ranks of its organ's grey values, so that a package also serves the
 other hospital, whose machine shows lungs nearly twice as bright: "to_shenzhen" and "to_montgomery"
-keep one hospital out and measure on all its patients, with 900 images. Chosen on training patients
-of both, each in turn the other's. "known_cohort" and "random_cohort" (900) normalise once over all.
+keep one hospital out and measure on all its patients. Chosen on training patients of both, each in
+turn the other's. "known_cohort" and "random_cohort" (900) normalise once over all.
 
 For any initial weights, 528 training images are few: images learned through the unrolled loop fit
 these patients better than others. So "random" packages 6,600 patches as they were drawn from a
@@ -70,9 +70,9 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
         config.distill.update(init="random", steps=300, epochs=12, outer_steps=0)
         config.distill.update(started_from="mixture", started_labels="networks")
         config.distill.update(inner="adam", start_lr=0.001, start_schedule="cosine")
-    if config.name == "radiograph_random":  # More images are worth more than finer greys.
-        config.distill.update(steps=110, images_per_step=60, epochs=6, start_lr=0.003)
-        config.distill.precision = "uint4"
+        if not by_cohort:  # More images are worth more than finer greys.
+            config.distill.update(steps=110, images_per_step=60, epochs=6, start_lr=0.003)
+            config.distill.precision = "uint4"
     if variant == "learned":
         config.distill.update(init="random", steps=100, epochs=1, start_lr=0.05, outer_steps=5000)
     if variant.startswith("private"):
