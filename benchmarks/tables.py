@@ -18,6 +18,7 @@ from benchmarks import (
     accelerator,
     against_torch,
     compiled,
+    federated_distillation,
     federation,
     mixup_privacy,
     plans,
@@ -228,6 +229,9 @@ TABLES = {
     "federation": Table(cases=federation.CASES, metrics=federation.SHOWN),
     "feddp": Table(
         cases=("feddp",), metrics=tuple(f"dice_eps{epsilon}" for epsilon in federation.EPSILONS)
+    ),
+    "federated_distillation": Table(
+        cases=("federated_distillation",), metrics=federated_distillation.METRICS
     ),
     "audit": Table(
         cases=("audit",),
