@@ -1,13 +1,14 @@
 """What an audit finds where there is nothing, and where there is much; and how long it takes.
 
     python -m benchmarks.audit --record
-    python -m benchmarks.audit null planted    # some of the cases: demo, null, planted
+    python -m benchmarks.audit null planted    # some of the cases: demo, null, planted, private
 
 `demo` makes the demo's package and audits it by the command; its seconds are those of the audit.
 `null` audits packages that were made of other patients: 20 of them, and of each a draw of patients
 who are said to be members. `planted` audits packages whose images were real patches of the members
-and were left so, enough to hold each of them: three seeds. The last two are of the demo's smoke
-shape with 200 patients, eight shadows each.
+and were left so, enough to hold each of them: three seeds; `private` those of one private release
+at epsilon 8: three seeds. All but the first are of the demo's smoke shape with 200 patients, eight
+shadows each.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from gxdistill.tasks.distillation import distilling
 from gxdistill.tasks.distillation.repeating import Recipe
 
 _NULLS, _SEEDS = 20, 3
+_PRIVATE = {"mechanism": "statistics", "epsilon": 8.0, "delta": 1e-3}
+_RELEASED = {"features": "cell_moments", "cell": 2, "count": 80, "pixels": 60, "steps": 0}
 _OPTIONS = auditing.Options(canaries=0, pictures=False)
 
 
@@ -133,7 +136,25 @@ def planted_case(folder: Path) -> list[Measured]:
     return [*rows, *_figures("planted", results)]
 
 
-CASES = {"demo": demo_case, "null": null_case, "planted": planted_case}
+def private_case(folder: Path) -> list[Measured]:
+    """Audits packages that were made of one private release of statistics."""
+    results = []
+    for seed in range(_SEEDS):
+        job = make_job(folder / f"seed{seed}", seed, init="random", steps=10, images_per_step=60)
+        job.config.data.levels = "fixed"
+        job.config.privacy.update(**_PRIVATE)
+        job.config.privacy.statistics.update(**_RELEASED)
+        results.append(auditing.audit(job, distilling.distil(job), Recipe(job), _OPTIONS))
+    proven = max(result["proven"]["epsilon"] for result in results)
+    return [*_figures("private", results), Measured("private_proven_epsilon", proven)]
+
+
+CASES = {
+    "demo": demo_case,
+    "null": null_case,
+    "planted": planted_case,
+    "private": private_case,
+}
 
 
 def main() -> None:

@@ -238,6 +238,8 @@ TABLES = {
         metrics=(
             *(f"null_auc_{name}" for name in judging.ATTACKS),
             *("null_empirical_epsilon", "planted_leak_auc", "planted_leak_power"),
+            *(f"private_auc_{name}" for name in judging.ATTACKS),
+            *("private_empirical_epsilon", "private_proven_epsilon"),
             *("demo_minutes", "demo_cpu_minutes"),
         ),
     ),

@@ -29,7 +29,7 @@ def test_unknown_cases_are_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["audit", "nil"])
     with pytest.raises(SystemExit):
         audit.main()
-    assert "unknown case nil; there are demo, null, planted" in capsys.readouterr().err
+    assert "unknown case nil; there are demo, null, planted, private" in capsys.readouterr().err
 
 
 @pytest.mark.slow

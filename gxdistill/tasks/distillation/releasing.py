@@ -32,11 +32,12 @@ from gxdistill.tasks.distillation.private import Account
 RELEASED = "statistics.npz"
 
 
-def distilled(job: Job) -> tuple[Distilled, Account]:
+def distilled(job: Job, described: features.Features | None = None) -> tuple[Distilled, Account]:
     """Releases statistics, or takes those released before, and matches images to them.
 
     Args:
       job: whose training patients.
+      described: the job's features, where they are made already; they are of no patient.
 
     Returns:
       The distilled data, and the account of what they cost; its key is of no release.
@@ -45,7 +46,7 @@ def distilled(job: Job) -> tuple[Distilled, Account]:
       UserError: settings do not fit each other, or the budget.
     """
     _check_steps(job)
-    described = make_features(job)
+    described = described or make_features(job)
     released, ledger = _released(job, described)
     return _matched(job, described, released), Account(ledger, private.secret_key())
 

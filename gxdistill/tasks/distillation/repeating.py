@@ -10,8 +10,9 @@ from gxdistill.jobs.devices import Stepper
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
 from gxdistill.package.seeds import Use
+from gxdistill.privacy.features import Features
 from gxdistill.pytrees import Distilled
-from gxdistill.tasks.distillation import distilling, guards, method, private
+from gxdistill.tasks.distillation import distilling, guards, method, private, releasing
 from gxdistill.training.steps import Loop
 
 
@@ -30,6 +31,10 @@ class Recipe:
         settings = self.job.config.distill
         loop, _ = method.build(self.job.problem, settings, self.job.log)
         return loop, method.stepper(self.job.problem, settings, loop)
+
+    @cached_property
+    def _features(self) -> Features:
+        return releasing.make_features(self.job)
 
     @property
     def is_private(self) -> bool:
@@ -83,6 +88,9 @@ class Recipe:
         """
         settings, problem = job.config.distill, job.problem
         job.workdir.check_same(distilling.identity(job))
+        if guards.releases_statistics(job.config):
+            job.log(what)
+            return releasing.distilled(job, self._features)[0]
         learned = method.initial_learned(problem, settings)
         if not settings.outer_steps:
             return method.to_distilled(problem, settings, distilling.begin(job, learned))

@@ -45,6 +45,17 @@ def test_a_private_package_is_audited_beside_its_ledger(tmp_path):
     assert len(ledgers) == 4
 
 
+@pytest.mark.slow
+def test_a_package_of_released_statistics_is_audited_beside_its_ledger(tmp_path):
+    pytest.importorskip("dp_accounting")
+    released = {"features": "cell_moments", "count": 12, "pixels": 8, "steps": 0}
+    changes = {f"privacy__statistics__{name}": value for name, value in released.items()}
+    changes |= {**PRIVATE, "privacy__mechanism": "statistics", "privacy__noise": 0.0}
+    job = small_jobs.make(tmp_path, _silent, **changes)
+    result = auditing.audit(job, distilling.distil(job), Recipe(job), QUICK)
+    assert result["tests"]["singling_out"]["epsilon"] <= result["proven"]["epsilon"] <= 8
+
+
 def test_a_package_without_a_ledger_is_not_of_a_private_recipe(run, tmp_path):
     job = small_jobs.make(tmp_path, _silent, **PRIVATE)
     with pytest.raises(UserError, match="has no ledger, and the config asks for one"):

@@ -15,6 +15,7 @@ from gxdistill.pytrees import Distilled
 from gxdistill.receive.networks import replay_package
 from gxdistill.storage import checkpoint
 from gxdistill.tasks.distillation import assessing, distilling, releasing
+from gxdistill.tasks.distillation.repeating import Recipe
 from tests import small_jobs
 
 _SMALL = {
@@ -165,3 +166,13 @@ def test_settings_that_do_not_fit_are_refused_before_anything_is_released(tmp_pa
     with pytest.raises(UserError, match=says):
         distilling.distil(small_jobs.make(tmp_path, **(_SMALL | changes)))
     assert not (tmp_path / releasing.RELEASED).exists()
+
+
+def test_a_recipe_repeats_the_release_with_noise_of_its_own(private, tmp_path):
+    recipe = Recipe(make(private))
+    folders = [tmp_path / "north", tmp_path / "south"]
+    sets = [recipe(make(folder), "repeating") for folder in folders]
+    shapes = [data.images.shape for data in sets]
+    assert shapes == [package.load(private / "package.gxd").distilled.images.shape] * 2
+    assert not np.allclose(sets[0].images, sets[1].images)
+    assert all((folder / releasing.RELEASED).exists() for folder in folders)
