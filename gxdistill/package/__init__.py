@@ -1,8 +1,15 @@
 """The portable package: what leaves the hospital. One file; data, never code."""
 
+from gxdistill.package.comparison import diff
 from gxdistill.package.content import Package, digest, load, size_bytes
-from gxdistill.package.describe import WARNING, card, decision, describe, describe_weights, origin
-from gxdistill.package.diff import diff
+from gxdistill.package.description import (
+    WARNING,
+    card,
+    decision,
+    describe,
+    describe_weights,
+    origin,
+)
 from gxdistill.package.exporting import FORMATS, export
 from gxdistill.package.fields import (
     About,
@@ -24,7 +31,7 @@ from gxdistill.package.fields import (
     from_json,
     to_json,
 )
-from gxdistill.package.guarantee import guarantee
+from gxdistill.package.guarantees import guarantee
 from gxdistill.package.manifest import SCHEMA_VERSION, schema
 from gxdistill.package.merging import merge
 from gxdistill.package.precision import PRECISIONS, CodeGrid

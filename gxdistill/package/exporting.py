@@ -18,7 +18,7 @@ from gxdistill import storage
 from gxdistill.distill.init import targets
 from gxdistill.errors import UserError
 from gxdistill.package.content import CARD, MANIFEST, Package
-from gxdistill.package.describe import card
+from gxdistill.package.description import card
 from gxdistill.package.fields import to_json
 from gxdistill.package.start_weights import leaves
 

@@ -20,7 +20,7 @@ from gxdistill.package.content import (
     sums,
     to_package,
 )
-from gxdistill.package.describe import card
+from gxdistill.package.description import card
 from gxdistill.package.fields import Manifest, from_json, to_json
 from gxdistill.package.manifest import SCHEMA_VERSION, check, migrate
 from gxdistill.package.previews import previews

@@ -14,7 +14,7 @@ import jax
 from gxdistill import _check
 from gxdistill.errors import UserError
 from gxdistill.package.fields import LedgerRecord, from_json
-from gxdistill.package.guarantee import guarantee, rounded_up
+from gxdistill.package.guarantees import guarantee, rounded_up
 from gxdistill.privacy.accounting import (
     CONVERSION,
     LARGEST,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gxdistill import storage
 from gxdistill.errors import UserError
-from gxdistill.package.guarantee import rounded_up
+from gxdistill.package.guarantees import rounded_up
 from gxdistill.pytrees import Metadata
 from gxdistill.report.markup import NONE, Markup, count, join, size, tag
 from gxdistill.report.style import document

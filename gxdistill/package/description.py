@@ -10,7 +10,7 @@ import numpy as np
 
 from gxdistill.package.content import MANIFEST, SIGNATURE, Package, open_members
 from gxdistill.package.fields import About, CohortCounts, Decision
-from gxdistill.package.guarantee import guarantee
+from gxdistill.package.guarantees import guarantee
 from gxdistill.package.manifest import SCHEMA_VERSION
 from gxdistill.package.weights_file import EssentialWeights
 from gxdistill.pytrees import Metadata
