@@ -36,6 +36,20 @@ def test_a_job_without_outer_steps_has_nothing_to_plan():
         plan.make(config, "cpu", log=print)
 
 
+@pytest.mark.parametrize(
+    ("mechanism", "says"),
+    [
+        ("meta_gradient", r"a private step takes up to twice"),
+        ("statistics", "no outer step to plan"),
+    ],
+)
+def test_a_private_job_is_not_planned_as_if_it_were_none(mechanism, says):
+    config = demo.get_config()
+    config.privacy.mechanism = mechanism
+    with pytest.raises(UserError, match=rf"mechanism is '{mechanism}': .*{says}"):
+        plan.make(config, "cpu", log=print)
+
+
 def test_what_a_compiler_found_is_kept_by_program(tmp_path):
     cpu, said = targets.load("cpu"), []
     first = compiling.compiled(_program(64), cpu, log=said.append, folder=tmp_path)
