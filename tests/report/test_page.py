@@ -101,6 +101,10 @@ def test_cohort_sizes_rates_and_settings_are_on_the_page(whole):
 def test_a_rate_that_all_epochs_share_is_said_once():
     assert images._rates(np.full(10, 0.0659347)) == "learning rate 0.0659"
     assert images._rates(np.array([0.5, 0.25])) == "learning rates 0.5, 0.25"
+    few = images._rates(np.arange(1, 9))
+    assert few == "learning rates 1, 2, 3, 4, 5, 6, 7, 8"
+    many = images._rates(np.arange(1, 61))
+    assert many == "learning rates 1, 2, 3, 4, 5, 6, 53 others, 60"
 
 
 def test_strings_of_the_data_are_escaped(whole):

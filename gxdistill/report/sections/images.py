@@ -13,6 +13,7 @@ from gxdistill.report.markup import Markup, count, signed, tag
 _OPEN_IMAGES = 36  # Distilled ones that are shown unfolded.
 _MOST_IMAGES = {True: 96, False: 36}  # Small ones or not: the page stays below 3 MB.
 _SMALL = 64  # Pixels.
+_RATES = 8  # That are written of a step.
 _MOST_BARS = 5
 _PER_IMAGE = ("images", "probabilities", "labels", "names", "scores", "decisions")
 
@@ -87,10 +88,13 @@ def _step(
 
 
 def _rates(rates: np.ndarray) -> str:
-    """Describes the rates of a step in all epochs; a rate that they share, once."""
+    """Describes the rates of a step in all epochs; a rate that they share, once; of many, few."""
     written = [f"{rate:.3g}" for rate in rates]
     if len(set(written)) == 1:
         return f"learning rate {written[0]}"
+    if len(written) > _RATES:
+        middle = f"{len(written) - _RATES + 1} others"
+        written = [*written[: _RATES - 2], middle, written[-1]]
     return f"learning rates {', '.join(written)}"
 
 
