@@ -50,11 +50,10 @@ def draw(
         ax = picture.add_subplot()
         ax.errorbar(places, values, spreads, fmt="o-", color="#1f5fa8", capsize=3)
         for at, value in zip(places, values, strict=True):
-            shift = (0, 8)
-            ax.annotate(f"{value:.3f}", (at, value), shift, textcoords="offset points", ha="center")
+            ax.annotate(f"{value:.3f}", (at, value), (5, 5), textcoords="offset points")
         ax.set_xticks(places, marks)
         ax.set_xlabel(xlabel)
         ax.set_title(title, fontsize=10)
-        ax.margins(0.1, 0.25)
+        ax.margins(0.14, 0.25)
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.savefig(path, metadata={"Date": None})
