@@ -1,6 +1,9 @@
 import csv
 import json
 import os
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -246,3 +249,22 @@ def test_a_package_for_fresh_networks_decides_by_as_many_as_it_says(tmp_path, co
     ]
     expected = decision.score(manifest.decision.rule, np.mean(both, axis=0)[None])[0]
     assert rows[0]["score"] == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-5))
+
+
+def test_predictions_of_a_file_whose_name_is_no_text_are_kept_and_told(run, cohort, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    try:
+        shutil.copy(cohort[0] / "a.png", os.fsencode(folder) + b"/scan\xff.png")
+    except OSError:
+        pytest.skip("this file system takes names of UTF-8 only")
+    command = [sys.executable, "-m", "gxdistill", "predict", str(run / "package.gxd"), str(folder)]
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    told = subprocess.run(
+        [*command, f"--out={tmp_path / 'out'}"], capture_output=True, env=environment, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert rb"scan\xff.png" in told.stdout
+    (row,) = json.loads((tmp_path / "out/predictions.json").read_text("utf-8"))["images"]
+    assert os.fsencode(row["image"]) == b"scan\xff.png"
+    assert r"scan\xff.png" in (tmp_path / "out/predictions.csv").read_text("utf-8")
