@@ -85,9 +85,9 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
         config.distill.update(inner="adam", start_lr=0.003, start_schedule="cosine")
         config.distill.precision = "uint4"
         config.privacy.update(mechanism="statistics", epsilon=8.0, delta=1e-3)
-        config.privacy.statistics.update(features="cell_moments", cell=2, count=80, pixels=60)
+        config.privacy.statistics.update(features="cell_moments", cell=2, count=200, pixels=60)
         config.privacy.statistics.update(steps=0, detail=0.6, sharpness=20.0)
-        config.privacy.statistics.weights.pixel_second = 0.35
+        config.privacy.statistics.weights.update(sums=0.6, pixel_second=0.35)
         config.evaluate.update(networks=3, baseline_networks=1)
         config.evaluate.ceiling.update(networks=1, steps=500)
     if variant == "private_smoke":
