@@ -43,6 +43,12 @@ _MIXUP = {
     ),
     "mixup.patients": integer(24, 4, 10**5, "Number of patients, where volumes are phantoms."),
     "mixup.size": integer(32, 16, 1024, "Side of a slice in pixels, where volumes are phantoms."),
+    "mixup.measured_on": choice(
+        "test",
+        ("test", "training"),
+        "Patients that are measured: the test patients, or training patients that are kept out of "
+        "training, by which settings are chosen.",
+    ),
     "mixup.pool": integer(
         16, 1, 10**5, "Training patients whose volumes are public: the references."
     ),
