@@ -4,12 +4,15 @@ Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861, and Wang, Simoncelli 
 https://doi.org/10.1109/ACSSC.2003.1292216.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 CONSTANTS = (0.01, 0.03)  # K1 and K2, shares of the range of levels.
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Of the scales, the finest first.
+_BISECTIONS = 10
 _SIDE, _DEVIATION = 11, 1.5  # Pixels, of the Gaussian window.
 
 
@@ -123,3 +126,27 @@ def _halved(images: jax.Array) -> jax.Array:
     rows, columns = (side // 2 for side in images.shape[1:])
     whole = images[:, : 2 * rows, : 2 * columns]
     return whole.reshape(-1, rows, 2, columns, 2).mean((2, 4))
+
+
+def size_of_similarity(
+    change: Callable[[float], jax.Array], images: jax.Array, aim: float, most: float
+) -> float:
+    """Finds the size of a change by which images keep a mean SSIM.
+
+    Args:
+      change: gives the images of a size, `[N, H, W]`; the larger, the less alike.
+      images: unchanged, `[N, H, W]`, from 0 to 1.
+      aim: mean SSIM.
+      most: largest size.
+
+    Returns:
+      The size, by bisection; `most` where even that leaves images more alike.
+    """
+    low, high = 0.0, most
+    if float(ssim(change(most), images).mean()) > aim:
+        return most
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        alike = float(ssim(change(middle), images).mean()) > aim
+        low, high = (middle, high) if alike else (low, middle)
+    return (low + high) / 2

@@ -58,3 +58,11 @@ def test_equal_images_are_1_and_the_opposite_is_0_not_a_root_of_a_negative():
     assert similarity.ms_ssim(a, 1 - a)[0] == 0
     with pytest.raises(ValueError, match="10x40 pixels hold no window"):
         similarity.ms_ssim(jnp.ones((1, 10, 40)), jnp.ones((1, 10, 40)))
+
+
+def test_the_size_of_a_change_is_found_by_the_similarity_that_it_leaves():
+    a, b = _pair(30, 30)
+    aim = float(similarity.ssim(a + 0.3 * (b - a), a)[0])
+    size = similarity.size_of_similarity(lambda t: a + t * (b - a), a, aim, 1.0)
+    assert size == pytest.approx(0.3, abs=2e-3)
+    assert similarity.size_of_similarity(lambda t: a + t * (b - a), a, -1, 1.0) == 1
