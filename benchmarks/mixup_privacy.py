@@ -66,7 +66,7 @@ def evaluate(
     config.mixup.update(low=low, high=high)
     if not given.smoke:
         config.mixup.update(path=str(given.path), steps=given.steps, attack_steps=given.steps)
-    config.mixup.update(measured_on=given.measured_on, raw=raw)
+    config.mixup.update(measured_on=given.measured_on, beside="raw" if raw else "none")
     workdir = Workdir(folder / f"{case_of(law)}_{seed}")
     training.train(config, workdir, log)
     return evaluating.evaluate(config, workdir, log)

@@ -68,8 +68,8 @@ def _factors(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     return (luminance * structure).mean((1, 2)), structure.mean((1, 2))
 
 
-def scales_of(shape: tuple[int, int]) -> int:
-    """Returns how many scales images of a shape have, of which each holds a whole window.
+def scales_of(shape: tuple[int, ...]) -> int:
+    """Returns how many scales images of `(H, W)` have, of which each holds a whole window.
 
     Raises:
       ValueError: not one.

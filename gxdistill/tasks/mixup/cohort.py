@@ -75,12 +75,12 @@ class MixupCohort:
         """Of a slice, `(H, W, 1)`."""
         return (*self.volumes.images.shape[2:], 1)
 
-    def pairs(self, count: int) -> BatchSource:
+    def pairs(self, count: int, pool: Volumes) -> BatchSource:
         """Makes the source of batches of `count` pairs: targets first, then their references.
 
-        A target and its reference are the same slice of two patients.
+        A private patient and its reference, of `pool`, are the same slice of two volumes.
         """
-        private, pool = self.private, self.pool
+        private = self.private
 
         def draw(feed: Any, key: jax.Array) -> Batch:
             keys = jax.random.split(key, 3)

@@ -16,7 +16,9 @@ from gxdistill.tasks.mixup.evaluating import CASES, RESULT
 _MAX_BYTES = 1 << 26
 _SHOWN = {
     "target": "Target",
+    "reference": "Reference",
     "mixture": "Mixture, as sent",
+    "reconstruction": "Rebuilt from it",
     "unmixed": "Un-mixed",
     "truth": "Truth",
 }

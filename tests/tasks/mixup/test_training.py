@@ -140,7 +140,9 @@ def test_a_server_takes_only_what_was_signed_with_the_key_it_is_told(trained, tm
 @pytest.mark.slow
 def test_an_evaluation_is_written_with_its_page(trained):
     result = evaluating.evaluate(tiny.config(references=2), trained, _silent)
-    assert {*result["contenders"]} == {"unmixed", "mixture alone", "raw images"}
+    assert {*result["contenders"]} == {
+        *("unmixed", "mixture alone", "raw images", "noise", "deformation")
+    }
     assert result["references"] == 2
     assert storage.read_json(trained / evaluating.RESULT) == result
     page = reporting.write(trained.path).read_text()
