@@ -28,20 +28,21 @@ from gxdistill.jobs.workdir import Workdir
 from gxdistill.pytrees import Metadata
 from gxdistill.runtime.console import log
 from gxdistill.tasks.mixup import evaluating, training
+from gxdistill.tasks.mixup.attacking import KNOWN, LIKENESS, NETWORK
 from gxdistill.tasks.mixup.settings import default_config
 
 PLOT = ROOT / "benchmarks/plots/mixup_privacy.svg"
 LAWS = ("0.05-0.1", "0.3-0.5", "0.6-0.8")
 STEPS = 800
-_KNOWN = "known references"
 ATTACKS = {
-    "likeness": "reid_likeness_over_chance",
-    "a trained network": "reid_network_over_chance",
-    _KNOWN: "reid_known_over_chance",
+    LIKENESS: "reid_likeness_over_chance",
+    NETWORK: "reid_network_over_chance",
+    KNOWN: "reid_known_over_chance",
 }
 METRICS = (
     *("dice_loss", "reid_over_chance", "hd95", "hd95_raw", "dice", "dice_raw", "dice_mixture"),
     *ATTACKS.values(),
+    *("ms_ssim_rebuilt", "ms_ssim_known", "ms_ssim_of_mean_patient"),
 )
 _UNITS = {"dice_loss": "points", "hd95": "voxels", "hd95_raw": "voxels"}
 
@@ -85,11 +86,20 @@ def figures(results: Sequence[Metadata]) -> list[Measured]:
         "hd95_raw": [c["raw images"]["hd95"] for c in contenders],
         "dice_mixture": [c["mixture alone"]["dice"] for c in contenders],
     }
+    outcomes = [result["audit"]["tests"]["singling_out"]["attacks"] for result in results]
     for attack, name in ATTACKS.items():
-        values[name] = [result["reidentified"][attack]["over_chance"] for result in results]
+        values[name] = [outcome[attack]["over_chance"] for outcome in outcomes]
     values["reid_over_chance"] = [
-        max(found["over_chance"] for name, found in r["reidentified"].items() if name != _KNOWN)
-        for r in results
+        max(attack["over_chance"] for name, attack in outcome.items() if name != KNOWN)
+        for outcome in outcomes
+    ]
+    values["ms_ssim_rebuilt"] = [
+        max(attack["ms_ssim"] for name, attack in outcome.items() if name != KNOWN)
+        for outcome in outcomes
+    ]
+    values["ms_ssim_known"] = [outcome[KNOWN]["ms_ssim"] for outcome in outcomes]
+    values["ms_ssim_of_mean_patient"] = [
+        result["audit"]["tests"]["singling_out"]["ms_ssim_of_mean_patient"] for result in results
     ]
     return [
         Measured(

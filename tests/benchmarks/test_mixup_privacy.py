@@ -20,7 +20,17 @@ def test_figures_are_means_over_seeds_and_losses_are_in_points():
                 "raw images": {"dice": raw, "hd95": 1.0},
                 "mixture alone": part,
             },
-            "reidentified": {name: {"over_chance": value} for name, value in found.items()},
+            "audit": {
+                "tests": {
+                    "singling_out": {
+                        "attacks": {
+                            name: {"over_chance": value, "ms_ssim": value / 100}
+                            for name, value in found.items()
+                        },
+                        "ms_ssim_of_mean_patient": 0.3,
+                    }
+                }
+            },
         }
 
     results = [result(0.7, 0.8, 3.0), result(0.8, 0.82, 7.0)]
@@ -30,6 +40,8 @@ def test_figures_are_means_over_seeds_and_losses_are_in_points():
     assert rows["dice_loss"].std == pytest.approx(8 / 2**0.5)
     assert rows["reid_known_over_chance"].value == 60
     assert rows["reid_likeness_over_chance"].value == 5
+    assert rows["ms_ssim_rebuilt"].value == pytest.approx(0.055)
+    assert rows["ms_ssim_known"].value == pytest.approx(0.6)
     assert rows["reid_over_chance"].value == 5.5  # of each seed the best that knows no reference
 
 

@@ -3,7 +3,7 @@
 import ml_collections
 import numpy as np
 
-from gxdistill import storage
+from gxdistill import package, storage
 from gxdistill.evaluation import boundaries, overlap
 from gxdistill.jobs.workdir import Workdir
 from gxdistill.mixup.mixing import draw_shares, exposure
@@ -14,21 +14,21 @@ from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Metadata
 from gxdistill.runtime.console import Log, Progress
 from gxdistill.service.model import CompiledModel
-from gxdistill.tasks.mixup import attacking, contenders, sides, training
+from gxdistill.tasks.mixup import attacking, contenders, judging, sides, training
 from gxdistill.tasks.mixup.cohort import MixupCohort
 from gxdistill.tasks.mixup.comparing import Trainer
 from gxdistill.tasks.mixup.contenders import AT_ONCE, Contender, in_batches
 
-RESULT, CASES = "mixup.json", "mixup_cases.npz"
+RESULT, AUDIT, CASES = "mixup.json", "audit.json", "mixup_cases.npz"
 _WORST = 4  # Patients with pictures.
 
 
 def evaluate(config: ml_collections.ConfigDict, workdir: Workdir, log: Log) -> Metadata:
-    """Measures test patients, each a volume, and writes `mixup.json`.
+    """Measures test patients, each a volume, and writes `mixup.json` and `audit.json`.
 
     Returns:
       Of each contender Dice and HD95 by patient and class, how much what is sent is like the raw
-      images, and how many patients are found by that; and what attacks make of mixtures.
+      images, and how many patients are found by that; and `audit`, what attacks make of mixtures.
 
     Raises:
       UserError: the files of both sides are missing or damaged, or a training diverged.
@@ -49,25 +49,30 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Workdir, log: Log) -> M
     rebuilt = attacking.rebuild(trainer, sent, references_of(client))
     attacks = attacking.figures(trainer, rebuilt)
     classes = len(trainer.cohort.volumes.class_names)
-    result = {
+    result: Metadata = {
         "contenders": {
             name: {**_figures(c.masks, truth, classes), **attacking.seen(trainer, c.sent)}
             for name, c in ways.items()
         },
         "law": [float(bound) for bound in training.law_of(config)],
-        "exposure": float(np.mean([exposure(drawn.tolist()) for drawn in shares])),
-        "reidentified": attacks,
-        "ms_ssim_of_mean_patient": attacking.guess(trainer),
         "patients": len(test),
         "references": int(config.mixup.references),
     }
+    singled_out = {
+        "attacks": attacks,
+        "ms_ssim_of_mean_patient": attacking.guess(trainer),
+        "exposure": float(np.mean([exposure(drawn.tolist()) for drawn in shares])),
+    }
+    digest = package.digest(workdir / training.CLIENT_FILE)
+    audit = judging.audit(client.manifest, digest, singled_out, patients=len(test))
     best = max(attacks, key=lambda name: attacks[name]["ms_ssim"])
     used = references_of(client)[rows[:, 0]]
     storage.write_arrays(
         workdir / CASES, **_cases(test, used, sent[0], rebuilt[best], unmixed, truth)
     )
     storage.write_json(workdir / RESULT, result)
-    return result
+    storage.write_json(workdir / AUDIT, audit)
+    return {**result, "audit": audit}
 
 
 def _through_mixtures(
@@ -168,18 +173,19 @@ def as_text(result: Metadata) -> str:
             f"{name:16} {figures['dice']:6.3f} {figures['hd95']:7.2f} {figures['ssim']:6.3f} "
             f"{figures['precision_at_1']['value']:6.1%}"
         )
-    count = result["references"]
+    count, audit = result["references"], result["audit"]
+    outcome = audit["tests"]["singling_out"]
     lines.append(
         f"{result['patients']} test patients, {count} mixture{'s' * (count > 1)} of each; what the "
-        f"server can average shows them at {result['exposure']:.2f} times the deviation of what "
+        f"server can average shows them at {outcome['exposure']:.2f} times the deviation of what "
         f"hides them. Found are those whose raw image, of all, is most like what is sent."
     )
-    for name, attack in result["reidentified"].items():
+    for name, attack in outcome["attacks"].items():
         share = attack["precision_at_1"]
         lines.append(
             f"Found in a gallery of raw images, by {name}: {share['value']:.1%} of the patients "
             f"({share['low']:.1%} to {share['high']:.1%}), {attack['over_chance']:.1f} times "
-            f"chance; MS-SSIM of what it rebuilds {attack['ms_ssim']:.3f}, of the mean patient "
-            f"{result['ms_ssim_of_mean_patient']:.3f}."
+            f"chance; MS-SSIM of what it rebuilds {attack['ms_ssim']:.3f}."
         )
+    lines.append(audit["verdicts"]["singling_out"]["words"])
     return "\n".join(lines)
