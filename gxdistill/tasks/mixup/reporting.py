@@ -139,7 +139,7 @@ def _attacks(audit: Metadata) -> Markup:
     guess = f"{outcome['ms_ssim_of_mean_patient']:.3f}"
     rows.append((["The mean patient", tag("small", "no mixture")], [NONE, NONE, NONE, guess]))
     return table(
-        f"Each attack rebuilds the patient, and looks for the likest of "
+        f"Each attack rebuilds the patient, and looks for the most like of "
         f"{count(outcome['members'], 'raw image')}. Mean average precision: mean of 1 / rank. "
         f"MS-SSIM: of what was rebuilt and the patient, over slices that show anything.",
         ["Attack", "Found", "Times chance", "Mean average precision", "MS-SSIM"],
@@ -153,7 +153,9 @@ def _cases(cases: Mapping[str, np.ndarray]) -> Markup:
 
 def _rows(cases: Mapping[str, np.ndarray]) -> Iterator[Markup]:
     yield tag("p", "Patients are shown: this part is for the hospital's own eyes.", class_="note")
-    for at in range(len(cases["target"])):
+    total = len(cases["target"])
+    for at in range(total):
+        yield tag("h3", f"{at + 1} of {total}")
         yield tag(
             "div",
             *(
@@ -168,5 +170,5 @@ def _rows(cases: Mapping[str, np.ndarray]) -> Iterator[Markup]:
                 )
                 for key, text in _SHOWN.items()
             ),
-            class_="views",
+            class_="thumbnails trio",
         )
