@@ -9,10 +9,10 @@ import numpy as np
 from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
-from gxdistill.report import pictures
 from gxdistill.report.markup import NONE, Markup, count, tag
 from gxdistill.report.sections.audit import means, not_tested, table
 from gxdistill.report.style import document
+from gxdistill.tasks.mixup import page
 from gxdistill.tasks.mixup.attacking import KNOWN, LIKENESS, NETWORK
 from gxdistill.tasks.mixup.evaluating import AUDIT, CASES, RESULT
 
@@ -64,8 +64,8 @@ def write(workdir: Path, *, show: bool = True) -> Path:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             cases = dict(file)
     path = workdir / "report.html"
-    page = _page(storage.read_json(workdir / RESULT), storage.read_json(workdir / AUDIT), cases)
-    storage.write_text(path, page)
+    figures = storage.read_json(workdir / RESULT), storage.read_json(workdir / AUDIT)
+    storage.write_text(path, _page(*figures, cases))
     return path
 
 
@@ -156,19 +156,4 @@ def _rows(cases: Mapping[str, np.ndarray]) -> Iterator[Markup]:
     total = len(cases["target"])
     for at in range(total):
         yield tag("h3", f"{at + 1} of {total}")
-        yield tag(
-            "div",
-            *(
-                tag(
-                    "figure",
-                    tag(
-                        "img",
-                        alt=text,
-                        **pictures.source(pictures.distilled(cases[key][at][..., None])),
-                    ),
-                    tag("figcaption", text),
-                )
-                for key, text in _SHOWN.items()
-            ),
-            class_="thumbnails trio",
-        )
+        yield page.in_threes({text: cases[key][at] for key, text in _SHOWN.items()})
