@@ -60,5 +60,6 @@ def test_each_attack_is_drawn_over_the_laws(tmp_path):
     drawn = mixup_privacy.plot(figures, tmp_path / "plots/curve.svg").read_text()
     for text in (*mixup_privacy.LAWS, *mixup_privacy.ATTACKS, "chance"):
         assert f">{text}<" in drawn
+    some = [figure for figure in figures if figure.metric != "reid_known_over_chance"]
     with pytest.raises(UserError, match="reid_known_over_chance is not recorded"):
-        mixup_privacy.plot(figures[:-1], tmp_path / "plots/curve.svg")
+        mixup_privacy.plot(some, tmp_path / "plots/curve.svg")

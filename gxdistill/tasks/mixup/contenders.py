@@ -55,12 +55,13 @@ def compiled(apply: Callable[[Params, jax.Array], jax.Array], params: Params) ->
 
 
 def similarity_of_mixtures(trainer: Trainer) -> float:
-    """Returns the mean SSIM of training patients and their mixtures with the references."""
-    few, key = _few(trainer.cohort.private), seeds.key(trainer.config.seed, Use.START)
-    pool = _few(trainer.cohort.pool)
-    rows = np.arange(len(few)) % len(pool)
-    shares = draw_shares(key, len(few), training.law_of(trainer.config))
-    return float(ssim(mix(few, pool[rows], shares), few).mean())
+    """Returns the mean SSIM of training slices and their mixtures with the references."""
+    cohort, key = trainer.cohort, seeds.key(trainer.config.seed, Use.START)
+    few, at = _few(cohort.private)
+    rows = np.arange(len(at)) % len(cohort.pool.images)
+    references = jnp.asarray(cohort.pool.images[rows, at] / np.float32(255))
+    shares = draw_shares(key, len(at), training.law_of(trainer.config))
+    return float(ssim(mix(few, references, shares), few).mean())
 
 
 def raw_images(trainer: Trainer) -> Contender:
@@ -85,7 +86,7 @@ def noise(trainer: Trainer, similarity: float) -> Contender:
       UserError: the training diverged.
     """
     key = seeds.key(trainer.config.seed, Use.START)
-    few = _few(trainer.cohort.private)
+    few, _ = _few(trainer.cohort.private)
     size = size_of_similarity(
         lambda size: proxies.add_noise(key, few, jnp.float32(size)), few, similarity, _MOST_NOISE
     )
@@ -107,7 +108,7 @@ def deformation(trainer: Trainer, similarity: float) -> Contender:
     Args and errors are those of `noise`.
     """
     key, shape = seeds.key(trainer.config.seed, Use.START), trainer.cohort.shape[:2]
-    few = _few(trainer.cohort.private)
+    few, _ = _few(trainer.cohort.private)
 
     def deformed(size: float) -> jax.Array:
         return proxies.warp(few, proxies.draw_field(key, len(few), shape, jnp.float32(size)))
@@ -141,10 +142,12 @@ def _test_images(trainer: Trainer) -> np.ndarray:
     return trainer.cohort.test.images / np.float32(255)
 
 
-def _few(volumes: Volumes) -> jax.Array:
-    """Takes the middle slices of a few patients, `[N, H, W]` from 0 to 1."""
-    few = volumes.images[:_FEW]
-    return jnp.asarray(few[:, few.shape[1] // 2] / np.float32(255))
+def _few(volumes: Volumes) -> tuple[jax.Array, np.ndarray]:
+    """Takes some slices that are not black, `[N, H, W]` from 0 to 1, and their places."""
+    rows, at = np.nonzero(volumes.images.any((2, 3)))
+    taken = np.linspace(0, len(rows) - 1, _FEW).astype(int)
+    rows, at = rows[taken], at[taken]
+    return jnp.asarray(volumes.images[rows, at] / np.float32(255)), at
 
 
 def _masks(trainer: Trainer, params: Params, sent: np.ndarray) -> np.ndarray:

@@ -38,8 +38,7 @@ def evaluate(config: ml_collections.ConfigDict, workdir: Workdir, log: Log) -> M
     test, truth = trainer.cohort.test.images, trainer.cohort.test.labels
     shares, rows = _draw(config, client, len(test))
     sent, unmixed, mixed = _through_mixtures(trainer, client, shares, rows)
-    mean = sent.mean(0)
-    ways = {"unmixed": Contender(unmixed, mean), "mixture alone": Contender(mixed, mean)}
+    ways = {"unmixed": Contender(unmixed, sent[0]), "mixture alone": Contender(mixed, sent[0])}
     if config.mixup.beside != "none":
         ways["raw images"] = contenders.raw_images(trainer)
     if config.mixup.beside == "all":

@@ -144,8 +144,8 @@ def test_an_evaluation_is_written_with_its_page(trained):
     assert {*ways} == {"unmixed", "mixture alone", "raw images", "noise", "deformation"}
     assert ways["raw images"]["ssim"] == pytest.approx(1)
     assert ways["raw images"]["precision_at_1"]["value"] == 1
-    # Noise is of the mixtures' SSIM; these are of few slices here.
-    assert ways["noise"]["ssim"] == pytest.approx(ways["unmixed"]["ssim"], abs=0.25)
+    # Found on training slices, of other patients.
+    assert ways["noise"]["ssim"] == pytest.approx(ways["unmixed"]["ssim"], abs=0.15)
     assert result["references"] == 2
     audit = result.pop("audit")
     assert storage.read_json(trained / evaluating.AUDIT) == audit
