@@ -128,9 +128,10 @@ class Batcher:
                 break
             batch.append(self._waiting.popleft())
             free -= len(request.images)
-        kept = worth_computing(
-            [len(r.images) for r in batch], batch[0].model.sizes if batch else ()
-        )
+        if not batch:
+            return batch
+        counts = [len(request.images) for request in batch]
+        kept = worth_computing(counts, batch[0].model.sizes)
         self._waiting.extendleft(reversed(batch[kept:]))
         return batch[:kept]
 
