@@ -32,8 +32,8 @@ from gxdistill.tasks.mixup.attacking import KNOWN, LIKENESS, NETWORK
 from gxdistill.tasks.mixup.settings import default_config
 
 PLOT = ROOT / "benchmarks/plots/mixup_privacy.svg"
-LAWS = ("0.05-0.1", "0.3-0.5", "0.6-0.8")
-STEPS = 800
+LAWS = ("0.01-0.02", "0.3-0.5", "0.6-0.8")
+STEPS = 600
 ATTACKS = {
     LIKENESS: "reid_likeness_over_chance",
     NETWORK: "reid_network_over_chance",
