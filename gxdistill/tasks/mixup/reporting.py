@@ -33,7 +33,7 @@ _WAYS = {
     "deformation": ("Deformation", "undone in the mask; of the mixtures' SSIM, or as near"),
 }
 _ATTACKS = {
-    LIKENESS: ("Likeness", "the mixture as it is"),
+    LIKENESS: ("Likeness", "the mixture, or the mean of several"),
     NETWORK: ("A trained network", "which separates mixtures"),
     KNOWN: ("Known references", "subtracted"),
 }
