@@ -44,6 +44,7 @@ METRICS = (
     *ATTACKS.values(),
     *("ms_ssim_rebuilt", "ms_ssim_known", "ms_ssim_of_mean_patient"),
 )
+_TICKS = (0, 1, 3, 10, 30, 65)  # Of patients found, in units of chance.
 _UNITS = {"dice_loss": "points", "hd95": "voxels", "hd95_raw": "voxels"}
 
 
@@ -150,7 +151,8 @@ def plot(recorded: Sequence[Figure], path: Path) -> Path:
         for attack, metric in ATTACKS.items():
             draw(privacy, metric, attack)
         privacy.axhline(1, color="#888888", linestyle=":", label="chance")
-        privacy.set_yscale("log")
+        privacy.set_yscale("symlog", linthresh=1)  # An attack may find nobody.
+        privacy.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
         privacy.legend(fontsize=8)
         privacy.set_title("Patients found, in units of chance", fontsize=10)
         for ax in (utility, privacy):
