@@ -5,6 +5,8 @@
 
 Two servers of the same untrained U-Net run side by side, one of which computes each request by
 itself. Each round, 16 clients ask the one and then the other for one slice at a time, over TLS.
+`batching_gain` is of requests a second, which other work on the machine disturbs; `cpu_gain` is of
+the servers' processor seconds, and `network_gain` of the network's alone, the most to be had.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +31,12 @@ from gxdistill.package import mixup_file
 from gxdistill.package.mixup_file import SERVER, MixupFile, MixupManifest, network_of
 from gxdistill.service import certificates, protocol, tokens
 from gxdistill.service.client import Client
+from gxdistill.service.model import CompiledModel
+from gxdistill.tasks.mixup import sides
 
 CASE = "serving"
 _OPEN = ("--port=0", "--rate=100000000", "--concurrent=64")
+_BATCH, _REPEATS = 16, 20
 SHAPE, CLASSES = (60, 48, 1), ("background", "anterior", "posterior")
 
 
@@ -67,6 +72,11 @@ class Server(NamedTuple):
         """Returns the bytes of memory that its process holds."""
         status = Path(f"/proc/{self.pid}/status").read_text("ascii")
         return 1024 * int(status.split("VmRSS:")[1].split()[0])
+
+    def cpu_s(self) -> float:
+        """Returns the processor seconds that its process has taken."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text("ascii").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def prepare(folder: Path, width: int) -> tuple[str, str]:
@@ -142,22 +152,48 @@ def load(server: Server, clients: int, requests: int) -> tuple[float, list[float
     return time.perf_counter() - began, waits
 
 
+def network_gain(folder: Path) -> float:
+    """Returns processor seconds of the network for a slice by itself over those within a batch.
+
+    What a server can gain by batches where the network is all that takes time.
+    """
+    model = CompiledModel(sides.load_server(folder / "server.gxm"), (1, _BATCH))
+
+    def cost(count: int) -> float:
+        slices = np.random.default_rng(0).random((count, *SHAPE), np.float32)
+        seconds = []
+        for _ in range(_REPEATS):
+            began = time.process_time()
+            model.run(slices)
+            seconds.append((time.process_time() - began) / count)
+        return min(seconds)  # Threads that wait spin, the more the busier the machine.
+
+    return cost(1) / cost(_BATCH)
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) if len(values) > 1 else None
+
+
 def measure(given: argparse.Namespace, batched: Server, alone: Server) -> list[Measured]:
     """Loads both servers in turn."""
-    gains, waits, rates = [], [], []
+    gains, waits, rates, cpu = [], [], [], []
     for server in (batched, alone):
         load(server, given.clients, 10 * given.clients)
     for _ in range(given.rounds):
+        began = batched.cpu_s(), alone.cpu_s()
         seconds, some = load(batched, given.clients, given.requests // given.rounds)
         single, others = load(alone, given.clients, len(some))
+        cpu.append((alone.cpu_s() - began[1]) / (batched.cpu_s() - began[0]))
         rates.append(len(some) / seconds)
         gains.append(len(some) / seconds / (len(others) / single))
         waits += some
     percentiles = statistics.quantiles(waits, n=100)
     figures = batched.figures()
-    spread = statistics.stdev(gains) if len(gains) > 1 else None
     return [
-        Measured("batching_gain", statistics.median(gains), spread, len(gains)),
+        Measured("batching_gain", statistics.median(gains), _spread(gains), len(gains)),
+        Measured("cpu_gain", statistics.median(cpu), _spread(cpu), len(cpu)),
+        Measured("network_gain", network_gain(batched.folder)),
         Measured("requests_a_second", statistics.median(rates), None, len(rates), "1/s"),
         Measured("median_ms", 1000 * statistics.median(waits), None, len(waits), "ms"),
         Measured("p99_ms", 1000 * percentiles[98], None, len(waits), "ms"),

@@ -247,7 +247,14 @@ TABLES = {
     "serving": Table(
         cases=("serving",),
         metrics=(
-            *("batching_gain", "requests_a_second", "median_ms", "p99_ms"),
+            *(
+                "batching_gain",
+                "cpu_gain",
+                "network_gain",
+                "requests_a_second",
+                "median_ms",
+                "p99_ms",
+            ),
             *("images_a_batch", "compilations", "memory_growth"),
         ),
     ),

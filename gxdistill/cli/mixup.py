@@ -33,10 +33,10 @@ def _evaluate(_: argparse.Namespace, inputs: Inputs) -> None:
     print(evaluating.as_text(result))
 
 
-def _report(_: argparse.Namespace, inputs: Inputs) -> None:
+def _report(options: argparse.Namespace, inputs: Inputs) -> None:
     from gxdistill.tasks.mixup import reporting
 
-    log(f"report: {reporting.write(inputs.workdir)}")
+    log(f"report: {reporting.write(inputs.workdir, show=not options.no_pictures)}")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -186,7 +186,7 @@ COMMANDS = (
     ),
     job_command(
         "mixup evaluate",
-        "measure test patients through mixtures, beside raw images",
+        "measure test patients through mixtures, and attack them; beside raw images",
         _evaluate,
         example=f"mixup evaluate {_SMOKE}",
         interrupted="the same command resumes training on raw images, and measures anew",
@@ -195,6 +195,7 @@ COMMANDS = (
         "mixup report",
         "write one HTML page of an evaluation",
         _report,
+        flags=(Flag("no-pictures", "", "leaves patients out of the page"),),
         example=f"mixup report {_SMOKE}",
     ),
     Command(

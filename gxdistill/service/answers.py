@@ -73,13 +73,16 @@ class Answers:
 
     def _forget(self) -> None:
         oldest = self._clock() - self._limits.remembered_s
-        for key, entry in list(self._entries.items()):
+        gone = []
+        for key, entry in self._entries.items():  # The oldest first: few are looked at.
             if not entry.answer.done():
                 continue
             if entry.at > oldest and self.bytes <= self._limits.remembered_bytes:
                 break
-            del self._entries[key]
             self.bytes -= len(entry.answer.result())
+            gone.append(key)
+        for key in gone:
+            del self._entries[key]
 
 
 def _heard(answer: asyncio.Future[bytes]) -> None:

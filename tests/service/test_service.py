@@ -218,35 +218,51 @@ def test_sigterm_answers_what_was_accepted(tmp_path):
         np.testing.assert_allclose(result, serving.expected(images, kernel), atol=1e-5)
 
 
-def test_after_kills_every_client_has_the_right_masks_and_none_is_counted_twice(tmp_path):
+_KILLED = {10: signal.SIGKILL, 40: signal.SIGKILL}  # After how many answers.
+_KILLED_OFTEN = {
+    **dict.fromkeys((50, 230, 410, 770, 950), signal.SIGKILL),
+    590: signal.SIGTERM,
+}
+
+
+@pytest.mark.parametrize(
+    ("clients", "each", "ends"),
+    [
+        pytest.param(6, 12, _KILLED, id="72"),
+        pytest.param(10, 100, _KILLED_OFTEN, id="1000", marks=pytest.mark.slow),
+    ],
+)
+def test_after_kills_every_client_has_the_right_masks_and_none_is_counted_twice(
+    tmp_path, clients, each, ends
+):
     running = serving.start(tmp_path, serving.prepare(tmp_path))
     kernel, wrong, done = tiny_server.kernel_of(1), [], []
 
     def work(seed):
         with _client(running, patience_s=60) as client:
-            for turn in range(12):
-                images = serving.slices(1 + turn % 3, 100 * seed + turn)
+            for turn in range(each):
+                images = serving.slices(1 + turn % 3, each * seed + turn)
                 result = client.segment(images, 3)
                 done.append(len(images))
                 if not np.allclose(result, serving.expected(images, kernel), atol=1e-5):
                     wrong.append((seed, turn))
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(clients)]
     for thread in threads:
         thread.start()
     port = running.port
     try:
-        for enough in (10, 40):
+        for enough, number in sorted(ends.items()):
             while len(done) < enough:
                 time.sleep(0.002)
-            running.process.kill()
-            running.process.wait()
+            running.process.send_signal(number)
+            assert running.process.wait(60) == (0 if number == signal.SIGTERM else -number)
             running = serving.start(tmp_path, running.token, port=port)
         for thread in threads:
             thread.join()
         assert wrong == []
         ((requests, images),) = server.totals(tmp_path / "journal.db").values()
-        assert (requests, images) == (6 * 12, sum(done))
+        assert (requests, images) == (clients * each, sum(done))
     finally:
         running.process.kill()
         running.process.wait()

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gxdistill.evaluation import similarity
+
 _WINDOW = 7  # Pixels of a side of SSIM's windows, where an image has as many.
-_LUMINANCE, _CONTRAST = 0.01, 0.03  # The constants of SSIM.
 _FILTERS, _SIDE, _CELLS = 32, 5, 4  # Of the random features.
 
 
@@ -54,7 +55,6 @@ def in_structure(distilled: jax.Array, real: jax.Array) -> jax.Array:
     """
     a, b = (_standardised(x).reshape(x.shape) for x in (distilled, real))
     side = min(_WINDOW, *a.shape[1:3])
-    c1, c2 = (jnp.square(4 * k) for k in (_LUMINANCE, _CONTRAST))
 
     def means(x: jax.Array) -> jax.Array:
         window = (1, side, side, 1)
@@ -66,9 +66,8 @@ def in_structure(distilled: jax.Array, real: jax.Array) -> jax.Array:
     def of_one(x: jax.Array) -> jax.Array:
         mean_x, square_x, product = means(x[None]), means(jnp.square(x[None])), means(x * b)
         cross, var_x = product - mean_x * mean_b, square_x - jnp.square(mean_x)
-        likeness = (2 * mean_x * mean_b + c1) * (2 * cross + c2)
-        likeness /= (jnp.square(mean_x) + jnp.square(mean_b) + c1) * (var_x + var_b + c2)
-        return 1 - likeness.mean(axis=(1, 2, 3))
+        factors = similarity.terms((mean_x, mean_b), (var_x, var_b), cross, span=4)
+        return 1 - (factors[0] * factors[1]).mean(axis=(1, 2, 3))
 
     return jax.lax.map(of_one, a)
 

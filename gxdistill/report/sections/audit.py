@@ -55,9 +55,7 @@ def _figure(estimate: Mapping[str, float], digits: int = 2) -> list[str]:
     return [f"{estimate['value']:.{digits}f}", tag("small", ends)]
 
 
-def _table(
-    caption: str, head: Sequence[str], rows: Sequence[tuple[Cell, Sequence[Cell]]]
-) -> Markup:
+def table(caption: str, head: Sequence[str], rows: Sequence[tuple[Cell, Sequence[Cell]]]) -> Markup:
     """A table whose rows are short lists on narrow screens."""
     cells = tag("thead", tag("tr", *(tag("th", text, scope="col") for text in head)))
     lines = []
@@ -129,7 +127,7 @@ def singling_out(outcome: Metadata, result: Metadata) -> Iterator[Markup]:
     bounds = [f"TPR at {100 * r['bound']:g}% FPR" for r in outcome["attacks"]["loss"]["rates"]]
     others = outcome["others"]
     yield tag("h3", "Was this patient a member?")
-    yield _table(
+    yield table(
         f"Of {count(outcome['members'], 'member')} and {count(others, 'other')}, with intervals of "
         f"{100 * outcome['level']:g}%, so that those of all attacks and of the canaries hold "
         f"together with 95%. A false positive rate below 1/{others} cannot be reached but by none. "
@@ -151,7 +149,7 @@ def singling_out(outcome: Metadata, result: Metadata) -> Iterator[Markup]:
         )
         for name, part in outcome["reconstruction"].items()
     ]
-    yield _table(
+    yield table(
         "Distilled images beside as many members as others. AUC: whether the image nearest to a "
         "patient is nearer for members. Nearer to a member: half of the images by chance. Smallest "
         "ratio: distance to the nearest member over that to the nearest other, 0 of a copy. Sets "
@@ -183,7 +181,7 @@ def _planted(outcome: Metadata | None, shadows: int) -> Iterator[Markup]:
         )
         for name, title in _CANARIES.items()
     ]
-    yield _table(
+    yield table(
         f"Patients that nobody is, planted into {count(shadows, 'shadow')} by fair coins. Those of "
         "the later half are guessed by LiRA on networks, from the earlier half. The bound on "
         "epsilon holds with the same level, for each row alone, and where a patient has four ids "
@@ -196,7 +194,7 @@ def _planted(outcome: Metadata | None, shadows: int) -> Iterator[Markup]:
 
 def linkability(outcome: Metadata, _: Metadata) -> Iterator[Markup]:
     """Shows how well records of one patient are linked."""
-    yield _table(
+    yield table(
         "The patches of each patient were parted into two records, by image or into upper and "
         "lower, and linked by their distances to the distilled images. Rank: share of other "
         "patients' records that are less alike than the patient's own; 0.5 by chance. Parts of "
@@ -223,7 +221,7 @@ def inference(outcome: Metadata, _: Metadata) -> Iterator[Markup]:
         for name in ("members", "others")
     ]
     rows.append(("Difference", [NONE, _figure(outcome["difference"])]))
-    yield _table(
+    yield table(
         "The label that networks from the package give a patient's relevant patches. To tell it of "
         "anyone is what they are for; a leak is what they tell more often of members.",
         ["Patients", "Right", "Share"],

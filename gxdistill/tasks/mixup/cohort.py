@@ -30,16 +30,18 @@ class MixupCohort:
 
     @cached_property
     def volumes(self) -> Volumes:
-        """All volumes.
+        """All volumes that the run may see.
 
         Raises:
           UserError: they cannot be read.
         """
         mixup = self.config.mixup
         if mixup.data == "volumes":
-            return volumes.read(Path(mixup.path), tuple(mixup.classes))
-        drawn = volumes.phantoms(mixup.patients, mixup.size, self.config.seed)
-        return drawn._replace(class_names=tuple(mixup.classes))
+            whole = volumes.read(Path(mixup.path), tuple(mixup.classes))
+        else:
+            drawn = volumes.phantoms(mixup.patients, mixup.size, self.config.seed)
+            whole = drawn._replace(class_names=tuple(mixup.classes))
+        return hold_out(whole) if mixup.measured_on == "training" else whole
 
     @cached_property
     def pool(self) -> Volumes:
@@ -73,12 +75,12 @@ class MixupCohort:
         """Of a slice, `(H, W, 1)`."""
         return (*self.volumes.images.shape[2:], 1)
 
-    def pairs(self, count: int) -> BatchSource:
+    def pairs(self, count: int, pool: Volumes) -> BatchSource:
         """Makes the source of batches of `count` pairs: targets first, then their references.
 
-        A target and its reference are the same slice of two patients.
+        A private patient and its reference, of `pool`, are the same slice of two volumes.
         """
-        private, pool = self.private, self.pool
+        private = self.private
 
         def draw(feed: Any, key: jax.Array) -> Batch:
             keys = jax.random.split(key, 3)
@@ -105,6 +107,19 @@ class MixupCohort:
             return Batch(to_input(images[rows, at]), labels[rows, at].astype(jnp.int32), rows)
 
         return BatchSource(draw, lambda *_: repeat((train.images, train.labels)), reusable=True)
+
+
+def hold_out(whole: Volumes) -> Volumes:
+    """Leaves the test patients out, and has training patients stand for them.
+
+    They are as many, or half of the training patients where these are fewer than twice as many; all
+    settings that are compared on them are compared on the same.
+    """
+    train = whole.select(np.flatnonzero(~whole.is_test))
+    count = min(int(whole.is_test.sum()), len(train.is_test) // 2)
+    is_test = np.zeros(len(train.is_test), bool)
+    is_test[np.random.default_rng(0).permutation(len(is_test))[:count]] = True
+    return train._replace(is_test=is_test)
 
 
 def to_input(pixels: Any) -> jax.Array:

@@ -1,6 +1,6 @@
 """The client's page: what was sent, and what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -46,14 +46,6 @@ def _section(manifest: MixupManifest, result: Segmented) -> Markup:
         "Mixture, which was sent": np.rint(255 * result.mixture[at]).astype(np.uint8),
         "Mask": levels[result.masks[at]],
     }
-    figures = (
-        tag(
-            "figure",
-            tag("img", alt=text, **pictures.source(pictures.distilled(pixels[..., None]))),
-            tag("figcaption", text),
-        )
-        for text, pixels in shown.items()
-    )
     volumes = ", ".join(
         f"{name} {(result.masks == k).sum():,} voxels"
         for k, name in enumerate(manifest.class_names)
@@ -64,5 +56,18 @@ def _section(manifest: MixupManifest, result: Segmented) -> Markup:
         "section",
         tag("h2", result.patient.folder),
         tag("p", f"{count(len(result.masks), 'slice')}: {volumes}. {price}"),
-        tag("div", *figures, class_="pair"),
+        in_threes(shown),
     )
+
+
+def in_threes(shown: Mapping[str, np.ndarray]) -> Markup:
+    """Shows slices, `[H, W]` uint8 each, by their captions: three in a row."""
+    figures = (
+        tag(
+            "figure",
+            tag("img", alt=text, **pictures.source(pictures.distilled(pixels[..., None]))),
+            tag("figcaption", text),
+        )
+        for text, pixels in shown.items()
+    )
+    return tag("div", *figures, class_="thumbnails trio")

@@ -4,7 +4,7 @@ import ml_collections
 
 from gxdistill.errors import UserError
 from gxdistill.jobs import checks, settings
-from gxdistill.jobs.settings import Table, choice, integer, items, mapping, number, switch, text
+from gxdistill.jobs.settings import Table, choice, integer, items, mapping, number, text
 from gxdistill.jobs.shared import COUNT, RATE, SHARED
 
 _OPTIONS = "an option of a U-Net with its value, as width or depth"
@@ -43,6 +43,12 @@ _MIXUP = {
     ),
     "mixup.patients": integer(24, 4, 10**5, "Number of patients, where volumes are phantoms."),
     "mixup.size": integer(32, 16, 1024, "Side of a slice in pixels, where volumes are phantoms."),
+    "mixup.measured_on": choice(
+        "test",
+        ("test", "training"),
+        "Patients that are measured: the test patients, or training patients that are kept out of "
+        "training, by which settings are chosen.",
+    ),
     "mixup.pool": integer(
         16, 1, 10**5, "Training patients whose volumes are public: the references."
     ),
@@ -65,8 +71,11 @@ _MIXUP = {
     "mixup.attack_steps": integer(
         1000, 0, 10**7, "Steps of a network that separates mixtures, an attack; 0 leaves it out."
     ),
-    "mixup.raw": switch(
-        True, "Whether an evaluation trains a network on raw images too, the upper bound."
+    "mixup.beside": choice(
+        "all",
+        ("all", "raw", "none"),
+        "What an evaluation trains networks on beside mixtures: raw images, the upper bound, and "
+        "images under noise and deformed ones; raw images alone; nothing.",
     ),
 }
 _TASK = settings.add_task(

@@ -42,7 +42,7 @@ def law_of(config: ml_collections.ConfigDict) -> Law:
 def identity(config: ml_collections.ConfigDict, cohort: MixupCohort) -> Metadata:
     """Tells all that the networks depend on, as JSON can hold it."""
     chosen = json.loads(config.mixup.to_json_best_effort())
-    for name in ("path", "references", "raw", "attack_steps", "checkpoint_every"):
+    for name in ("path", "references", "beside", "attack_steps", "checkpoint_every"):
         del chosen[name]
     return {"seed": config.seed, "mixup": chosen, "cohort": cohort.volumes.digest}
 
@@ -107,7 +107,7 @@ def train(config: ml_collections.ConfigDict, workdir: Workdir, log: Log) -> tupl
 
     run = Run(
         what="mixing",
-        stepper=Stepper(loop, cohort.pairs(mixup.batch), mixup.steps_per_call),
+        stepper=Stepper(loop, cohort.pairs(mixup.batch, cohort.pool), mixup.steps_per_call),
         schedule=Schedule(mixup.steps, mixup.checkpoint_every),
         checkpoints=workdir.checkpoints,
         log=log,

@@ -140,12 +140,33 @@ def test_a_server_takes_only_what_was_signed_with_the_key_it_is_told(trained, tm
 @pytest.mark.slow
 def test_an_evaluation_is_written_with_its_page(trained):
     result = evaluating.evaluate(tiny.config(references=2), trained, _silent)
-    assert {*result["contenders"]} == {"unmixed", "mixture alone", "raw images"}
+    ways = result["contenders"]
+    assert {*ways} == {"unmixed", "mixture alone", "raw images", "noise", "deformation"}
+    assert ways["raw images"]["ssim"] == pytest.approx(1)
+    assert ways["raw images"]["precision_at_1"]["value"] == 1
+    # Found on training slices, of other patients.
+    assert ways["noise"]["ssim"] == pytest.approx(ways["unmixed"]["ssim"], abs=0.15)
     assert result["references"] == 2
+    audit = result.pop("audit")
+    assert storage.read_json(trained / evaluating.AUDIT) == audit
     assert storage.read_json(trained / evaluating.RESULT) == result
     page = reporting.write(trained.path).read_text()
     assert "Mixing is no encryption" in page
-    assert f"{result['contenders']['unmixed']['dice']:.3f}" in page
+    assert f"{ways['unmixed']['dice']:.3f}" in page
+    assert audit["verdicts"]["singling_out"]["words"] in page
+    assert page.count("<img ") == 2 * 6  # Of both test patients.
+    assert "<img " not in reporting.write(trained.path, show=False).read_text()
+
+
+def test_patients_that_settings_are_chosen_on_are_training_patients():
+    whole, chosen = (
+        MixupCohort(tiny.config(patients=16, measured_on=name)) for name in ("test", "training")
+    )
+    train = {*whole.pool.patients, *whole.private.patients}
+    assert len(chosen.test.patients) == len(whole.test.patients)
+    assert {*chosen.test.patients} < train
+    rest = {*chosen.pool.patients, *chosen.private.patients}
+    assert rest == train - {*chosen.test.patients}
 
 
 def test_settings_that_do_not_fit_each_other_are_refused(tmp_path):
