@@ -103,6 +103,13 @@ ROWS = (
         beside={_ALL: "external_auc_ceiling"},
     ),
     Row(
+        case="radiograph_private",
+        text="Whole radiographs, one private release: epsilon 8 for a patient at delta 1e-3",
+        measured="AUC",
+        metric="auc_eps8",
+        beside={"epsilon 1": "auc_eps1", "no noise": "auc_eps100"},
+    ),
+    Row(
         case="against_torch_lenet_10x3",
         text="An outer step through 30 inner steps of LeNet",
         measured="CPU seconds",
