@@ -1,0 +1,239 @@
+"""The server's end: Flower's SuperLink in a thread of the server's own process."""
+
+import asyncio
+import contextlib
+import hmac
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gxdistill.errors import UserError
+from gxdistill.federated.exchange import Packet, Refused
+from gxdistill.federated.flower.messages import check_installed, from_message, to_message
+
+_MAX_BODY_BYTES = 16 << 20  # Of a request; Flower cuts arrays into pieces of 5 MiB.
+_BODY_S = 60.0  # For the body of a request.
+
+
+class Endpoint(NamedTuple):
+    """Where a server listens, and by which certificate it is known.
+
+    Attributes:
+      host: address.
+      port: 0 takes a free one.
+      certificate: PEM, with those between it and its authority.
+      key: PEM, the certificate's private key.
+    """
+
+    host: str
+    port: int
+    certificate: Path
+    key: Path
+
+
+class _Door:
+    """Lets the sites' requests in, and the server's own with its token; all else stays out."""
+
+    def __init__(self, app: Any, token: bytes, is_open: Callable[[str], bool]):
+        self._app, self._token, self._is_open = app, token, is_open
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not self._lets_in(scope):
+            await _refuse(scope, send)
+            return
+        left = _MAX_BODY_BYTES
+
+        async def bounded() -> Any:
+            nonlocal left
+            event = await asyncio.wait_for(receive(), _BODY_S)
+            left -= len(event.get("body", b""))
+            if left < 0:
+                raise ValueError("a body is too large")
+            return event
+
+        with contextlib.suppress(TimeoutError, ValueError):
+            await self._app(scope, bounded, send)
+
+    def _lets_in(self, scope: Any) -> bool:
+        if self._is_open(scope["path"]):
+            return True
+        tokens = [value for name, value in scope["headers"] if name == b"flwr-task-token"]
+        is_ours = len(tokens) == 1 and hmac.compare_digest(tokens[0], self._token)
+        return bool(self._token) and is_ours and scope["path"].startswith("/v1/runtime/")
+
+
+async def _refuse(scope: Any, send: Any) -> None:
+    if scope["type"] != "http":
+        return
+    await send({"type": "http.response.start", "status": 404, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@contextlib.contextmanager
+def superlink(endpoint: Endpoint, keys: Mapping[str, bytes]) -> Iterator["SuperLink"]:
+    """Listens for sites for as long as the context lasts.
+
+    Args:
+      endpoint: where.
+      keys: PEM of the public key of each site that may take part, by its name.
+
+    Yields:
+      The link to the sites.
+
+    Raises:
+      UserError: the address is taken, or the certificate or a key cannot be used.
+    """
+    check_installed()
+    import uvicorn
+    from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID
+    from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+    from flwr.supercore.heartbeat import HeartbeatSender
+    from flwr.supercore.task_identity import TaskIdentity
+    from flwr.superlink.grid import HttpGrid
+    from flwr.superlink.main import create_app
+
+    _check_certificate(endpoint)
+    outer = _listening(endpoint.host, endpoint.port)
+    inner = _listening("127.0.0.1", 0)
+    app = create_app()
+    app.state.enable_supernode_auth = True
+    state = app.state.linkstate_factory.state()
+    nodes = {
+        state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key(pem, name), 0): name
+        for name, pem in keys.items()
+    }
+    run_id = state.create_run(
+        None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+    )
+    (run,) = state.get_run_info(run_ids=[run_id])
+    token = state.claim_task(run.primary_task_id)
+    state.activate_task(run.primary_task_id)
+    TaskIdentity.task_id, TaskIdentity.run_id = run.primary_task_id, run_id
+    TaskIdentity.node_id = SUPERLINK_NODE_ID
+    beat = HeartbeatSender(lambda: bool(state.acknowledge_task_heartbeat(run.primary_task_id)))
+
+    def config(door: Any, **more: Any) -> uvicorn.Config:
+        return uvicorn.Config(
+            door, lifespan="off", log_config=None, access_log=False, server_header=False, **more
+        )
+
+    tls = {"ssl_certfile": str(endpoint.certificate), "ssl_keyfile": str(endpoint.key)}
+    fleet = _Door(app, b"", lambda path: path.startswith("/v1/fleet/"))
+    ours = _Door(app, token.encode(), lambda _: False)
+    servers = [
+        (uvicorn.Server(config(fleet, **tls)), outer),
+        (uvicorn.Server(config(ours)), inner),
+    ]
+    thread = threading.Thread(target=_serve, args=(servers,), name="superlink", daemon=True)
+    thread.start()
+    beat.start()
+    grid = HttpGrid(f"127.0.0.1:{inner.getsockname()[1]}", insecure=True, token=token)
+    grid.set_run(run)
+    try:
+        yield SuperLink(grid, nodes, f"{endpoint.host}:{outer.getsockname()[1]}")
+    finally:
+        beat.stop()
+        grid.close()
+        for server, _ in servers:
+            server.should_exit = server.force_exit = True
+        thread.join(10)
+
+
+def _serve(servers: list[tuple[Any, socket.socket]]) -> None:
+    async def both() -> None:
+        await asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in servers))
+
+    asyncio.run(both())
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=256)
+    except OSError as error:
+        raise UserError(
+            f"{host}:{port} cannot be listened at: {error.strerror or error}. Choose another "
+            f"--host or --port."
+        ) from error
+
+
+def _check_certificate(endpoint: Endpoint) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(endpoint.certificate, endpoint.key)
+    except (OSError, ssl.SSLError) as error:
+        raise UserError(
+            f"{endpoint.certificate} and {endpoint.key} cannot be used as certificate and private "
+            f"key: {error.strerror or error}. Both must be PEM, and belong together."
+        ) from error
+
+
+class SuperLink(NamedTuple):
+    """The server's end: a `Link`.
+
+    Attributes:
+      grid: of Flower.
+      nodes: names of the sites, by Flower's number of each.
+      address: `HOST:PORT` at which it listens.
+    """
+
+    grid: Any
+    nodes: Mapping[int, str]
+    address: str
+
+    def present(self) -> frozenset[str]:
+        """See `Link`."""
+        return frozenset(self.nodes[i] for i in self.grid.get_node_ids() if i in self.nodes)
+
+    def exchange(
+        self, packets: Mapping[str, Packet], timeout: float
+    ) -> dict[str, "Packet | Refused"]:
+        """See `Link`."""
+        numbers = {name: number for number, name in self.nodes.items()}
+
+        def ask(name: str) -> "Packet | Refused | None":
+            return self._ask(numbers[name], packets[name], timeout)
+
+        # What a site sends may break Flower's reader: each has one of its own.
+        with ThreadPoolExecutor(max_workers=max(len(packets), 1)) as pool:
+            answers = zip(packets, pool.map(ask, packets), strict=True)
+            return {name: packet for name, packet in answers if packet is not None}
+
+    def _ask(self, node: int, packet: Packet, timeout: float) -> "Packet | Refused | None":
+        message = to_message(packet, dst_node_id=node, message_type="train", ttl=timeout)
+        try:
+            replies = [
+                reply
+                for reply in self.grid.send_and_receive([message], timeout=timeout)
+                if reply.metadata.src_node_id == node
+            ]
+            return from_message(replies[0]) if replies else None
+        except Refused as refused:
+            return refused
+        except Exception as error:  # Whatever Flower's reader stumbles upon.
+            return Refused(f"Flower cannot read its answer ({type(error).__name__})")
+
+
+def public_key(pem: bytes, name: str) -> bytes:
+    """Reads the public key of a site as Flower wants it.
+
+    Raises:
+      UserError: it is no key of a NIST curve.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes, uses_nist_ec_curve
+
+    try:
+        key = load_pem_public_key(pem)
+        if not uses_nist_ec_curve(key):
+            raise ValueError
+    except (ValueError, TypeError, AttributeError, UnsupportedAlgorithm) as error:
+        raise UserError(
+            f"The key of site {name} is no public key of a federation. The site makes one by "
+            f"`gxdistill federate key`, and sends the file .pub."
+        ) from error
+    return public_key_to_bytes(key)
