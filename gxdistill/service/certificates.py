@@ -81,7 +81,7 @@ def make(folder: Path, hosts: Sequence[str], days: int = DAYS) -> Certificates:
     for path, builder_of in ((files.authority, root), (files.server, leaf)):
         signed = builder_of.sign(authority, hashes.SHA256())
         storage.write_bytes(path, signed.public_bytes(pem))
-    _write_secret(files.key, server.private_bytes(pem, *form))
+    write_secret(files.key, server.private_bytes(pem, *form))
     return files
 
 
@@ -98,7 +98,12 @@ def _name(host: str):  # type: ignore[no-untyped-def]  # A class of an optional 
         raise UserError(f"{storage.shown(host)} is no host's name: {error}.") from error
 
 
-def _write_secret(path: Path, content: bytes) -> None:
+def write_secret(path: Path, content: bytes) -> None:
+    """Writes a new file that only its owner may read.
+
+    Raises:
+      UserError: it cannot be written, or is there already.
+    """
     with storage.writing(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
