@@ -1,7 +1,7 @@
 """What a server and its sites say to each other in a round, and what is taken of an answer.
 
-The network is a `Link`; all that comes from it is a stranger's, and is checked here against what the
-settings say it must be: number, shapes, dtypes and size of its arrays, finite values, the round.
+The network is a `Link`; all that comes from it is a stranger's, and is checked here against what
+the settings say it must be: number, shapes and dtypes of its arrays, finite values, the round.
 """
 
 import re
@@ -24,7 +24,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 Fields = Mapping[str, int | float | str]
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """What came over the network is not what was asked for; the text is safe to show and to log."""
 
 
@@ -53,7 +53,7 @@ class Assignment(NamedTuple):
     number: int
     site: int
     params: Params
-    log_bound: np.ndarray
+    log_bound: jax.Array
 
 
 class Answer(NamedTuple):
@@ -77,7 +77,7 @@ class Link(Protocol):
 
     def exchange(
         self, packets: Mapping[str, Packet], timeout: float
-    ) -> Mapping[str, "Packet | Refused"]:
+    ) -> Mapping[str, "Packet | RefusedError"]:
         """Sends packets and waits for their answers, `timeout` seconds at most.
 
         Returns:
@@ -120,15 +120,15 @@ def read_assignment(packet: Packet, like: Params, settings: str, rounds: int) ->
       rounds: of the federation.
 
     Raises:
-      Refused: it is not what the settings say.
+      RefusedError: it is not what the settings say.
     """
     theirs = packet.fields.get("settings")
     if theirs != settings:
         digest = theirs if isinstance(theirs, str) and _DIGEST.fullmatch(theirs) else "none"
-        raise Refused(f"the server's settings are others (digest {digest[:12]})")
+        raise RefusedError(f"the server's settings are others (digest {digest[:12]})")
     number = _whole(packet, "round", 0, rounds - 1)
     site = _whole(packet, "site", 0, 2**16)
-    log_bound = np.float32(_finite(packet, "log_bound"))
+    log_bound = jnp.float32(_finite(packet, "log_bound"))
     return Assignment(number, site, read_tree(packet, like), log_bound)
 
 
@@ -168,19 +168,19 @@ def read_answer(packet: Packet, like: Params, number: int) -> Answer:
       number: of the round that it was asked for.
 
     Raises:
-      Refused: it is not what was asked for.
+      RefusedError: it is not what was asked for.
     """
     kind = packet.fields.get("kind")
     if kind == "fault":
         name = packet.fields.get("class")
         shown = name if isinstance(name, str) and _CLASS.fullmatch(name) else "an error"
-        raise Refused(f"it failed with {shown}")
+        raise RefusedError(f"it failed with {shown}")
     if kind != "upload":
-        raise Refused("its answer is no upload")
+        raise RefusedError("its answer is no upload")
     stale = packet.fields.get("round")
     if stale != number or isinstance(stale, bool):
         shown = f"round {stale}" if isinstance(stale, int) and abs(stale) < 2**31 else "no round"
-        raise Refused(f"its answer is for {shown}, not for round {number}")
+        raise RefusedError(f"its answer is for {shown}, not for round {number}")
     images = _whole(packet, "images", 1, MOST_IMAGES)
     bit, loss = (jnp.float32(_finite(packet, name)) for name in ("bit", "loss"))
     return Answer(Upload(read_tree(packet, like), bit, loss), images)
@@ -190,18 +190,18 @@ def read_tree(packet: Packet, like: Params) -> Params:
     """Reads the arrays of a packet as a pytree of finite numbers.
 
     Raises:
-      Refused: they are too many or too few, of other shapes or dtypes, or not finite.
+      RefusedError: they are too many or too few, of other shapes or dtypes, or not finite.
     """
     leaves, structure = jax.tree.flatten(like)
     if len(packet.arrays) != len(leaves):
-        raise Refused(f"{len(packet.arrays)} arrays came, not {len(leaves)}")
+        raise RefusedError(f"{len(packet.arrays)} arrays came, not {len(leaves)}")
     for i, (array, leaf) in enumerate(zip(packet.arrays, leaves, strict=True)):
         if array.shape != leaf.shape:
-            raise Refused(f"array {i} is of shape {list(array.shape)}, not {list(leaf.shape)}")
+            raise RefusedError(f"array {i} is of shape {list(array.shape)}, not {list(leaf.shape)}")
         if array.dtype != leaf.dtype:
-            raise Refused(f"array {i} is of {array.dtype}, not {leaf.dtype}")
+            raise RefusedError(f"array {i} is of {array.dtype}, not {leaf.dtype}")
         if not np.isfinite(array).all():
-            raise Refused(f"array {i} holds a number that is not finite")
+            raise RefusedError(f"array {i} holds a number that is not finite")
     return jax.tree.unflatten(structure, packet.arrays)
 
 
@@ -216,7 +216,7 @@ def gather(
     Args:
       link: to the sites.
       packets: for each site that is asked.
-      read: reads an answer, or raises `Refused`.
+      read: reads an answer, or raises `RefusedError`.
       timeout: seconds.
 
     Returns:
@@ -227,12 +227,12 @@ def gather(
     for name in packets:
         try:
             if name not in came:
-                raise Refused(f"it did not answer within {timeout:g} s")
+                raise RefusedError(f"it did not answer within {timeout:g} s")
             packet = came[name]
-            if isinstance(packet, Refused):
+            if isinstance(packet, RefusedError):
                 raise packet
             answers[name] = read(packet)
-        except Refused as refused:
+        except RefusedError as refused:
             left_out[name] = str(refused)
     return answers, left_out
 
@@ -244,12 +244,12 @@ def _leaves(tree: Params) -> list[np.ndarray]:
 def _whole(packet: Packet, name: str, low: int, high: int) -> int:
     value = packet.fields.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise Refused(f"its `{name}` is no whole number from {low} to {high}")
+        raise RefusedError(f"its `{name}` is no whole number from {low} to {high}")
     return value
 
 
 def _finite(packet: Packet, name: str) -> float:
     value = packet.fields.get(name)
     if not isinstance(value, float) or not abs(value) <= float(np.finfo(np.float32).max):
-        raise Refused(f"its `{name}` is no finite number")
+        raise RefusedError(f"its `{name}` is no finite number")
     return value

@@ -281,7 +281,6 @@ def federation(
             "Leave one out."
         )
 
-
     def update(state: LoopState, feed: Any) -> tuple[LoopState, jax.Array]:
         joins = draw_joins(state.key, state.step, len(shares), participation)
         scale = rate(state.step)

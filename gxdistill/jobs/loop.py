@@ -45,13 +45,8 @@ class Schedule(NamedTuple):
 class Steps(Protocol):
     """What takes the steps of a run: a `devices.Stepper`, or a server with its sites."""
 
-    @property
-    def mesh(self) -> Mesh | None:
-        """Devices that share the steps; None is one device."""
-
-    @property
-    def steps_per_call(self) -> int:
-        """Steps that one call takes."""
+    mesh: Mesh | None  # Devices that share the steps; None is one device.
+    steps_per_call: int
 
     def stream(self, key: jax.Array, first: int) -> Iterator[Any]:
         """Returns the feeds from step `first` on; `key` is the run's."""

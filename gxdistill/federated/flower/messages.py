@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gxdistill.errors import UserError
-from gxdistill.federated.exchange import Packet, Refused
+from gxdistill.federated.exchange import Packet, RefusedError
 
 _MOST_ARRAYS = 10_000  # Of a message.
 _MOST_FIELDS = 32
@@ -32,7 +32,7 @@ def check_installed() -> None:
     except ImportError as error:
         raise UserError(
             "A federation over the network needs Flower, which is not installed. It wants an "
-            "environment of its own: `make .venv-federated`, then "
+            "environment of its own: `make setup-federated`, then "
             "`.venv-federated/bin/gxdistill federate ...`; or there "
             "`pip install -c constraints-federated.txt '.[federated]'`."
         ) from error
@@ -52,19 +52,19 @@ def from_message(message: Any) -> Packet:
     """Reads a message of Flower, which a stranger may have made.
 
     Raises:
-      Refused: it is not of the form of `to_message`.
+      RefusedError: it is not of the form of `to_message`.
     """
     if message.has_error():
-        raise Refused("Flower could not deliver its answer")
+        raise RefusedError("Flower could not deliver its answer")
     content = message.content
     if set(content) != {"arrays", "fields"}:
-        raise Refused("its message has other parts than it must have")
+        raise RefusedError("its message has other parts than it must have")
     names = list(content["arrays"])
     if len(names) > _MOST_ARRAYS or names != [f"{i:05d}" for i in range(len(names))]:
-        raise Refused("its arrays are named in another way than they must be")
+        raise RefusedError("its arrays are named in another way than they must be")
     fields = dict(content["fields"])
     if len(fields) > 32:
-        raise Refused("its message has too many fields")
+        raise RefusedError("its message has too many fields")
     arrays = [_array(content["arrays"][name]) for name in names]
     return Packet(arrays, {str(name): value for name, value in fields.items()})
 
@@ -82,4 +82,4 @@ def _array(sent: Any) -> np.ndarray:
             raise ValueError
         return np.frombuffer(sent.data, dtype, offset=stream.tell()).reshape(shape)
     except ValueError as error:
-        raise Refused("one of its arrays cannot be read") from error
+        raise RefusedError("one of its arrays cannot be read") from error

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gxdistill.errors import UserError
-from gxdistill.federated.exchange import Packet, Refused
+from gxdistill.federated.exchange import Packet, RefusedError
 from gxdistill.federated.flower.messages import check_installed, from_message, to_message
 
 _MAX_BODY_BYTES = 16 << 20  # Of a request; Flower cuts arrays into pieces of 5 MiB.
 _BODY_S = 60.0  # For the body of a request.
+_STOP_S = 10.0  # For the servers to end.
 
 
 class Endpoint(NamedTuple):
@@ -88,48 +89,22 @@ def superlink(endpoint: Endpoint, keys: Mapping[str, bytes]) -> Iterator["SuperL
       UserError: the address is taken, or the certificate or a key cannot be used.
     """
     check_installed()
-    import uvicorn
-    from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SUPERLINK_NODE_ID
-    from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
     from flwr.supercore.heartbeat import HeartbeatSender
-    from flwr.supercore.task_identity import TaskIdentity
     from flwr.superlink.grid import HttpGrid
     from flwr.superlink.main import create_app
 
     _check_certificate(endpoint)
-    outer = _listening(endpoint.host, endpoint.port)
-    inner = _listening("127.0.0.1", 0)
+    outer, inner = _listening(endpoint.host, endpoint.port), _listening("127.0.0.1", 0)
+    # Without a configuration: none of Flower's other servers is started, nor any program.
     app = create_app()
     app.state.enable_supernode_auth = True
     state = app.state.linkstate_factory.state()
-    nodes = {
-        state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key(pem, name), 0): name
-        for name, pem in keys.items()
-    }
-    run_id = state.create_run(
-        None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
-    )
-    (run,) = state.get_run_info(run_ids=[run_id])
-    token = state.claim_task(run.primary_task_id)
-    state.activate_task(run.primary_task_id)
-    TaskIdentity.task_id, TaskIdentity.run_id = run.primary_task_id, run_id
-    TaskIdentity.node_id = SUPERLINK_NODE_ID
-    beat = HeartbeatSender(lambda: bool(state.acknowledge_task_heartbeat(run.primary_task_id)))
-
-    def config(door: Any, **more: Any) -> uvicorn.Config:
-        return uvicorn.Config(
-            door, lifespan="off", log_config=None, access_log=False, server_header=False, **more
-        )
-
-    tls = {"ssl_certfile": str(endpoint.certificate), "ssl_keyfile": str(endpoint.key)}
-    fleet = _Door(app, b"", lambda path: path.startswith("/v1/fleet/"))
-    ours = _Door(app, token.encode(), lambda _: False)
-    servers = [
-        (uvicorn.Server(config(fleet, **tls)), outer),
-        (uvicorn.Server(config(ours)), inner),
-    ]
+    nodes = {_registered(state, name, pem): name for name, pem in keys.items()}
+    run, token = _started(state)
+    servers = _servers(app, endpoint, token, outer, inner)
     thread = threading.Thread(target=_serve, args=(servers,), name="superlink", daemon=True)
     thread.start()
+    beat = HeartbeatSender(lambda: bool(state.acknowledge_task_heartbeat(run.primary_task_id)))
     beat.start()
     grid = HttpGrid(f"127.0.0.1:{inner.getsockname()[1]}", insecure=True, token=token)
     grid.set_run(run)
@@ -140,7 +115,53 @@ def superlink(endpoint: Endpoint, keys: Mapping[str, bytes]) -> Iterator["SuperL
         grid.close()
         for server, _ in servers:
             server.should_exit = server.force_exit = True
-        thread.join(10)
+        thread.join(_STOP_S)
+
+
+def _registered(state: Any, name: str, pem: bytes) -> int:
+    """Registers a site, and returns Flower's number of it."""
+    from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
+
+    try:
+        return int(state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key(pem, name), 0))
+    except ValueError as error:
+        raise UserError(
+            f"The key of site {name} is that of another site, too. Each makes its own by "
+            f"`gxdistill federate key`."
+        ) from error
+
+
+def _started(state: Any) -> tuple[Any, str]:
+    """Starts what Flower calls a run, and takes on its one task; returns that task's token, too."""
+    from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID
+    from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+    from flwr.supercore.task_identity import TaskIdentity
+
+    run_id = state.create_run(
+        None, None, None, {}, NOOP_FEDERATION_ID, None, NOOP_FLWR_AID, TaskType.SERVER_APP
+    )
+    (run,) = state.get_run_info(run_ids=[run_id])
+    token = state.claim_task(run.primary_task_id)
+    state.activate_task(run.primary_task_id)
+    TaskIdentity.task_id, TaskIdentity.run_id = run.primary_task_id, run_id
+    TaskIdentity.node_id = SUPERLINK_NODE_ID
+    return run, token
+
+
+def _servers(
+    app: Any, endpoint: Endpoint, token: str, outer: socket.socket, inner: socket.socket
+) -> list[tuple[Any, socket.socket]]:
+    """Makes the two doors of the SuperLink: for sites under TLS, and for this very process."""
+    import uvicorn
+
+    plain = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
+    tls = {"ssl_certfile": str(endpoint.certificate), "ssl_keyfile": str(endpoint.key)}
+    fleet = _Door(app, b"", lambda path: path.startswith("/v1/fleet/"))
+    local = _Door(app, token.encode(), lambda _: False)
+    return [
+        (uvicorn.Server(uvicorn.Config(fleet, **plain, **tls)), outer),
+        (uvicorn.Server(uvicorn.Config(local, **plain)), inner),
+    ]
 
 
 def _serve(servers: list[tuple[Any, socket.socket]]) -> None:
@@ -190,11 +211,11 @@ class SuperLink(NamedTuple):
 
     def exchange(
         self, packets: Mapping[str, Packet], timeout: float
-    ) -> dict[str, "Packet | Refused"]:
+    ) -> dict[str, "Packet | RefusedError"]:
         """See `Link`."""
         numbers = {name: number for number, name in self.nodes.items()}
 
-        def ask(name: str) -> "Packet | Refused | None":
+        def ask(name: str) -> "Packet | RefusedError | None":
             return self._ask(numbers[name], packets[name], timeout)
 
         # What a site sends may break Flower's reader: each has one of its own.
@@ -202,19 +223,18 @@ class SuperLink(NamedTuple):
             answers = zip(packets, pool.map(ask, packets), strict=True)
             return {name: packet for name, packet in answers if packet is not None}
 
-    def _ask(self, node: int, packet: Packet, timeout: float) -> "Packet | Refused | None":
+    def _ask(self, node: int, packet: Packet, timeout: float) -> "Packet | RefusedError | None":
         message = to_message(packet, dst_node_id=node, message_type="train", ttl=timeout)
         try:
-            replies = [
-                reply
-                for reply in self.grid.send_and_receive([message], timeout=timeout)
-                if reply.metadata.src_node_id == node
-            ]
-            return from_message(replies[0]) if replies else None
-        except Refused as refused:
+            for reply in self.grid.send_and_receive([message], timeout=timeout):
+                if reply.metadata.src_node_id == node:
+                    return from_message(reply)
+                return RefusedError("it went away")  # Flower itself says so.
+            return None
+        except RefusedError as refused:
             return refused
         except Exception as error:  # Whatever Flower's reader stumbles upon.
-            return Refused(f"Flower cannot read its answer ({type(error).__name__})")
+            return RefusedError(f"Flower cannot read its answer ({type(error).__name__})")
 
 
 def public_key(pem: bytes, name: str) -> bytes:

@@ -16,6 +16,7 @@ from gxdistill.runtime.console import Log
 
 _LOOK_S = 1.0  # Between two looks for a message.
 _PAUSE_S = 5.0  # Before the server is looked for again.
+_LINGER_S = 4.0  # After the last answer, which the server must have fetched.
 
 # Answers a packet; the second value tells that it was the last.
 Respond = Callable[[Packet], tuple[Packet, bool]]
@@ -35,8 +36,19 @@ class Connection(NamedTuple):
     key: Path
 
 
-class _Lost(Exception):
+class _LostError(Exception):
     """The server does not answer, and may later."""
+
+
+def check(connection: Connection) -> None:
+    """Refuses a connection that cannot come about, before any work is done.
+
+    Raises:
+      UserError: Flower is not installed, or a file is none of a key or of an authority.
+    """
+    check_installed()
+    _private_key(connection.key)
+    _authority(connection.authority)
 
 
 def take_part(connection: Connection, respond: Respond, log: Log) -> None:
@@ -53,32 +65,25 @@ def take_part(connection: Connection, respond: Respond, log: Log) -> None:
     Raises:
       UserError: the server is not who it should be, speaks no TLS, or does not know the key.
     """
-    check_installed()
+    check(connection)
     is_last, said = False, ""
     while not is_last:
         try:
-            with _connected(connection) as (client, node):
+            with _client(connection) as client, _activated(connection, client) as node:
                 log(f"connected to {connection.server}")
                 said = ""
                 while not is_last:
                     is_last = _answer_next(client, node, respond, log)
-        except _Lost as lost:
+                time.sleep(_LINGER_S)
+        except _LostError as lost:
             if str(lost) != said:
                 log(f"{lost}; looking for it again every {_PAUSE_S:g} s")
                 said = str(lost)
             time.sleep(_PAUSE_S)
 
 
-@contextlib.contextmanager
-def _connected(connection: Connection) -> Iterator[tuple[Any, int]]:
-    import httpx
-    from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL as beat_s
-    from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest
-    from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-    from flwr.proto.node_pb2 import Node
-    from flwr.supercore.heartbeat import HeartbeatSender
+def _client(connection: Connection) -> Any:
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
     from flwr.supernode.fleet_http_client import FleetHttpClient
     from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
@@ -88,37 +93,48 @@ def _connected(connection: Connection) -> Iterator[tuple[Any, int]]:
         NodeAuthHttpInterceptor(key, key.public_key()),
     ]
     authority = _authority(connection.authority)
+    return FleetHttpClient.from_server_address(
+        connection.server, False, authority, interceptors=identity
+    )
+
+
+@contextlib.contextmanager
+def _activated(connection: Connection, client: Any) -> Iterator[Any]:
+    """Takes this site's place at the server, and keeps it; yields Flower's node."""
+    import httpx
+    from flwr.common import constant
+    from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest
+    from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+    from flwr.proto.node_pb2 import Node
+    from flwr.supercore.heartbeat import HeartbeatSender
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+    public = public_key_to_bytes(_private_key(connection.key).public_key())
+    every = {"heartbeat_interval": constant.HEARTBEAT_DEFAULT_INTERVAL}
     with _told(connection):
-        client = FleetHttpClient.from_server_address(
-            connection.server, False, authority, interceptors=identity
-        )
-    with client, _told(connection):
-        public = public_key_to_bytes(key.public_key())
-        request = ActivateNodeRequest(public_key=public, heartbeat_interval=beat_s)
-        node = client.ActivateNode(request).node_id
+        request = ActivateNodeRequest(public_key=public, **every)
+        node = Node(node_id=client.ActivateNode(request).node_id)
 
-        def beat() -> bool:
-            request = SendNodeHeartbeatRequest(
-                node=Node(node_id=node), heartbeat_interval=beat_s
-            )
-            try:
-                return bool(client.SendNodeHeartbeat(request).success)
-            except httpx.HTTPError:  # The loop below will hear of it.
-                return True
+    def beat() -> bool:
+        with contextlib.suppress(httpx.HTTPError):  # Whoever waits for a message hears of it.
+            client.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=node, **every))
+        return True
 
-        sender = HeartbeatSender(beat)
-        sender.start()
-        try:
-            yield client, node
-        finally:
-            sender.stop()
-            with contextlib.suppress(httpx.HTTPError):
-                client.DeactivateNode(DeactivateNodeRequest(node_id=node))
+    sender = HeartbeatSender(beat)
+    sender.start()
+    try:
+        yield node
+    except Exception as error:  # Whatever Flower's client stumbles upon.
+        raise _LostError(f"{connection.server} is lost ({type(error).__name__})") from error
+    finally:
+        sender.stop()
+        with contextlib.suppress(httpx.HTTPError):
+            client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
 
 
 @contextlib.contextmanager
 def _told(connection: Connection) -> Iterator[None]:
-    """Says what a connection fails by."""
+    """Says why a site is not let in."""
     import httpx
 
     try:
@@ -126,7 +142,7 @@ def _told(connection: Connection) -> Iterator[None]:
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         if status in (502, 503, 504):
-            raise _Lost(f"{connection.server} is busy") from error
+            raise _LostError(f"{connection.server} is busy") from error
         raise UserError(
             f"{connection.server} does not let this site in (status {status}): its operator must "
             f"have the public key that belongs to {connection.key}, and the clocks must agree."
@@ -143,23 +159,21 @@ def _told(connection: Connection) -> Iterator[None]:
                 f"{connection.server} does not speak TLS as it must: {_reason(error)}. Nothing was "
                 f"sent."
             ) from error
-        raise _Lost(f"{connection.server} does not answer") from error
+        raise _LostError(f"{connection.server} does not answer") from error
 
 
 def _reason(error: Exception) -> str:
     return str(error).partition("] ")[2].partition(" (_ssl")[0] or type(error).__name__
 
 
-def _answer_next(client: Any, node_id: int, respond: Respond, log: Log) -> bool:
+def _answer_next(client: Any, node: Any, respond: Respond, log: Log) -> bool:
     """Waits for a message and answers it; tells whether it was the last."""
     from flwr.app import Message
     from flwr.proto.fleet_pb2 import PullMessagesRequest
     from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
-    from flwr.proto.node_pb2 import Node
     from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
     from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
 
-    node = Node(node_id=node_id)
     interrupts.check()
     pulled = client.PullMessages(PullMessagesRequest(node=node))
     if not pulled.messages_list:
@@ -173,9 +187,8 @@ def _answer_next(client: Any, node_id: int, respond: Respond, log: Log) -> bool:
             ConfirmMessageReceivedRequest(node=node, run_id=run_id, message_object_id=object_id)
         )
 
-    message = pull_and_inflate_object_from_tree(
-        tree, make_pull_object_fn_protobuf(client.PullObject, node, run_id), confirm, return_type=Message
-    )
+    pull = make_pull_object_fn_protobuf(client.PullObject, node, run_id)
+    message = pull_and_inflate_object_from_tree(tree, pull, confirm, return_type=Message)
     message.metadata.__dict__["_message_id"] = tree.object_id
     try:
         packet, is_last = respond(from_message(message))
@@ -211,9 +224,7 @@ def _send(client: Any, node: Any, message: Any) -> None:
         response = client.PushMessages(request)
         push_objects(
             get_all_nested_objects(message),
-            make_push_object_fn_protobuf(
-                client.PushObject, node, run_id, response.session_id
-            ),
+            make_push_object_fn_protobuf(client.PushObject, node, run_id, response.session_id),
             object_ids_to_push=set(response.objects_to_push),
         )
 
@@ -227,14 +238,17 @@ def _private_key(path: Path) -> Any:
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UserError(
             f"{path} cannot be used as a private key: "
-            f"{getattr(error, 'strerror', None) or 'it is none'}. Make one by `gxdistill federate key`."
+            f"{getattr(error, 'strerror', None) or 'it is none'}. `gxdistill federate key` makes "
+            f"one."
         ) from error
 
 
 def _authority(path: Path) -> bytes:
     try:
         authority = path.read_bytes()
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=authority.decode("ascii"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(
+            cadata=authority.decode("ascii")
+        )
     except (OSError, ValueError, ssl.SSLError) as error:
         raise UserError(
             f"{path} cannot be used as the authority of a server's certificate: "

@@ -1,4 +1,4 @@
-"""What the server and the sites of a federation over a network must agree on before the first round."""
+"""What the server and the sites of a federation over a network must agree on."""
 
 import hashlib
 import json

@@ -1,11 +1,10 @@
-"""A site of a federation: it trains on its own patients when the server asks, and sends an update."""
+"""A site of a federation: it trains on its own patients when it is asked, and sends an update."""
 
 import hashlib
 import secrets
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,29 +14,44 @@ from gxdistill import models
 from gxdistill.errors import UserError
 from gxdistill.federated import exchange, rounds
 from gxdistill.federated.exchange import Assignment, Packet
+from gxdistill.federated.flower import supernode
+from gxdistill.federated.flower.supernode import Connection
 from gxdistill.federated.rounds import Upload
 from gxdistill.jobs.cohorts import check_patch_fits
 from gxdistill.jobs.job import Job
 from gxdistill.package.seeds import Use
-from gxdistill.pytrees import Params
+from gxdistill.package.segmenter import Segmenter, save_segmenter
+from gxdistill.pytrees import Network, Params
 from gxdistill.storage import checkpoint
-from gxdistill.tasks.federation import agreement, hospitals, promises, training
+from gxdistill.tasks.federation import agreement, hospitals, promises, segmenters, training
 from gxdistill.tasks.federation.hospitals import Feed, Hospitals
 
-# `respond(packet) -> (answer, whether that was the last)`.
-Respond = Callable[[Packet], tuple[Packet, bool]]
+PACKAGE = "segmenter.gxs"
 
 
-class Outcome(NamedTuple):
-    """What is left at a site.
+def take_part(job: Job, name: str, connection: Connection) -> Path:
+    """Takes part as a site until the server says that it is over, resuming where it was killed.
 
-    Attributes:
-      params: weights of the last message; None before it.
-      rounds: that it answered.
+    Args:
+      job: of the site.
+      name: of the site.
+      connection: to the server.
+
+    Returns:
+      The path of the segmenter, `segmenter.gxs`.
+
+    Raises:
+      UserError: a setting, the cohort or the connection does not do, or the working folder is in
+        use.
     """
-
-    params: Params | None = None
-    rounds: int = 0
+    with job.workdir.locked("gxdistill federate client"):
+        site = Participant(job, name)
+        supernode.take_part(connection, site, job.log)
+        assert site.params is not None  # Else it were not over.
+        path = job.workdir / PACKAGE
+        manifest = segmenters.manifest_of(job, site.data, site.promise)
+        save_segmenter(path, Segmenter(manifest, site.params))
+        return path
 
 
 class Participant:
@@ -46,6 +60,9 @@ class Participant:
     A site that protects its update draws the noise anew for each answer, from the system's own
     source, and counts its answers across restarts: it gives no more than the promise is of. The
     very same question is given the very same answer again.
+
+    Attributes:
+      params: the weights at the end; None before the server sends them.
     """
 
     def __init__(self, job: Job, name: str):
@@ -67,7 +84,7 @@ class Participant:
         self._protection = agreement.protection_of(job.config)
         self._feed = hospitals.place(self._data, (name,), job.config)
         self._upload = _upload(job, self._network)
-        self.outcome = Outcome()
+        self.params: Params | None = None
 
     @property
     def data(self) -> Hospitals:
@@ -85,12 +102,11 @@ class Participant:
         """Answers a packet of the server.
 
         Raises:
-          Refused: it is not what the settings say.
+          RefusedError: it is not what the settings say.
           UserError: the promise is used up.
         """
         if packet.fields.get("kind") == "end":
-            params = exchange.read_tree(packet, self._like)
-            self.outcome = self.outcome._replace(params=params)
+            self.params = exchange.read_tree(packet, self._like)
             return Packet((), {"kind": "end"}), True
         count = self._job.config.federation.rounds
         asked = exchange.read_assignment(packet, self._like, self._digest, count)
@@ -98,7 +114,6 @@ class Participant:
         images = len(self._data.train.patients)
         has_loss = self._protection is None
         self._job.log(f"round {asked.number + 1} of {count}: answered")
-        self.outcome = self.outcome._replace(rounds=self.outcome.rounds + 1)
         return exchange.answer(asked.number, upload, images, loss=has_loss), False
 
     def _plain(self, asked: Assignment) -> Upload:
@@ -107,7 +122,7 @@ class Participant:
     def _protected(self, asked: Assignment) -> Upload:
         folder, question = self._job.workdir / "answers", _digest(asked)
         zero = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._like)
-        kept = checkpoint.restore(folder, Upload(zero, np.float32(0), np.float32(0)))
+        kept = checkpoint.restore(folder, Upload(zero, *np.zeros(2, np.float32)))
         given, upload, told = kept or (0, None, {})
         if upload is not None and told["question"] == question:
             return upload
@@ -124,7 +139,7 @@ class Participant:
         return upload
 
 
-def _upload(job: Job, network: Any) -> Callable[[Assignment, jax.Array, Feed], Upload]:
+def _upload(job: Job, network: Network) -> Callable[[Assignment, jax.Array, Feed], Upload]:
     config = job.config
     local, protection = training.site_training(config, network), agreement.protection_of(config)
     rate = training.SCHEDULES[config.federation.schedule](config.federation.rounds)

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from gxdistill.errors import UserError
 from gxdistill.federated import aggregation, exchange, rounds
 from gxdistill.federated.exchange import Answer, Link
-from gxdistill.federated.rounds import ServerState
+from gxdistill.jobs.devices import Mesh
 from gxdistill.jobs.history import History
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
@@ -45,6 +45,20 @@ class Patience(NamedTuple):
     least: int = 1
 
 
+def check(job: Job, names: Sequence[str], patience: Patience) -> None:
+    """Refuses settings before any site is let in.
+
+    Raises:
+      UserError: a setting does not do, or more sites are waited for than there are.
+    """
+    agreement.check(job.config)
+    if patience.least > len(names):
+        raise UserError(
+            f"--least is {patience.least}, and {len(names)} sites may take part: "
+            f"{', '.join(names)}. Wait for fewer, or register more."
+        )
+
+
 def serve(job: Job, link: Link, names: Sequence[str], patience: Patience) -> Params:
     """Trains in rounds with the sites at a link, resuming where it was interrupted.
 
@@ -61,7 +75,7 @@ def serve(job: Job, link: Link, names: Sequence[str], patience: Patience) -> Par
       UserError: a setting does not do, or the working folder is in use or of another federation.
     """
     config = job.config
-    agreement.check(config)
+    check(job, names, patience)
     with job.workdir.locked("gxdistill federate server"):
         identity: Metadata = {**agreement.settings_of(config), "sites": list(names)}
         job.workdir.check_same(identity)
@@ -87,8 +101,8 @@ def serve(job: Job, link: Link, names: Sequence[str], patience: Patience) -> Par
 class _Rounds:
     """Takes the rounds of a `jobs.loop.Run`, one a call, in place of a `Stepper`."""
 
-    mesh = None
-    steps_per_call = 1
+    mesh: Mesh | None = None
+    steps_per_call: int = 1
 
     def __init__(
         self,
@@ -112,7 +126,8 @@ class _Rounds:
     def first_state(self, params: Params, key: jax.Array) -> LoopState:
         return rounds.first_state(self._server, self._protection, params, key)
 
-    def stream(self, _: jax.Array, first: int) -> Iterator[None]:
+    def stream(self, key: jax.Array, first: int) -> Iterator[None]:
+        del key  # That of the state is a site's and a round's.
         self._record.cut(first)
         until = time.monotonic() + self._patience.first_s
         while len(self._look()) < len(self._names) and time.monotonic() < until:
@@ -120,7 +135,8 @@ class _Rounds:
             time.sleep(_LOOK_S)
         return repeat(None)
 
-    def __call__(self, state: LoopState, _: Iterator[None]) -> tuple[LoopState, np.ndarray]:
+    def __call__(self, state: LoopState, feeds: Iterator[Any]) -> tuple[LoopState, np.ndarray]:
+        next(feeds)
         number = int(state.step)
         chosen = self._chosen(state)
         while True:
