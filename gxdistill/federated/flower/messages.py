@@ -43,7 +43,7 @@ def to_message(packet: Packet, **about: Any) -> Any:
     """Makes a message of Flower."""
     from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-    arrays = {f"{i:05d}": Array(np.ascontiguousarray(a)) for i, a in enumerate(packet.arrays)}
+    arrays = {f"{i:05d}": Array(np.asarray(a, order="C")) for i, a in enumerate(packet.arrays)}
     content = {"arrays": ArrayRecord(arrays), "fields": ConfigRecord(dict(packet.fields))}
     return Message(RecordDict(content), **about)
 
@@ -54,10 +54,13 @@ def from_message(message: Any) -> Packet:
     Raises:
       RefusedError: it is not of the form of `to_message`.
     """
+    from flwr.app import ArrayRecord, ConfigRecord
+
     if message.has_error():
         raise RefusedError("Flower could not deliver its answer")
     content = message.content
-    if set(content) != {"arrays", "fields"}:
+    parts = {name: type(record) for name, record in content.items()}
+    if parts != {"arrays": ArrayRecord, "fields": ConfigRecord}:
         raise RefusedError("its message has other parts than it must have")
     names = list(content["arrays"])
     if len(names) > _MOST_ARRAYS or names != [f"{i:05d}" for i in range(len(names))]:

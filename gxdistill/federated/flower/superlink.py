@@ -6,6 +6,7 @@ import hmac
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,8 @@ from gxdistill.federated.flower.messages import check_installed, from_message, t
 
 _MAX_BODY_BYTES = 16 << 20  # Of a request; Flower cuts arrays into pieces of 5 MiB.
 _BODY_S = 60.0  # For the body of a request.
-_STOP_S = 10.0  # For the servers to end.
+_LOOK_S = 0.05  # Between two looks at whether they have started.
+_STOP_S = 2  # For the requests under way when the servers end.
 
 
 class Endpoint(NamedTuple):
@@ -94,36 +96,32 @@ def superlink(endpoint: Endpoint, keys: Mapping[str, bytes]) -> Iterator["SuperL
     from flwr.superlink.main import create_app
 
     _check_certificate(endpoint)
-    outer, inner = _listening(endpoint.host, endpoint.port), _listening("127.0.0.1", 0)
-    # Without a configuration: none of Flower's other servers is started, nor any program.
-    app = create_app()
-    app.state.enable_supernode_auth = True
-    state = app.state.linkstate_factory.state()
-    nodes = {_registered(state, name, pem): name for name, pem in keys.items()}
-    run, token = _started(state)
-    servers = _servers(app, endpoint, token, outer, inner)
-    thread = threading.Thread(target=_serve, args=(servers,), name="superlink", daemon=True)
-    thread.start()
-    beat = HeartbeatSender(lambda: bool(state.acknowledge_task_heartbeat(run.primary_task_id)))
-    beat.start()
-    grid = HttpGrid(f"127.0.0.1:{inner.getsockname()[1]}", insecure=True, token=token)
-    grid.set_run(run)
-    try:
-        yield SuperLink(grid, nodes, f"{endpoint.host}:{outer.getsockname()[1]}")
-    finally:
-        beat.stop()
-        grid.close()
-        for server, _ in servers:
-            server.should_exit = server.force_exit = True
-        thread.join(_STOP_S)
+    with _listening(endpoint.host, endpoint.port) as outer, _listening("127.0.0.1", 0) as inner:
+        # Without a configuration: none of Flower's other servers is started, nor any program.
+        app = create_app()
+        app.state.enable_supernode_auth = True
+        state = app.state.linkstate_factory.state()
+        nodes = {_registered(state, name, pem): name for name, pem in keys.items()}
+        run, token = _started(state)
+        beat = HeartbeatSender(lambda: bool(state.acknowledge_task_heartbeat(run.primary_task_id)))
+        grid = HttpGrid(f"127.0.0.1:{inner.getsockname()[1]}", insecure=True, token=token)
+        grid.set_run(run)
+        with _serving(_servers(app, endpoint, token, outer, inner)):
+            beat.start()
+            try:
+                yield SuperLink(grid, nodes, f"{endpoint.host}:{outer.getsockname()[1]}")
+            finally:
+                beat.stop()
+                grid.close()
 
 
 def _registered(state: Any, name: str, pem: bytes) -> int:
     """Registers a site, and returns Flower's number of it."""
     from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
 
+    key = _public_key(pem, name)
     try:
-        return int(state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, public_key(pem, name), 0))
+        return int(state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 0))
     except ValueError as error:
         raise UserError(
             f"The key of site {name} is that of another site, too. Each makes its own by "
@@ -154,7 +152,8 @@ def _servers(
     """Makes the two doors of the SuperLink: for sites under TLS, and for this very process."""
     import uvicorn
 
-    plain = {"lifespan": "off", "log_config": None, "access_log": False, "server_header": False}
+    quiet = {"log_config": None, "access_log": False, "server_header": False}
+    plain = {"lifespan": "off", "ws": "none", "timeout_graceful_shutdown": _STOP_S, **quiet}
     tls = {"ssl_certfile": str(endpoint.certificate), "ssl_keyfile": str(endpoint.key)}
     fleet = _Door(app, b"", lambda path: path.startswith("/v1/fleet/"))
     local = _Door(app, token.encode(), lambda _: False)
@@ -164,11 +163,23 @@ def _servers(
     ]
 
 
-def _serve(servers: list[tuple[Any, socket.socket]]) -> None:
-    async def both() -> None:
+@contextlib.contextmanager
+def _serving(servers: list[tuple[Any, socket.socket]]) -> Iterator[None]:
+    async def serve() -> None:
         await asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in servers))
 
-    asyncio.run(both())
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), name="superlink", daemon=True)
+    thread.start()
+    while not all(server.started for server, _ in servers):
+        if not thread.is_alive():
+            raise RuntimeError("Flower's SuperLink did not start.")
+        time.sleep(_LOOK_S)
+    try:
+        yield
+    finally:
+        for server, _ in servers:
+            server.should_exit = True
+        thread.join()
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -224,12 +235,15 @@ class SuperLink(NamedTuple):
             return {name: packet for name, packet in answers if packet is not None}
 
     def _ask(self, node: int, packet: Packet, timeout: float) -> "Packet | RefusedError | None":
+        from flwr.common.constant import ErrorCode
+
         message = to_message(packet, dst_node_id=node, message_type="train", ttl=timeout)
         try:
             for reply in self.grid.send_and_receive([message], timeout=timeout):
                 if reply.metadata.src_node_id == node:
                     return from_message(reply)
-                return RefusedError("it went away")  # Flower itself says so.
+                if reply.error.code == ErrorCode.NODE_UNAVAILABLE:
+                    return RefusedError("it went away")
             return None
         except RefusedError as refused:
             return refused
@@ -237,12 +251,8 @@ class SuperLink(NamedTuple):
             return RefusedError(f"Flower cannot read its answer ({type(error).__name__})")
 
 
-def public_key(pem: bytes, name: str) -> bytes:
-    """Reads the public key of a site as Flower wants it.
-
-    Raises:
-      UserError: it is no key of a NIST curve.
-    """
+def _public_key(pem: bytes, name: str) -> bytes:
+    """Reads the public key of a site as Flower wants it."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from flwr.supercore.primitives.asymmetric import public_key_to_bytes, uses_nist_ec_curve

@@ -141,7 +141,8 @@ class _Rounds:
         chosen = self._chosen(state)
         while True:
             here = self._enough()
-            answers = self._ask(state, [name for name in self._names if name in here & chosen])
+            asked = [name for name in self._names if name in here & chosen]
+            answers = self._ask(state, asked) if asked else {}
             if answers or not chosen:
                 break
             self._log(f"round {number}: nothing came of any site; it is tried again")
