@@ -179,8 +179,10 @@ def read_answer(packet: Packet, like: Params, number: int) -> Answer:
         raise RefusedError("its answer is no upload")
     stale = packet.fields.get("round")
     if stale != number or isinstance(stale, bool):
-        shown = f"round {stale}" if isinstance(stale, int) and abs(stale) < 2**31 else "no round"
-        raise RefusedError(f"its answer is for {shown}, not for round {number}")
+        shown = (
+            f"round {stale + 1}" if isinstance(stale, int) and abs(stale) < 2**31 else "no round"
+        )
+        raise RefusedError(f"its answer is for {shown}, not for round {number + 1}")
     images = _whole(packet, "images", 1, MOST_IMAGES)
     bit, loss = (jnp.float32(_finite(packet, name)) for name in ("bit", "loss"))
     return Answer(Upload(read_tree(packet, like), bit, loss), images)

@@ -51,9 +51,9 @@ def test_a_protected_site_keeps_its_loss():
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
-        ({"round": 3}, "its answer is for round 3, not for round 4"),
-        ({"round": "/etc/passwd"}, "its answer is for no round, not for round 4"),
-        ({"round": True}, "its answer is for round True"),
+        ({"round": 3}, "its answer is for round 4, not for round 5"),
+        ({"round": "/etc/passwd"}, "its answer is for no round, not for round 5"),
+        ({"round": True}, "its answer is for round 2, not for round 5"),
         ({"images": 0}, "its `images` is no whole number from 1 to"),
         ({"images": 10**9}, "its `images` is no whole number from 1 to"),
         ({"images": 2.0}, "its `images` is no whole number"),
@@ -129,7 +129,7 @@ def test_who_fails_is_told_why_and_the_others_are_read():
     answers, left_out = exchange.gather(Link(), dict.fromkeys("abcd", _answer()), read, 7)
     assert list(answers) == ["a"]
     assert left_out == {
-        "b": "its answer is for round 1, not for round 4",
+        "b": "its answer is for round 2, not for round 5",
         "c": "it did not answer within 7 s",
         "d": "it is garbled",
     }

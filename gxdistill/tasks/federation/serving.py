@@ -145,7 +145,7 @@ class _Rounds:
             answers = self._ask(state, asked) if asked else {}
             if answers or not chosen:
                 break
-            self._log(f"round {number}: nothing came of any site; it is tried again")
+            self._log(f"round {number + 1}: nothing came of any site; it is tried again")
             interrupts.check()
             time.sleep(_PAUSE_S)
         if not answers:
@@ -194,6 +194,6 @@ class _Rounds:
         read: Any = partial(exchange.read_answer, like=state.learned, number=number)
         answers, left_out = exchange.gather(self._link, packets, read, self._patience.round_s)
         for name, reason in left_out.items():
-            self._log(f"round {number}: site {name} is left out: {reason}")
+            self._log(f"round {number + 1}: site {name} is left out: {reason}")
         self._record.add(step=number + 1, joined=list(answers), left_out=left_out)
         return answers

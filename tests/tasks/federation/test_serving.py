@@ -114,7 +114,7 @@ def test_a_site_that_fails_in_each_of_twenty_rounds_is_named_and_the_others_deci
         assert list(line["left_out"]) == [failed[number]]
         reason = ways[number][1]
         assert line["left_out"][failed[number]].startswith(reason)
-        shown = f"round {number}: site {failed[number]} is left out: {reason}"
+        shown = f"round {number + 1}: site {failed[number]} is left out: {reason}"
         assert any(text.startswith(shown) for text in said)
     assert "p7.png" not in str(lines) + str(said)
 
