@@ -2,9 +2,14 @@
 
 import contextlib
 import http.server
+import os
+import ssl
+import subprocess
+import sys
 import threading
 import time
 import types
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -17,6 +22,7 @@ from gxdistill.service import certificates
 from tests.federated.flower import flowering
 
 NAMES = ("north", "south")
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -189,8 +195,6 @@ def test_a_body_that_is_too_large_is_not_read(link, files, monkeypatch):
 
 
 def _context(certificate):
-    import ssl
-
     return ssl.create_default_context(cafile=certificate.authority)
 
 
@@ -241,6 +245,15 @@ def test_files_of_a_site_that_do_not_do_are_named(files, tmp_path, field, fault,
 
 
 def test_nothing_calls_home():
-    from flwr.supercore import telemetry
-
-    assert telemetry.FLWR_TELEMETRY_ENABLED == "0"
+    code = (
+        "from gxdistill.federated.flower.messages import check_installed; check_installed(); "
+        "from flwr.supercore import telemetry; print(telemetry.FLWR_TELEMETRY_ENABLED)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "FLWR_TELEMETRY_ENABLED": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "0\n"
