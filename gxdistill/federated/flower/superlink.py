@@ -109,7 +109,7 @@ def superlink(endpoint: Endpoint, keys: Mapping[str, bytes]) -> Iterator["SuperL
         with _serving(_servers(app, endpoint, token, outer, inner)):
             beat.start()
             try:
-                yield SuperLink(grid, nodes, f"{endpoint.host}:{outer.getsockname()[1]}")
+                yield SuperLink(grid, state, nodes, f"{endpoint.host}:{outer.getsockname()[1]}")
             finally:
                 beat.stop()
                 grid.close()
@@ -152,8 +152,9 @@ def _servers(
     """Makes the two doors of the SuperLink: for sites under TLS, and for this very process."""
     import uvicorn
 
-    quiet = {"log_config": None, "access_log": False, "server_header": False}
-    plain = {"lifespan": "off", "ws": "none", "timeout_graceful_shutdown": _STOP_S, **quiet}
+    quiet = {"log_config": None, "log_level": "critical"}  # Strangers fill no log.
+    shut = {"access_log": False, "server_header": False, "lifespan": "off", "ws": "none"}
+    plain = {**quiet, **shut, "timeout_graceful_shutdown": _STOP_S}
     tls = {"ssl_certfile": str(endpoint.certificate), "ssl_keyfile": str(endpoint.key)}
     fleet = _Door(app, b"", lambda path: path.startswith("/v1/fleet/"))
     local = _Door(app, token.encode(), lambda _: False)
@@ -208,11 +209,13 @@ class SuperLink(NamedTuple):
 
     Attributes:
       grid: of Flower.
+      state: of Flower.
       nodes: names of the sites, by Flower's number of each.
       address: `HOST:PORT` at which it listens.
     """
 
     grid: Any
+    state: Any
     nodes: Mapping[int, str]
     address: str
 
@@ -249,6 +252,8 @@ class SuperLink(NamedTuple):
             return refused
         except Exception as error:  # Whatever Flower's reader stumbles upon.
             return RefusedError(f"Flower cannot read its answer ({type(error).__name__})")
+        finally:  # Flower keeps what was never fetched, and that is a network's weights.
+            self.state.object_store.delete(message.metadata.message_id)
 
 
 def _public_key(pem: bytes, name: str) -> bytes:

@@ -103,6 +103,7 @@ def test_a_slow_site_is_waited_for_no_longer_than_the_round_and_a_gone_one_not_a
         assert time.monotonic() - start < 5
         assert str(came.pop("south")) == "it went away"
         assert came == {}
+        assert len(link.state.object_store) == 0  # Nothing is kept for who did not fetch it.
         going.set()
         # The late answer is for a round that is over; the next question is answered.
         came = link.exchange({"north": _packet(2)}, 20)

@@ -34,7 +34,7 @@ class Sites:
 
     def __init__(self, fail=None):
         self.fail = fail or (lambda *arguments: arguments[-1])  # `(number, name, answer)`
-        self.rounds, self.here = [], frozenset(NAMES)
+        self.rounds, self.dismissed, self.here = [], [], frozenset(NAMES)
 
     def present(self):
         return self.here
@@ -42,6 +42,7 @@ class Sites:
     def exchange(self, packets, timeout):
         assert timeout in (PATIENCE.round_s, serving._END_S)
         if any(packet.fields["kind"] == "end" for packet in packets.values()):
+            self.dismissed.append(sorted(packets))
             return {name: exchange.fault(KeyError()) for name in packets}  # Nobody minds.
         came = {}
         for name, packet in packets.items():
@@ -206,6 +207,17 @@ def test_what_a_network_cannot_do_is_refused_before_anything_is_written(
     with pytest.raises(UserError, match=fault):
         serving.serve(job, Sites(), NAMES, patience)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_server_that_is_done_gives_its_weights_again_and_begins_nothing_else(tmp_path):
+    first, second = Sites(), Sites()
+    first.here = frozenset(NAMES[:2])  # "south" misses the end.
+    learned = _serve(tmp_path, first, federation__rounds=1)
+    assert first.dismissed == [["east", "north"]]
+    again = _serve(tmp_path, second, federation__rounds=1)
+    assert (second.rounds, second.dismissed) == ([], [[*NAMES]])
+    for leaf, other in zip(jax.tree.leaves(learned), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(leaf, other)
 
 
 def test_another_federation_in_the_same_folder_is_refused(tmp_path):
