@@ -13,8 +13,11 @@ from gxdistill.federated.exchange import Packet, RefusedError
 _MOST_ARRAYS = 10_000  # Of a message.
 _MOST_FIELDS = 32
 _MAX_HEADER_BYTES = 1 << 16  # Of an array.
+# What Flower reads of the environment, whatever that says.
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_ENABLE_EVENT_LOG": "0",
+    "FLWR_DATABASE": ":flwr-in-memory:",  # No update is ever on the server's disk.
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }

@@ -31,11 +31,16 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def link(files):
+def link(files, tmp_path_factory):
     certificate, pairs = files
     keys = flowering.registered(pairs, NAMES)
-    with superlink.superlink(flowering.endpoint(certificate), keys) as link:
-        yield link
+    with pytest.MonkeyPatch.context() as patched:
+        # Of a proxy that nobody runs, and that would see what the server tells itself.
+        patched.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        patched.setenv("no_proxy", "")
+        patched.setenv("FLWR_DATABASE", str(tmp_path_factory.mktemp("none") / "state.db"))
+        with superlink.superlink(flowering.endpoint(certificate), keys) as link:
+            yield link
 
 
 @pytest.fixture(autouse=True)
