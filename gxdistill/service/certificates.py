@@ -11,6 +11,10 @@ from gxdistill import storage
 from gxdistill.errors import UserError
 
 DAYS = 90
+_USAGES = (  # Of a key, in the order of `x509.KeyUsage`.
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
 
 
 class Certificates(NamedTuple):
@@ -73,9 +77,23 @@ def make(folder: Path, hosts: Sequence[str], days: int = DAYS) -> Certificates:
         )
 
     basic = x509.BasicConstraints(ca=True, path_length=0)
-    root = builder(subjects[0], authority.public_key()).add_extension(basic, critical=True)
+    usage = x509.KeyUsage(*(name == "key_cert_sign" for name in _USAGES))
+    # Python >= 3.13 demands the identifiers and the usage.
+    root = (
+        builder(subjects[0], authority.public_key())
+        .add_extension(basic, critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False
+        )
+    )
     names = x509.SubjectAlternativeName([_name(host) for host in hosts])
-    leaf = builder(subjects[1], server.public_key()).add_extension(names, critical=False)
+    signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())
+    leaf = (
+        builder(subjects[1], server.public_key())
+        .add_extension(names, critical=False)
+        .add_extension(signer, critical=False)
+    )
     pem = serialization.Encoding.PEM
     form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     for path, builder_of in ((files.authority, root), (files.server, leaf)):
