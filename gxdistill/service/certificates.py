@@ -5,7 +5,7 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gxdistill import storage
 from gxdistill.errors import UserError
@@ -76,19 +76,9 @@ def make(folder: Path, hosts: Sequence[str], days: int = DAYS) -> Certificates:
             .not_valid_after(now + datetime.timedelta(days=days))
         )
 
-    basic = x509.BasicConstraints(ca=True, path_length=0)
-    usage = x509.KeyUsage(*(name == "key_cert_sign" for name in _USAGES))
-    # Python >= 3.13 demands the identifiers and the usage.
-    root = (
-        builder(subjects[0], authority.public_key())
-        .add_extension(basic, critical=True)
-        .add_extension(usage, critical=True)
-        .add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False
-        )
-    )
     names = x509.SubjectAlternativeName([_name(host) for host in hosts])
     signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())
+    root = _as_authority(builder(subjects[0], authority.public_key()), authority.public_key())
     leaf = (
         builder(subjects[1], server.public_key())
         .add_extension(names, critical=False)
@@ -101,6 +91,18 @@ def make(folder: Path, hosts: Sequence[str], days: int = DAYS) -> Certificates:
         storage.write_bytes(path, signed.public_bytes(pem))
     write_secret(files.key, server.private_bytes(pem, *form))
     return files
+
+
+def _as_authority(builder: Any, key: Any) -> Any:
+    """Makes a certificate one that signs others, as strictly as Python wants it from 3.13 on."""
+    from cryptography import x509
+
+    usage = x509.KeyUsage(*(name == "key_cert_sign" for name in _USAGES))
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
 
 
 def _name(host: str):  # type: ignore[no-untyped-def]  # A class of an optional library.
