@@ -100,6 +100,9 @@ def test_a_slow_site_is_waited_for_no_longer_than_the_round_and_a_gone_one_not_a
         going.wait(20)
         return flowering.echo(packet)
 
+    with flowering.site(link, certificate, pairs["south"]):
+        _wait(lambda: link.present() == {"south"})
+        link.exchange({"south": Packet((), {"kind": "end"})}, 20)
     with flowering.site(link, certificate, pairs["north"], slow):
         _wait(lambda: link.present() == {"north"})
         start = time.monotonic()
@@ -138,6 +141,18 @@ def test_what_flower_cannot_read_concerns_its_sender_alone(link, files, monkeypa
         assert isinstance(came["north"], Packet)
         assert isinstance(came["south"], RefusedError)
         link.exchange(dict.fromkeys(NAMES, Packet((), {"kind": "end"})), 20)
+
+
+def test_a_site_that_was_killed_takes_its_place_again_at_once(link, files):
+    certificate, pairs = files
+    connection = flowering.connection(link, certificate, pairs["north"])
+    # Which never says goodbye while the other one is there.
+    with supernode._client(connection) as client, supernode._activated(connection, client):
+        assert link.present() == {"north"}
+        with flowering.site(link, certificate, pairs["north"]):
+            came = link.exchange({"north": _packet(1)}, 20)
+            assert came["north"].fields["seen"] == 1
+            link.exchange({"north": Packet((), {"kind": "end"})}, 20)
 
 
 def test_an_unregistered_key_is_refused(link, files):
