@@ -1,7 +1,7 @@
-# `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv, and into
-# .venv-newest where there is Python >= 3.12.
+# `make demo` and `make test` need Python >= 3.11 and make; all else goes into .venv, into
+# .venv-federated, which has Flower, and into .venv-newest where there is Python >= 3.12.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-newest lint bench docs clean
+.PHONY: help setup setup-federated demo test test-all test-federated test-newest lint bench docs clean
 
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -9,6 +9,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 DEMO := .venv/.installed-demo
 DEV := .venv/.installed-dev
 DOCS := .venv/.installed-docs
+FEDERATED := .venv-federated/.installed
+FLOWER_TESTS := .venv-federated/bin/python -m pytest -n 2 --dist loadfile tests/federated/flower
 
 help: ## Say what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -18,14 +20,19 @@ setup: $(DEV) ## Install everything that development needs into .venv.
 demo: $(DEMO) ## Run the whole job on a built-in cohort; ends with a table and runs/demo/report.html.
 	$(BIN)/gxdistill demo --workdir=runs/demo
 
-test: lint ## Check the code and run the quick tests, and the core's with the newest JAX.
+test: lint $(FEDERATED) ## Check the code and run the quick tests, and the core's with the newest JAX.
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' \
 	  --timeout=300 --override-ini=faulthandler_timeout=360
+	$(FLOWER_TESTS) -m 'not slow' --timeout=300 --override-ini=faulthandler_timeout=360
 	@.ci/newest_jax
 
-test-all: lint ## Check the code and run all tests, and the core's with the newest JAX.
+test-all: lint $(FEDERATED) ## Check the code and run all tests, and the core's with the newest JAX.
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(FLOWER_TESTS)
 	@.ci/newest_jax
+
+test-federated: $(FEDERATED) ## Run the tests that need Flower, the slow ones too, in .venv-federated.
+	$(FLOWER_TESTS)
 
 test-newest: ## Run the core's tests with the newest JAX, in .venv-newest.
 	@.ci/newest_jax
@@ -62,6 +69,14 @@ $(DEMO): pyproject.toml constraints.txt | .venv/bin/python
 $(DEV): pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[dev,dicom,report,sign,tfds]'
 	@touch $(DEMO) $@
+
+setup-federated: $(FEDERATED) ## Install the server and the client of a federation over a network.
+
+$(FEDERATED): pyproject.toml constraints-federated.txt | .venv/bin/python
+	.venv/bin/python -m venv .venv-federated
+	.venv-federated/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints-federated.txt -e '.[federated]' pytest pytest-timeout pytest-xdist
+	@touch $@
 
 $(DOCS): pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[docs]'

@@ -27,12 +27,14 @@ from gxdistill.training.steps import several_steps
 Program = Callable[[], Any]
 
 
-def make_job(sites: int, local_steps: int, *, width: int, depth: int, crop: int) -> Job:
-    """Makes a federation of phantoms whose patients are dealt out to so many sites."""
+def make_job(
+    sites: int, local_steps: int, *, width: int, depth: int, crop: int, patients: int = 0
+) -> Job:
+    """Makes a federation of phantoms whose patients, eight a site, are dealt out to the sites."""
     config = settings.default_config()
     config.name = "federated_round"
     config.data.kind = "phantom"
-    config.data.update(patients=8 * sites, size=2 * crop)
+    config.data.update(patients=patients or 8 * sites, size=2 * crop)
     config.patch.update(size=crop, stride=crop // 2)
     config.network.options = {"width": width, "depth": depth}
     config.federation.update(deal=sites, local_steps=local_steps)

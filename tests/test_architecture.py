@@ -62,6 +62,7 @@ HEAVY = {
     "safetensors",
     "tensorboardX",
     "tensorflow_datasets",
+    "uvicorn",
 }
 
 DISK = (

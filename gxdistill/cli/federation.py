@@ -1,12 +1,21 @@
 """The commands on a federation of sites."""
 
 import argparse
+import dataclasses
+from typing import Any
 
+from gxdistill.cli.certificates import certificates_command
 from gxdistill.cli.config import Inputs, job_command
 from gxdistill.cli.distillation import FORCE
-from gxdistill.cli.flags import Command, Flag, path, share, whole
+from gxdistill.cli.flags import Command, Flag, path, share, text, whole
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
+
+_SITE = Flag("site", "NAME", "of the site", text)
+_MAKE = (
+    "Name the folder of server.pem and server.key, as --certificates=certificates; "
+    "`gxdistill federate certificates` makes some for a trial."
+)
 
 
 def _simulate(_: argparse.Namespace, inputs: Inputs) -> None:
@@ -48,6 +57,71 @@ def _epsilon(options: argparse.Namespace) -> None:
     print(promises.curve_text(options.rounds or 50, delta))
 
 
+def _key(options: argparse.Namespace) -> None:
+    from gxdistill.tasks.federation import keys
+
+    site = _required(options, "site", "Name the site whose keys are to be made, as --site=north.")
+    for file in keys.make(options.out or path("keys"), site):
+        print(file)
+    log(f"note: send the server's operator {site}{keys.PUBLIC} alone; the other stays here.")
+
+
+def _server(options: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill.federated.flower import superlink
+    from gxdistill.jobs.workdir import Workdir
+    from gxdistill.tasks.federation import keys, serving
+
+    folder = _required(options, "certificates", f"A server is known by its certificate. {_MAKE}")
+    registered = keys.read_registered(
+        _required(
+            options, "sites", "Name the folder with the file NAME.pub of each site that takes part."
+        )
+    )
+    default = serving.Patience()
+    patience = serving.Patience(
+        options.timeout or default.round_s,
+        default.first_s if options.wait is None else options.wait,
+        options.least or default.least,
+    )
+    endpoint = superlink.Endpoint(
+        options.host or "127.0.0.1",
+        8443 if options.port is None else options.port,
+        folder / "server.pem",
+        folder / "server.key",
+    )
+    job = dataclasses.replace(inputs.job, workdir=Workdir(inputs.workdir / "server"))
+    serving.check(job, tuple(registered), patience)
+    with superlink.superlink(endpoint, registered) as link:
+        log(f"listening at {link.address} for {', '.join(registered)}")
+        serving.serve(job, link, tuple(registered), patience)
+    log(f"done: the sites have the weights, and {job.workdir.checkpoints} does")
+
+
+def _client(options: argparse.Namespace, inputs: Inputs) -> None:
+    from gxdistill import storage
+    from gxdistill.federated.flower import supernode
+    from gxdistill.jobs.workdir import Workdir
+    from gxdistill.tasks.federation import participating
+
+    site = _required(options, "site", "Name this site as its keys are named, as --site=north.")
+    connection = supernode.Connection(
+        _required(options, "server", "Name it as --server=HOST:PORT."),
+        _required(options, "authority", "Name the file ca.pem of the server's operator."),
+        _required(options, "key", "Make one by `gxdistill federate key`."),
+    )
+    supernode.check(connection)
+    folder = storage.child(inputs.workdir / "sites", site)
+    job = dataclasses.replace(inputs.job, workdir=Workdir(folder))
+    log(f"segmenter: {participating.take_part(job, site, connection)}")
+
+
+def _required(options: argparse.Namespace, name: str, way_out: str) -> Any:
+    value = getattr(options, name)
+    if value is None:
+        raise UserError(f"--{name} is missing. {way_out}")
+    return value
+
+
 COMMANDS = (
     Command(
         "federate new",
@@ -80,6 +154,46 @@ COMMANDS = (
         flags=(FORCE,),
         example="federate distill --config=sharing:smoke",
         interrupted="the same command resumes at the last checkpoint, if there is one",
+    ),
+    Command(
+        "federate key",
+        "make the keys by which a server knows a site",
+        _key,
+        (_SITE, Flag("out", "DIR", "folder to write (default: keys)", path)),
+        example="federate key --site=north",
+    ),
+    certificates_command("federate certificates"),
+    job_command(
+        "federate server",
+        "train with sites over the network, by Flower under TLS; resumes",
+        _server,
+        writes=False,  # By itself.
+        flags=(
+            Flag("certificates", "DIR", "with server.pem and server.key", path),
+            Flag("sites", "DIR", "with NAME.pub of each site that may take part", path),
+            Flag("host", "ADDRESS", "to listen at (default: 127.0.0.1)", text),
+            Flag("port", "N", "to listen at (default: 8443)", whole(0, 65535)),
+            Flag("timeout", "SECONDS", "a round waits for its sites (default: 600)", whole(1)),
+            Flag("wait", "SECONDS", "for all sites, before the first (default: 60)", whole(0)),
+            Flag("least", "N", "sites without which no round begins (default: 1)", whole(1)),
+        ),
+        example="federate server --config=ours.py --certificates=certificates --sites=sites",
+        interrupted="the same command resumes at the round that was under way",
+    ),
+    job_command(
+        "federate client",
+        "take part as a site, with patients that stay here; resumes",
+        _client,
+        writes=False,  # By itself.
+        flags=(
+            _SITE,
+            Flag("server", "HOST:PORT", "as its certificate names it", text),
+            Flag("authority", "CA.pem", "that signed the server's certificate", path),
+            Flag("key", "FILE", "of this site, NAME.key", path),
+        ),
+        example="federate client --config=ours.py --site=north --server=HOST:8443 "
+        "--authority=ca.pem --key=keys/north.key",
+        interrupted="the same command takes part again",
     ),
     Command(
         "federate epsilon",

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from gxdistill.cli.certificates import certificates_command
 from gxdistill.cli.config import Inputs, job_command
-from gxdistill.cli.flags import Command, Flag, names, path, text, whole
+from gxdistill.cli.flags import Command, Flag, path, text, whole
 from gxdistill.errors import UserError
 from gxdistill.runtime.console import log
 
@@ -81,15 +82,6 @@ def _tokens(options: argparse.Namespace) -> None:
         return
     for token in tokens.read(file):
         print(f"{token.id}  {token.issued}  {token.name}")
-
-
-def _certificates(options: argparse.Namespace) -> None:
-    from gxdistill.service import certificates
-
-    hosts = options.hosts or ("localhost", "127.0.0.1")
-    for file in certificates.make(options.out or Path("certificates").absolute(), hosts):
-        print(file)
-    log("note: give clients ca.pem; server.key stays with the server.")
 
 
 def _segment(options: argparse.Namespace) -> None:
@@ -233,16 +225,7 @@ COMMANDS = (
         ),
         example="mixup tokens --make=hospital-a",
     ),
-    Command(
-        "mixup certificates",
-        "make certificates for a trial, where a hospital's own are not at hand",
-        _certificates,
-        (
-            Flag("hosts", "NAME[,...]", "of the server (default: localhost,127.0.0.1)", names),
-            Flag("out", "DIR", "folder to write (default: certificates)", path),
-        ),
-        example="mixup certificates --hosts=segmenter.hospital.example",
-    ),
+    certificates_command("mixup certificates"),
     Command(
         "mixup serve",
         "segment mixtures for clients, over TLS alone",

@@ -4,7 +4,7 @@ One process composes the halves (`federation`); over a network each side calls i
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -137,6 +137,26 @@ def site_round(
     return Upload(update, bit, loss)
 
 
+def first_state(
+    server: optax.GradientTransformation,
+    protection: Protection | None,
+    params: Params,
+    key: jax.Array,
+) -> LoopState:
+    """Makes the server's state before the first round.
+
+    Args:
+      server: optimiser, see `aggregation.server_optimizer`.
+      protection: of the sites.
+      params: weights to start from.
+      key: of the federation.
+    """
+    zero = jnp.int32(0)
+    log_bound = jnp.log(jnp.float32(protection.bound if protection else 1.0))
+    opt_state = ServerState(server.init(params), log_bound)
+    return LoopState(zero, params, opt_state, key, zero, zero)
+
+
 def server_round(
     server: optax.GradientTransformation,
     protection: Protection | None,
@@ -166,6 +186,57 @@ def server_round(
         log_bound = next_log_bound(log_bound, mean_bit, protection.adaptive)
     learned = optax.apply_updates(state.learned, moves)
     return stepped(state, learned, ServerState(optimizer, log_bound), is_finite((mean, mean_bit)))
+
+
+def site_key(key: jax.Array, number: jax.Array | int, site: jax.Array | int) -> jax.Array:
+    """Derives the key of a site in a round; resuming repeats none.
+
+    Args:
+      key: of the federation.
+      number: of the round.
+      site: number of the site.
+    """
+    return jax.random.fold_in(jax.random.fold_in(key, number), site)
+
+
+def draw_joins(
+    key: jax.Array, number: jax.Array | int, sites: int, participation: float
+) -> jax.Array:
+    """Draws who takes part in a round, `[sites]` bool.
+
+    Args:
+      key: of the federation.
+      number: of the round.
+      sites: how many there are.
+      participation: chance of each.
+    """
+    return jax.random.bernoulli(site_key(key, number, _JOIN), participation, (sites,))
+
+
+def mean_of_uploads(
+    uploads: Sequence[Upload], weights: Sequence[float], robust: RobustMean | None = None
+) -> Upload:
+    """Averages what came from sites over a network, as `federation` does what it computes.
+
+    Args:
+      uploads: of the sites that sent one, at least one.
+      weights: of these sites.
+      robust: replaces the weighted mean of the updates.
+
+    Returns:
+      The mean update, bit and loss.
+    """
+    shares = _checked(np.asarray(weights), 1.0)
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *uploads)
+    joined = jnp.ones(len(shares), bool)
+    if robust is not None:
+        mean, loss = robust(together.update, joined), _mean_of(together.loss, joined)
+        return Upload(mean, _mean_of(together.bit, joined), loss)
+
+    def send(site: jax.Array) -> tuple[Upload, jax.Array]:
+        return jax.tree.map(lambda leaf: leaf[site], together), joined[site]
+
+    return Upload(*_weighted_mean(send, shares, in_sequence))
 
 
 def federation(
@@ -210,16 +281,8 @@ def federation(
             "Leave one out."
         )
 
-    def init(params: Params, key: jax.Array) -> LoopState:
-        zero = jnp.int32(0)
-        log_bound = jnp.log(jnp.float32(protection.bound if protection else 1.0))
-        opt_state = ServerState(server.init(params), log_bound)
-        return LoopState(zero, params, opt_state, key, zero, zero)
-
     def update(state: LoopState, feed: Any) -> tuple[LoopState, jax.Array]:
-        key = jax.random.fold_in(state.key, state.step)  # resuming repeats no key
-        join_key = jax.random.fold_in(key, _JOIN)
-        joins = jax.random.bernoulli(join_key, participation, (len(shares),))
+        joins = draw_joins(state.key, state.step, len(shares), participation)
         scale = rate(state.step)
 
         def upload_of(site: jax.Array) -> Upload:
@@ -229,7 +292,7 @@ def federation(
                 state.learned,
                 state.opt_state.log_bound,
                 lambda draw_key: draw(feed, site, draw_key),
-                key=jax.random.fold_in(key, site),
+                key=site_key(state.key, state.step, site),
                 scale=scale,
             )
 
@@ -246,7 +309,7 @@ def federation(
             loss = _mean_of(uploads.loss, joined)
         return server_round(server, protection, state, mean, bit), loss
 
-    return Loop(init, update)
+    return Loop(partial(first_state, server, protection), update)
 
 
 def _checked(weights: np.ndarray, participation: float) -> jax.Array:

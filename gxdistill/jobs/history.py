@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from gxdistill import storage
 from gxdistill.jobs.events import EventFolder
@@ -32,7 +33,7 @@ class History:
         figures = [json.loads(line).get(name) for line in lines]
         return next((figure for figure in reversed(figures) if figure is not None), math.nan)
 
-    def add(self, **line: float) -> None:
+    def add(self, **line: Any) -> None:
         """Appends one line; `step` is among its keys."""
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from gxdistill.errors import UserError
 from gxdistill.jobs import devices
-from gxdistill.jobs.devices import Stepper
+from gxdistill.jobs.devices import Mesh
 from gxdistill.jobs.history import History
 from gxdistill.privacy.ledger import BudgetError, Ledger
 from gxdistill.pytrees import Params
@@ -42,6 +42,19 @@ class Schedule(NamedTuple):
     evaluate_every: int = 0
 
 
+class Steps(Protocol):
+    """What takes the steps of a run: a `devices.Stepper`, or a server with its sites."""
+
+    mesh: Mesh | None  # Devices that share the steps; None is one device.
+    steps_per_call: int
+
+    def stream(self, key: jax.Array, first: int) -> Iterator[Any]:
+        """Returns the feeds from step `first` on; `key` is the run's."""
+
+    def __call__(self, state: LoopState, feeds: Iterator[Any]) -> tuple[LoopState, np.ndarray]:
+        """Takes the steps, and takes over the place of the state; returns each step's loss, too."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A loop that goes on where it was interrupted.
@@ -62,7 +75,7 @@ class Run:
     """
 
     what: str
-    stepper: Stepper
+    stepper: Steps
     schedule: Schedule
     checkpoints: Path
     log: Log

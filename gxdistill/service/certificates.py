@@ -5,12 +5,16 @@ import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gxdistill import storage
 from gxdistill.errors import UserError
 
 DAYS = 90
+_USAGES = (  # Of a key, in the order of `x509.KeyUsage`.
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
 
 
 class Certificates(NamedTuple):
@@ -72,17 +76,33 @@ def make(folder: Path, hosts: Sequence[str], days: int = DAYS) -> Certificates:
             .not_valid_after(now + datetime.timedelta(days=days))
         )
 
-    basic = x509.BasicConstraints(ca=True, path_length=0)
-    root = builder(subjects[0], authority.public_key()).add_extension(basic, critical=True)
     names = x509.SubjectAlternativeName([_name(host) for host in hosts])
-    leaf = builder(subjects[1], server.public_key()).add_extension(names, critical=False)
+    signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())
+    root = _as_authority(builder(subjects[0], authority.public_key()), authority.public_key())
+    leaf = (
+        builder(subjects[1], server.public_key())
+        .add_extension(names, critical=False)
+        .add_extension(signer, critical=False)
+    )
     pem = serialization.Encoding.PEM
     form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     for path, builder_of in ((files.authority, root), (files.server, leaf)):
         signed = builder_of.sign(authority, hashes.SHA256())
         storage.write_bytes(path, signed.public_bytes(pem))
-    _write_secret(files.key, server.private_bytes(pem, *form))
+    write_secret(files.key, server.private_bytes(pem, *form))
     return files
+
+
+def _as_authority(builder: Any, key: Any) -> Any:
+    """Makes a certificate one that signs others, as strictly as Python wants it from 3.13 on."""
+    from cryptography import x509
+
+    usage = x509.KeyUsage(*(name == "key_cert_sign" for name in _USAGES))
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
 
 
 def _name(host: str):  # type: ignore[no-untyped-def]  # A class of an optional library.
@@ -98,7 +118,12 @@ def _name(host: str):  # type: ignore[no-untyped-def]  # A class of an optional 
         raise UserError(f"{storage.shown(host)} is no host's name: {error}.") from error
 
 
-def _write_secret(path: Path, content: bytes) -> None:
+def write_secret(path: Path, content: bytes) -> None:
+    """Writes a new file that only its owner may read.
+
+    Raises:
+      UserError: it cannot be written, or is there already.
+    """
     with storage.writing(path):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:

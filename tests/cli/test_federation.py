@@ -1,11 +1,13 @@
 """The commands on a federation, and how they fail."""
 
 import json
+import sys
 
 import pytest
 
 from gxdistill.cli import main
 from tests import small_jobs
+from tests.commands import refusal
 
 
 def test_epsilon_prints_the_curve(capsys):
@@ -26,6 +28,10 @@ def test_epsilon_prints_the_curve(capsys):
         (["federate", "simulate"], "--config is missing"),
         (["federate", "new", "north"], "name just FOLDER FOLDER"),
         (["federate", "report", "--workdir=nowhere"], "Run `gxdistill federate simulate` first"),
+        (["federate", "key"], "--site is missing. Name the site whose keys are to be made"),
+        (["federate", "key", "--site=../x"], "--site is '../x', which holds a slash"),
+        (["federate", "server", "--config=federation:smoke"], "--certificates is missing"),
+        (["federate", "client", "--config=federation:smoke"], "--site is missing"),
     ],
 )
 def test_a_fault_is_one_line(words, fault, tmp_path, monkeypatch):
@@ -39,8 +45,24 @@ def test_a_fault_is_one_line(words, fault, tmp_path, monkeypatch):
 def test_help_of_the_family_lists_all_its_commands(capsys):
     main.main(["federate", "--help"])
     text = capsys.readouterr().out
-    for name in ("new", "simulate", "report", "distill", "epsilon"):
+    for name in ("new", "simulate", "report", "distill", "epsilon", "key", "server", "client"):
         assert f"usage: gxdistill federate {name}" in text
+
+
+def test_without_flower_its_environment_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "flwr", None)
+    main.main(["federate", "certificates"])
+    main.main(["federate", "key", "--site=north"])
+    flags = ["--config=federation:smoke", "--config.federation.secure=False"]
+    flags.append("--config.federation.protect=()")
+    server = ["--certificates=certificates", "--sites=keys"]
+    client = ["--site=north", "--server=localhost:1", "--authority=certificates/ca.pem"]
+    for command, words in (("server", server), ("client", [*client, "--key=keys/north.key"])):
+        line = refusal("federate", command, *flags, *words)
+        assert "needs Flower, which is not installed" in line
+        assert "make setup-federated" in line
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

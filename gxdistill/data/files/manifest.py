@@ -16,6 +16,7 @@ from gxdistill.data.files import csv_table
 from gxdistill.data.files.grey import BadEntryError
 from gxdistill.errors import UserError
 
+UNKNOWN_SITE = "unknown"  # Of an image whose manifest names none.
 FIELDS = ("image", "mask", "label", "patient", "site", "split", "spacing")
 REQUIRED = ("image", "label", "patient")
 SKIP = "skip"  # As a split: the row is passed over.
@@ -288,7 +289,7 @@ def _entry(row: _Row, folder: Path, label_names: Sequence[str]) -> Entry:
         mask=_within(folder, texts["mask"], "mask") if texts.get("mask") else None,
         label=_label(texts["label"], label_names) if label_names else 0,
         patient=unicodedata.normalize("NFC", texts["patient"]),
-        site=unicodedata.normalize("NFC", texts.get("site") or "unknown"),
+        site=unicodedata.normalize("NFC", texts.get("site") or UNKNOWN_SITE),
         split=texts.get("split", ""),
         spacing=_spacing(texts.get("spacing", "")),
     )

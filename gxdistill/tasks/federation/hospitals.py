@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from gxdistill.data.batches import labelled
 from gxdistill.data.batches.resident import Normalisation
 from gxdistill.data.batches.streaming import Pixels
+from gxdistill.data.files.manifest import UNKNOWN_SITE
 from gxdistill.errors import UserError
 from gxdistill.jobs.job import Job
 from gxdistill.patching import gather_patches
@@ -56,27 +57,61 @@ class Feed:
     patients: jax.Array
 
 
+def class_names(config: ConfigDict) -> tuple[str, ...]:
+    """Names the classes of a pixel, the background first."""
+    return tuple(config.data.mask_classes) or ("background", "organ")
+
+
 def of_job(job: Job) -> Hospitals:
     """Takes the cohort of a job for its masks.
 
     Raises:
       UserError: it has no masks, or one site alone, or a mask has more classes than are named.
     """
+    train, test, classes = _read(job)
+    train = _gathered(train, job.config.federation.least)
+    return Hospitals(feeds.site_names(train), train, test, classes)
+
+
+def of_site(job: Job, name: str) -> Hospitals:
+    """Takes of the cohort of a job what is a site's: the patients whose site has that name, or all.
+
+    Args:
+      job: of the site.
+      name: of the site.
+
+    Raises:
+      UserError: the cohort has no masks, or several sites and none of that name, or a mask has more
+        classes than are named.
+    """
+    train, test, classes = _read(job)
+    known = sorted(set(train.sites.tolist()))
+    if name in known:
+        train, test = (split.select(split.sites == name) for split in (train, test))
+    elif known != [UNKNOWN_SITE]:
+        raise UserError(
+            f"--site is {name!r}, and the cohort in {job.config.data.path} has patients of "
+            f"{', '.join(known[:10])}. Name one of these, or leave the column `site` out."
+        )
+    whole = dataclasses.replace(train, sites=np.full(len(train.sites), name))
+    return Hospitals((name,), whole, test, classes)
+
+
+def _read(job: Job) -> tuple[Cohort, Cohort, tuple[str, ...]]:
     if job.cohorts.source.cohort.masks is None:
         raise UserError(
             f"The cohort in {job.config.data.path} has no masks, which is what a federation learns "
             f"here. Name their column, as --config.data.columns.mask=masks/{{id}}.png."
         )
     train, test = (_dealt(split, job) for split in (job.cohorts.train, job.cohorts.test))
-    classes = tuple(job.config.data.mask_classes) or ("background", "organ")
+    classes = class_names(job.config)
     most = max(int(np.max(mask)) for split in (train, test) for mask in split.masks)  # type: ignore[union-attr]
     if most >= len(classes):
         raise UserError(
             f"A mask holds class {most}, and data.mask_classes names {len(classes)}: "
             f"{', '.join(classes)}. Name all, the background first."
         )
-    train = _gathered(train, job.config.federation.least)
-    return Hospitals(feeds.site_names(train), train, test, classes)
+    return train, test, classes
 
 
 def _gathered(cohort: Cohort, least: int) -> Cohort:

@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from gxdistill.federated import aggregation, gradients, local, masked, rounds
 from gxdistill.federated.adaptive import AdaptiveBound
-from gxdistill.federated.aggregation import SITE, SumSites
+from gxdistill.federated.aggregation import SITE, RobustMean, SumSites
+from gxdistill.federated.local import LocalTraining
 from gxdistill.privacy.clipping import clip_by_norm
 from gxdistill.privacy.sampling import PatientSampler
 from gxdistill.pytrees import Batch, Network, Params
@@ -112,31 +113,41 @@ def federated(
       protected: puts noise on each site's update, as the settings `site` say.
     """
     settings = config.federation
-    training = local.local_training(
-        local.mean_gradient(network_loss(network, settings.dice_over)),
-        OPTIMIZERS[settings.optimizer](settings.lr),
-        settings.local_steps,
-        proximal=settings.proximal,
-    )
-    robust = {
-        "weighted": None,
-        "trimmed": partial(aggregation.trimmed_mean, share=settings.trim),
-        "median": aggregation.median,
-    }[settings.mean]
     return rounds.federation(
-        training,
+        site_training(config, network),
         partial(hospitals.draw, config=config),
         sites.weights,
         server=aggregation.server_optimizer(settings.server, settings.server_lr),
         rate=SCHEDULES[settings.schedule](settings.rounds),
         participation=settings.participation,
-        protection=_protection(settings.site) if protected else None,
+        protection=protection(settings.site) if protected else None,
         sum_sites=sum_of(settings, sites.count, log),
-        robust=robust,
+        robust=robust_mean(settings),
     )
 
 
-def _protection(settings: ConfigDict) -> rounds.Protection:
+def site_training(config: ConfigDict, network: Network) -> LocalTraining:
+    """Builds what a site does in a round."""
+    settings = config.federation
+    return local.local_training(
+        local.mean_gradient(network_loss(network, settings.dice_over)),
+        OPTIMIZERS[settings.optimizer](settings.lr),
+        settings.local_steps,
+        proximal=settings.proximal,
+    )
+
+
+def robust_mean(settings: ConfigDict) -> RobustMean | None:
+    """Chooses the mean that replaces the weighted one; None keeps that."""
+    return {
+        "weighted": None,
+        "trimmed": partial(aggregation.trimmed_mean, share=settings.trim),
+        "median": aggregation.median,
+    }[settings.mean]
+
+
+def protection(settings: ConfigDict) -> rounds.Protection:
+    """Makes the protection of a site's update, as the settings `site` say."""
     adaptive = AdaptiveBound(settings.quantile, settings.quantile_rate, settings.bit_noise)
     return rounds.Protection(settings.clip, settings.noise, adaptive if settings.adaptive else None)
 
