@@ -1,6 +1,6 @@
 """The settings of one private release of statistics, and of the images that match it."""
 
-from gxdistill.jobs.settings import Setting, choice, integer, names_in, number
+from gxdistill.jobs.settings import Setting, choice, integer, items, names_in, number
 from gxdistill.jobs.shared import COUNT, RATE
 
 _FEATURES = "gxdistill.privacy.features"
@@ -33,6 +33,11 @@ RELEASE: dict[str, Setting] = {
         0.25, *_WEIGHT, "Weight of the sums of coordinates by class."
     ),
     "privacy.statistics.weights.counts": number(0.15, *_WEIGHT, "Weight of the counts by class."),
+    "privacy.statistics.releases": items(
+        (),
+        "files",
+        "Releases of hospitals, release.gxr of their folders, that are added up in place of one.",
+    ),
     "privacy.statistics.detail": number(
         0.0, 0.0, 1e3, "Fine structure of drawn images, times that of the prior; 0 is none."
     ),

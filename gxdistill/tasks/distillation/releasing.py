@@ -26,7 +26,7 @@ from gxdistill.privacy.ledger import Ledger, calibrate
 from gxdistill.privacy.statistics import Parts, Released, Statistics
 from gxdistill.pytrees import Distilled
 from gxdistill.runtime.console import Progress
-from gxdistill.tasks.distillation import private
+from gxdistill.tasks.distillation import pooling, private
 from gxdistill.tasks.distillation.private import Account
 
 RELEASED = "statistics.npz"
@@ -34,6 +34,9 @@ RELEASED = "statistics.npz"
 
 def distilled(job: Job, described: features.Features | None = None) -> tuple[Distilled, Account]:
     """Releases statistics, or takes those released before, and matches images to them.
+
+    Where releases of hospitals are named, they are added up, and nothing of the job's own patients
+    is released.
 
     Args:
       job: whose training patients.
@@ -47,7 +50,8 @@ def distilled(job: Job, described: features.Features | None = None) -> tuple[Dis
     """
     _check_steps(job)
     described = described or make_features(job)
-    released, ledger = _released(job, described)
+    pools = bool(job.config.privacy.statistics.releases)
+    released, ledger = (pooling.pooled if pools else _released)(job, described)
     return _matched(job, described, released), Account(ledger, private.secret_key())
 
 
@@ -117,6 +121,7 @@ def _released(job: Job, described: features.Features) -> tuple[Released, Ledger]
     texts = {"of": of, "ledger": ledger.to_dict(), "deviations": deviations}
     storage.write_arrays(path, **arrays, about=np.array(storage.json_text(texts)))
     job.log(f"statistics are released: {ledger.statement()}")
+    pooling.write(job, released, ledger)
     return released, ledger
 
 
@@ -133,7 +138,9 @@ def _read(job: Job, of: str) -> tuple[Released, Ledger]:
     job.log(f"taking the statistics released before, in {path}")
     deviations = {name: jnp.float32(value) for name, value in about["deviations"].items()}
     kept = Statistics(**{name: jnp.asarray(value) for name, value in held.items()})
-    return Released(kept, deviations), Ledger.from_dict(about["ledger"])
+    released, ledger = Released(kept, deviations), Ledger.from_dict(about["ledger"])
+    pooling.write(job, released, ledger)  # A run may have ended before it was there.
+    return released, ledger
 
 
 def _matched(job: Job, described: features.Features, released: Released) -> Distilled:

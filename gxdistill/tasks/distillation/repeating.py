@@ -47,6 +47,11 @@ class Recipe:
         Raises:
           UserError: naming what differs.
         """
+        if self.job.config.privacy.statistics.releases:
+            raise UserError(
+                "The package was made of releases of several hospitals: no shadow can be made of "
+                "patients who are elsewhere. Audit the package that each made of its own release."
+            )
         ours = distilling.identity(self.job)["distill"]
         theirs = json.loads(json.dumps(manifest.distillation.settings))
         changed = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
