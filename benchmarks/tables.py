@@ -219,6 +219,10 @@ TABLES = {
             for metric in ("accuracy", "auc", "hm_share", "package_bytes")
         ),
     ),
+    "private_step": Table(
+        cases=("private_step", "private_step_placedistilled"),
+        metrics=("cpu_ratio", "plain_cpu_s", "private_cpu_s"),
+    ),
     "segmentation": Table(
         cases=("segmentation_monuseg", "segmentation_hippocampus"),
         metrics=(
@@ -229,6 +233,13 @@ TABLES = {
     "federation": Table(cases=federation.CASES, metrics=federation.SHOWN),
     "feddp": Table(
         cases=("feddp",), metrics=tuple(f"dice_eps{epsilon}" for epsilon in federation.EPSILONS)
+    ),
+    "federated_round": Table(cases=("federated_round",), metrics=("round_ratio", "private_ratio")),
+    "federated_sites": Table(
+        cases=("federated_sites",),
+        metrics=tuple(
+            f"{name}_{sites}_sites" for sites in (4, 64) for name in ("growth_mb", "updates_mb")
+        ),
     ),
     "federated_distillation": Table(
         cases=("federated_distillation",), metrics=federated_distillation.METRICS
