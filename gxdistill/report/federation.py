@@ -106,8 +106,8 @@ def results(rows: Metadata) -> Iterator[Markup]:
     yield _table(
         heads,
         (_row(rows[name]["title"], values) for name, values in told.items()),
-        "Means over test patients, each measured as a whole, and over the classes but the "
-        "background. Epsilon is of the unit that stands beside it, and of no other.",
+        "Means over test patients, each measured as a whole; Dice and Jaccard over the classes but "
+        "the background. Epsilon is of the unit that stands beside it, and of no other.",
     )
 
 
