@@ -1,5 +1,6 @@
 """The commands on a federation, and how they fail."""
 
+import html
 import json
 import sys
 
@@ -71,8 +72,8 @@ def test_the_smoke_variant_runs_from_end_to_end(tmp_path, capsys):
     for command in ("simulate", "report"):
         main.main(["federate", command, *flags])
     rows = json.loads((tmp_path / "federation.json").read_text())["contenders"]
-    assert list(rows) == ["alone/0", "alone/1", "central", "federated", "site", "patient"]
+    assert rows.keys() == {"alone/0", "alone/1", "central", "federated", "site", "patient"}
     printed = capsys.readouterr().out
     for row in rows.values():
         assert row["title"] in printed
-        assert row["title"] in (tmp_path / "report.html").read_text()
+        assert row["title"] in html.unescape((tmp_path / "report.html").read_text())
