@@ -177,7 +177,7 @@ COMMANDS = (
             Flag("wait", "SECONDS", "for all sites, before the first (default: 60)", whole(0)),
             Flag("least", "N", "sites without which no round begins (default: 1)", whole(1)),
         ),
-        example="federate server --config=ours.py --certificates=certificates --sites=sites",
+        example="federate server --config=federation --certificates=certificates --sites=sites",
         interrupted="the same command resumes at the round that was under way",
     ),
     job_command(
@@ -191,7 +191,7 @@ COMMANDS = (
             Flag("authority", "CA.pem", "that signed the server's certificate", path),
             Flag("key", "FILE", "of this site, NAME.key", path),
         ),
-        example="federate client --config=ours.py --site=north --server=HOST:8443 "
+        example="federate client --config=federation --site=north --server=HOST:8443 "
         "--authority=ca.pem --key=keys/north.key",
         interrupted="the same command takes part again",
     ),

@@ -60,7 +60,7 @@ def test_the_help_lists_the_commands(arguments, capsys):
         ),
         "compress",
         *("evaluate", "plan", "report", "settings"),
-        *("federate",) * 5,
+        *("federate",) * 9,
         *("audit", "inspect", "verify"),
         *("sign", "diff", "merge", "export", "predict", "calibrate", "migrate"),
         *("mixup",) * 9,
@@ -158,7 +158,7 @@ RESUMES = {
         "audit",
         "segment train",
     ),
-    *("federate simulate", "federate distill", "mixup train", "mixup evaluate"),
+    *("federate simulate", "federate distill", "federate server", "mixup train", "mixup evaluate"),
 }
 
 

@@ -87,7 +87,11 @@ def _deep(levels):
         ("distillation.epochs", True, "field distillation.epochs is True; it must be a whole"),
         ("distillation.epochs", 10**400, "it must be a whole number from 1 to 2147483647"),
         ("distillation.label_rule", "hard", "it must be 'raw' or 'softmax'"),
-        ("distillation.started_from", ["real"], "it must be 'noise', 'mixture' or 'real'"),
+        (
+            "distillation.started_from",
+            ["real"],
+            "it must be 'noise', 'statistics', 'mixture' or 'real'",
+        ),
         ("distillation.settings", _deep(300), "nests too deeply"),
         ("distillation.settings", {"x": 10**400}, "field distillation.settings is {'x': 1000"),
         ("network", "convnet", "field network is 'convnet'; it must be a table"),
