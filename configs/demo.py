@@ -29,7 +29,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.evaluate.ceiling.update(networks=1, steps=600, batch=128, lr=0.003)
     if variant == "random":
         config.name = "demo_random"
-        config.distill.update(init="random", steps=31, images_per_step=60, epochs=16, outer_steps=0)
+        config.distill.update(init="random", steps=31, images_per_step=60, epochs=24, outer_steps=0)
         config.distill.update(started_from="mixture", started_labels="networks")
         config.distill.update(inner="adam", start_lr=0.006, start_schedule="cosine")
         config.distill.precision = "uint4"
