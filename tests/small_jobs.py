@@ -13,6 +13,19 @@ from gxdistill.jobs.workdir import Workdir
 ROOT = Path(__file__).parents[1]
 
 
+# A private release of few statistics.
+RELEASE = {
+    "data__levels": "fixed",
+    "privacy__mechanism": "statistics",
+    "privacy__epsilon": 4.0,
+    "privacy__delta": 1e-3,
+    "privacy__statistics__features": "cell_moments",
+    "privacy__statistics__count": 12,
+    "privacy__statistics__pixels": 8,
+    "privacy__statistics__steps": 0,
+}
+
+
 def make(workdir, log=print, **changes):
     """The demo's smoke job with changes, `distill__start_lr=0.1`."""
     config = demo.get_config("smoke")

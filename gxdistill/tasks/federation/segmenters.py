@@ -1,11 +1,6 @@
 """The segmenter that a site has at the end of a federation, as its package says it."""
 
-import dataclasses
-import json
-
-from gxdistill import package
-from gxdistill.data import source
-from gxdistill.jobs import summary
+from gxdistill.jobs import segmenter_manifest
 from gxdistill.jobs.job import Job
 from gxdistill.package.segmenter import SegmenterManifest
 from gxdistill.tasks.federation import hospitals
@@ -21,33 +16,13 @@ def manifest_of(job: Job, data: Hospitals, promise: Promise) -> SegmenterManifes
       data: of the site.
       promise: of the site's updates.
     """
-    config, cohorts = job.config, job.cohorts
-    overlap = min(config.federation.overlap, config.patch.size - 1)
-    geometry = dataclasses.replace(
-        cohorts.geometry,
-        stride=config.patch.size - overlap,
-        border=True,
-        irrelevant_below=0,
-        inside_above=0,
-    )
-    return SegmenterManifest(
-        name=config.name,
-        purpose=config.about.purpose,
-        licence=config.about.licence,
+    federation = job.config.federation
+    return segmenter_manifest.manifest_of(
+        job,
+        federation,
         privacy=f"Trained together with other sites. {promise.words}",
-        cohort=summary.cohort_counts(source.summary(cohorts.source)),
-        network=package.NetworkChoice(config.network.name, config.network.options.to_dict()),
-        init=package.Init("random", None),
-        patch=geometry,
-        reading=summary.reading_of(job),
-        image_normalisation=cohorts.source.recipe.normalise,
-        normalisation=hospitals.normalisation(geometry.channels),
+        normalisation=hospitals.normalisation(job.cohorts.geometry.channels),
         class_names=data.classes,
-        decision=None,
-        likeness=None,
-        results={},
-        proof=None,
-        ledger=None,
+        overlap=min(federation.overlap, job.config.patch.size - 1),
         flips=False,
-        training=json.loads(config.federation.to_json_best_effort()),
     )

@@ -1,15 +1,13 @@
 """Training: from a job's images and masks to the package of a segmenter."""
 
-import dataclasses
-import json
 from pathlib import Path
 
 import jax
 
-from gxdistill import package, storage
+from gxdistill import storage
 from gxdistill.data import source
 from gxdistill.errors import UserError
-from gxdistill.jobs import devices, summary
+from gxdistill.jobs import devices, segmenter_manifest, summary
 from gxdistill.jobs.devices import Stepper
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
@@ -109,29 +107,13 @@ def _stepper(job: Job, data: Labelled, loop: Loop) -> Stepper:
 
 
 def _manifest(job: Job, data: Labelled) -> SegmenterManifest:
-    config, cohorts = job.config, job.cohorts
-    size, overlap = config.patch.size, config.segment.overlap
-    geometry = dataclasses.replace(
-        cohorts.geometry, stride=size - overlap, border=True, irrelevant_below=0, inside_above=0
-    )
-    return SegmenterManifest(
-        name=config.name,
-        purpose=config.about.purpose,
-        licence=config.about.licence,
+    segment = job.config.segment
+    return segmenter_manifest.manifest_of(
+        job,
+        segment,
         privacy=_PRIVACY,
-        cohort=summary.cohort_counts(source.summary(cohorts.source)),
-        network=package.NetworkChoice(config.network.name, config.network.options.to_dict()),
-        init=package.Init("random", None),
-        patch=geometry,
-        reading=summary.reading_of(job),
-        image_normalisation=cohorts.source.recipe.normalise,
         normalisation=data.normalisation,
         class_names=data.class_names,
-        decision=None,
-        likeness=None,
-        results={},
-        proof=None,
-        ledger=None,
-        flips=config.segment.flips,
-        training=json.loads(config.segment.to_json_best_effort()),
+        overlap=segment.overlap,
+        flips=segment.flips,
     )

@@ -6,29 +6,12 @@ import pytest
 
 from gxdistill import package, storage
 from gxdistill.errors import UserError
-from gxdistill.privacy import features
 from gxdistill.tasks.distillation import distilling, pooling, releasing
 from gxdistill.tasks.distillation.repeating import Recipe
 from tests import small_jobs
 
-_SMALL = {
-    "data__levels": "fixed",
-    "privacy__mechanism": "statistics",
-    "privacy__epsilon": 4.0,
-    "privacy__delta": 1e-3,
-    "privacy__statistics__features": "cell_moments",
-    "privacy__statistics__count": 12,
-    "privacy__statistics__pixels": 8,
-    "privacy__statistics__steps": 0,
-}
-make = functools.partial(small_jobs.make, **_SMALL)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_of_the_prior():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "_PRIOR", 100)
-        yield
+make = functools.partial(small_jobs.make, **small_jobs.RELEASE)
+pytestmark = pytest.mark.usefixtures("few_of_the_prior")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +19,9 @@ def hospitals(tmp_path_factory):
     """Releases of two hospitals, which spent epsilon 4 and 2."""
     folder = tmp_path_factory.mktemp("hospitals")
     for seed, (name, epsilon) in enumerate({"north": 4.0, "south": 2.0}.items()):
-        job = small_jobs.make(folder / name, **_SMALL | {"privacy__epsilon": epsilon, "seed": seed})
+        job = small_jobs.make(
+            folder / name, **small_jobs.RELEASE | {"privacy__epsilon": epsilon, "seed": seed}
+        )
         releasing.distilled(job)
     return [str(folder / name / pooling.RELEASE) for name in ("north", "south")]
 
@@ -96,7 +81,7 @@ def test_what_leaves_a_hospital_holds_no_digest_of_its_images(hospitals):
     ],
 )
 def test_releases_that_do_not_fit_the_job_are_refused(hospitals, tmp_path, settings, says):
-    chosen = {**_SMALL, **settings, "privacy__statistics__releases": tuple(hospitals)}
+    chosen = {**small_jobs.RELEASE, **settings, "privacy__statistics__releases": tuple(hospitals)}
     with pytest.raises(UserError, match=says):
         releasing.distilled(small_jobs.make(tmp_path, **chosen))
 

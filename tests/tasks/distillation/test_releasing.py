@@ -9,7 +9,7 @@ import scipy.special
 
 from gxdistill import package
 from gxdistill.errors import UserError
-from gxdistill.privacy import features, statistics
+from gxdistill.privacy import statistics
 from gxdistill.privacy.ledger import Ledger
 from gxdistill.pytrees import Distilled
 from gxdistill.receive.networks import replay_package
@@ -19,26 +19,13 @@ from gxdistill.tasks.distillation.repeating import Recipe
 from tests import small_jobs
 
 _SMALL = {
-    "data__levels": "fixed",
+    **small_jobs.RELEASE,
     "distill__precision": "uint8",
-    "privacy__mechanism": "statistics",
-    "privacy__epsilon": 4.0,
-    "privacy__delta": 1e-3,
-    "privacy__statistics__features": "cell_moments",
-    "privacy__statistics__count": 12,
-    "privacy__statistics__pixels": 8,
     "privacy__statistics__steps": 4,
     "privacy__statistics__checkpoint_every": 2,
 }
 make = functools.partial(small_jobs.make, **_SMALL)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _few_of_the_prior():
-    """Features of fewer images of the prior, for the time that they take."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "_PRIOR", 100)
-        yield
+pytestmark = pytest.mark.usefixtures("few_of_the_prior")
 
 
 @pytest.fixture(scope="module")
