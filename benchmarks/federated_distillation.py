@@ -12,13 +12,12 @@ in a step.
 import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 
-from benchmarks.main_job import PROGRAM, over_seeds
+from benchmarks.main_job import PROGRAM, check_fresh, over_seeds
 from benchmarks.record import Measured, Recorder
 from gxdistill import models
 from gxdistill.pytrees import Metadata
@@ -102,8 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="number of runs; default 3")
     Recorder.add_flags(parser)
     given = parser.parse_args(arguments)
-    if given.workdir.exists():
-        sys.exit(f"{given.workdir} exists: a run starts afresh. Name another folder.")
+    check_fresh(given.workdir)
     recorder = Recorder("federated_distillation", given)
     rows = over_seeds([run(given.workdir / f"seed{seed}", seed) for seed in range(given.seeds)])
     recorder.add("federated_distillation", *rows)

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import curves
-from benchmarks.main_job import PROGRAM, over_seeds
+from benchmarks.main_job import PROGRAM, check_fresh, over_seeds
 from benchmarks.record import RESULTS, ROOT, Figure, Measured, Recorder, read
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
@@ -121,8 +121,7 @@ def main() -> None:
         return
     if not arguments.config or not arguments.workdir:
         parser.error("--config and --workdir are needed, or --draw")
-    if arguments.workdir.exists():
-        sys.exit(f"{arguments.workdir} exists: a run starts afresh. Name another folder.")
+    check_fresh(arguments.workdir)
     recorder, config = Recorder("federation", arguments), arguments.config
     case = "feddp" if arguments.epsilons else f"federation_{config.partition(':')[2] or 'monuseg'}"
     runs = []

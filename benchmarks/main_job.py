@@ -27,6 +27,7 @@ from typing import TypeVar
 
 from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Metadata
+from gxdistill.tasks.distillation import sites
 
 PROGRAM = str(Path(sys.executable).with_name("gxdistill"))
 _Result = TypeVar("_Result")
@@ -131,13 +132,14 @@ def external(contender: Metadata) -> list[tuple[str, Metadata]]:
 
     HM is that at the networks' own thresholds, and unlabelled at the one set on its images alone.
     """
-    there = contender.get("external", {})
-    named = [
-        ("external_auc", there.get("images", {}).get("auc")),
-        ("external_hm", there.get("images", {}).get("hm")),
-        ("external_hm_unlabelled", there.get("joint", {}).get("hm")),
-    ]
-    return [(name, figure) for name, figure in named if figure]
+    figures = sites.elsewhere(contender).items()
+    return [(f"external_{name}", figure) for name, figure in figures if figure]
+
+
+def check_fresh(workdir: Path) -> None:
+    """Ends the command where its folder is there already."""
+    if workdir.exists():
+        sys.exit(f"{workdir} exists: a timed run starts afresh. Name another folder.")
 
 
 def spread(metric: str, figure: Metadata) -> Measured:
@@ -172,8 +174,7 @@ def main() -> None:
     # Not every system can keep threads to cores; one at a time needs none of it.
     if (count := arguments.at_once) != 1 and not 1 <= count <= len(os.sched_getaffinity(0)):
         parser.error(f"--at_once is {count}; it must be 1 or more, and at most a core for each")
-    if arguments.workdir.exists():
-        sys.exit(f"{arguments.workdir} exists: a timed run starts afresh. Name another folder.")
+    check_fresh(arguments.workdir)
     recorder = Recorder("main_job", arguments)
     config, workdir = arguments.config, arguments.workdir
     if arguments.seeds is None:

@@ -122,8 +122,7 @@ def main() -> None:
         return
     if not arguments.config or not arguments.workdir:
         parser.error("--config and --workdir are needed, or --draw")
-    if arguments.workdir.exists():
-        sys.exit(f"{arguments.workdir} exists: a run starts afresh. Name another folder.")
+    main_job.check_fresh(arguments.workdir)
     _measure(arguments, Recorder("private", arguments))
 
 

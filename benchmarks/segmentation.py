@@ -12,12 +12,11 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.main_job import PROGRAM, over_seeds
+from benchmarks.main_job import PROGRAM, check_fresh, over_seeds
 from benchmarks.record import Measured, Recorder
 from gxdistill.pytrees import Metadata
 
@@ -65,8 +64,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.seeds < 1:
         parser.error(f"--seeds is {arguments.seeds}; it must be 1 or more")
-    if arguments.workdir.exists():
-        sys.exit(f"{arguments.workdir} exists: a timed run starts afresh. Name another folder.")
+    check_fresh(arguments.workdir)
     recorder = Recorder("segmentation", arguments)
     runs = [
         figures(*run(arguments.config, arguments.workdir / f"seed{seed}", seed))

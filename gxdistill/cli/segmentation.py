@@ -22,9 +22,10 @@ def _train(_: argparse.Namespace, inputs: Inputs) -> None:
 
 
 def _evaluate(options: argparse.Namespace, inputs: Inputs) -> None:
-    from gxdistill.tasks.segmentation import evaluating, training
+    from gxdistill.jobs.segmenter_manifest import PACKAGE
+    from gxdistill.tasks.segmentation import evaluating
 
-    package = options.package or inputs.workdir / training.PACKAGE
+    package = options.package or inputs.workdir / PACKAGE
     print(evaluating.as_text(evaluating.evaluate(inputs.job, package)))
 
 

@@ -12,6 +12,8 @@ from gxdistill.jobs import summary
 from gxdistill.jobs.job import Job
 from gxdistill.package.segmenter import SegmenterManifest
 
+PACKAGE = "segmenter.gxs"  # In the working folder.
+
 
 def manifest_of(
     job: Job,

@@ -77,6 +77,13 @@ def _shapes(patch: ConfigDict, size: Size, batch: int) -> BatchSource:
     return BatchSource(draw, lambda *_: repeat(shapes), reusable=True)
 
 
+_NOT_PLANNED = {
+    "meta_gradient": "what a private job takes is not planned. Plan it with "
+    "--config.privacy.mechanism=none; a private step takes up to twice as long.",
+    "statistics": "statistics are released once, and there is no outer step to plan.",
+}
+
+
 def settings_of(config: ConfigDict) -> ConfigDict:
     """Returns the section `distill` to plan by: started from noise, for real images cost the same.
 
@@ -84,13 +91,7 @@ def settings_of(config: ConfigDict) -> ConfigDict:
       UserError: the job has no outer step, or none that is planned for.
     """
     if (mechanism := config.privacy.mechanism) != "none":
-        raise UserError(
-            f"privacy.mechanism is {mechanism!r}: what a private job takes is not planned. Plan it "
-            f"with --config.privacy.mechanism=none; a private step takes up to twice as long."
-            if mechanism == "meta_gradient"
-            else f"privacy.mechanism is {mechanism!r}: statistics are released once, and there is "
-            f"no outer step to plan."
-        )
+        raise UserError(f"privacy.mechanism is {mechanism!r}: {_NOT_PLANNED[mechanism]}")
     if config.distill.outer_steps == 0:
         raise UserError(
             "distill.outer_steps is 0: the start is packaged as it is, and there is no outer step "

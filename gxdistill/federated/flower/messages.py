@@ -69,7 +69,7 @@ def from_message(message: Any) -> Packet:
     if len(names) > _MOST_ARRAYS or names != [f"{i:05d}" for i in range(len(names))]:
         raise RefusedError("its arrays are named in another way than they must be")
     fields = dict(content["fields"])
-    if len(fields) > 32:
+    if len(fields) > _MOST_FIELDS:
         raise RefusedError("its message has too many fields")
     arrays = [_array(content["arrays"][name]) for name in names]
     return Packet(arrays, {str(name): value for name, value in fields.items()})

@@ -375,13 +375,11 @@ def _lines_on_sites(contenders: Metadata) -> list[str]:
         sites_apart = figures.get("sites", {}) if name == "distilled" else {}
         for site, part in sites_apart.items():
             lines.append(f"{name}, site {site}: HM {_cell(part['hm'])}, AUC {_cell(part['auc'])}")
-        if "external" in figures:
-            there = figures["external"]
-            part, joint = there["images"], there.get("joint", {})
+        if there := sites.elsewhere(figures):
             lines.append(
-                f"{name}, site {there['site']}, of which nothing was learned: "
-                f"AUC {_cell(part['auc'])}, HM {_cell(part['hm'])}, "
-                f"at a threshold set on its images without labels {_cell(joint.get('hm'))}"
+                f"{name}, site {figures['external']['site']}, of which nothing was learned: "
+                f"AUC {_cell(there['auc'])}, HM {_cell(there['hm'])}, "
+                f"at a threshold set on its images without labels {_cell(there['hm_unlabelled'])}"
             )
     return lines
 

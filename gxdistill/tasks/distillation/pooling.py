@@ -7,8 +7,9 @@ releases alone: it costs no patient more than the hospital's own release did, an
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,8 +27,8 @@ RELEASE = "release.gxr"
 _ABOUT = "release.json"
 _MAX_ABOUT = 1 << 20  # Bytes.
 _SEVERAL = "patients of several of the hospitals, of whom each released"
-# What the numbers depend on; all else of the section is for who makes images of them.
-_MADE_BY = ("features", "prior", "count", "pixels", "cell", "weights")
+# What the numbers depend on beside `weights`; the other settings are for who draws images of them.
+_MADE_BY = ("features", "prior", "count", "pixels", "cell")
 
 
 def write(job: Job, released: Released, ledger: Ledger) -> None:
@@ -88,7 +89,7 @@ def pooled(job: Job, described: Features) -> tuple[Released, Ledger]:
 def _made_by(job: Job) -> Metadata:
     """Tells what releases must have in common to be added up."""
     settings, data = job.config.privacy.statistics, job.config.data
-    made_by = {name: settings[name] for name in _MADE_BY[:-1]}
+    made_by = {name: settings[name] for name in _MADE_BY}
     made_by["weights"] = settings.weights.to_dict()
     made_by["data"] = {name: data[name] for name in ("normalise", "levels", "downscale")}
     made_by["shape"] = list(job.problem.shape)
@@ -142,9 +143,9 @@ def _read(
     return sums, _deviations(about, shapes, path), Ledger.from_dict(about.get("ledger", {}))
 
 
-def _deviations(about: Metadata, names: Sequence[str] | dict, path: Path) -> dict[str, float]:
+def _deviations(about: Metadata, names: Collection[str], path: Path) -> dict[str, float]:
     told = about.get("deviations")
-    values = [told.get(name) for name in names] if isinstance(told, dict) else [None]
+    values: list[Any] = [told.get(name) for name in names] if isinstance(told, dict) else [None]
     if not all(isinstance(value, float) and 0 < value < 1e30 for value in values):
         raise UserError(f"{path} does not tell how large its noise is. Get a fresh copy.")
     return dict(zip(names, values, strict=True))
@@ -162,9 +163,9 @@ def _together(job: Job, paths: Sequence[Path], ledgers: Sequence[Ledger]) -> Led
                 f"{path} promises {ledger.statement()}, and this job states a guarantee for a "
                 f"patient at delta {privacy.delta:g}. Set privacy.delta to what the hospitals took."
             )
-        if ledger.epsilon() > privacy.epsilon:
+        if (spent := ledger.epsilon()) > privacy.epsilon:
             raise UserError(
-                f"{path} promises epsilon {ledger.epsilon():.3g}, more than privacy.epsilon "
+                f"{path} promises epsilon {spent:.3g}, more than privacy.epsilon "
                 f"{privacy.epsilon:g}. Raise that, or leave the release out."
             )
     largest = max(ledgers, key=Ledger.epsilon)

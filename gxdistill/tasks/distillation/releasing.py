@@ -50,8 +50,10 @@ def distilled(job: Job, described: features.Features | None = None) -> tuple[Dis
     """
     _check_steps(job)
     described = described or make_features(job)
-    pools = bool(job.config.privacy.statistics.releases)
-    released, ledger = (pooling.pooled if pools else _released)(job, described)
+    if job.config.privacy.statistics.releases:
+        released, ledger = pooling.pooled(job, described)
+    else:
+        released, ledger = _released(job, described)
     return _matched(job, described, released), Account(ledger, private.secret_key())
 
 
@@ -139,7 +141,8 @@ def _read(job: Job, of: str) -> tuple[Released, Ledger]:
     deviations = {name: jnp.float32(value) for name, value in about["deviations"].items()}
     kept = Statistics(**{name: jnp.asarray(value) for name, value in held.items()})
     released, ledger = Released(kept, deviations), Ledger.from_dict(about["ledger"])
-    pooling.write(job, released, ledger)  # A run may have ended before it was there.
+    if not (job.workdir / pooling.RELEASE).exists():  # A run may have ended before.
+        pooling.write(job, released, ledger)
     return released, ledger
 
 

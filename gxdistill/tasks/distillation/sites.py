@@ -78,6 +78,23 @@ def external(
     return {**figures, "joint": patches.whole_images(joint, cohort, tau)}
 
 
+def elsewhere(contender: Metadata) -> Metadata:
+    """Picks out what was measured at the site that nothing was learned from.
+
+    Args:
+      contender: of an evaluation.
+
+    Returns:
+      The figures `auc`, `hm`, and `hm_unlabelled`: the last at a threshold that was set on the
+      site's images without labels, None where there is none. Nothing where no site was kept out.
+    """
+    if "external" not in contender:
+        return {}
+    there = contender["external"]
+    images, joint = there["images"], there.get("joint", {})
+    return {"auc": images.get("auc"), "hm": images.get("hm"), "hm_unlabelled": joint.get("hm")}
+
+
 def names_of(job: Job) -> list[str]:
     """Lists the sites of a cohort, each of which can be kept out.
 
@@ -104,18 +121,13 @@ def summarise(job: Job, evaluations: Mapping[str, Metadata]) -> Metadata:
       evaluations: by the site that was kept out.
 
     Returns:
-      By site, for the package and for the ceiling, the figures `auc`, `hm`, and `hm_unlabelled`:
-      the last at a threshold that was set on the site's images without labels.
+      By site, for the package and for the ceiling, the figures of `elsewhere`.
     """
     told = {
         site: {
-            name: {
-                "auc": part["external"]["images"]["auc"],
-                "hm": part["external"]["images"]["hm"],
-                "hm_unlabelled": part["external"].get("joint", {}).get("hm"),
-            }
+            name: figures
             for name in _SHOWN
-            if "external" in (part := evaluation["contenders"].get(name, {}))
+            if (figures := elsewhere(evaluation["contenders"].get(name, {})))
         }
         for site, evaluation in evaluations.items()
     }

@@ -19,14 +19,14 @@ from gxdistill.federated.flower.supernode import Connection
 from gxdistill.federated.rounds import Upload
 from gxdistill.jobs.cohorts import check_patch_fits
 from gxdistill.jobs.job import Job
+from gxdistill.jobs.segmenter_manifest import PACKAGE, manifest_of
 from gxdistill.package.seeds import Use
-from gxdistill.package.segmenter import Segmenter, save_segmenter
+from gxdistill.package.segmenter import Segmenter, SegmenterManifest, save_segmenter
 from gxdistill.pytrees import Network, Params
 from gxdistill.storage import checkpoint
-from gxdistill.tasks.federation import agreement, hospitals, promises, segmenters, training
+from gxdistill.tasks.federation import agreement, hospitals, promises, training
 from gxdistill.tasks.federation.hospitals import Feed, Hospitals
-
-PACKAGE = "segmenter.gxs"
+from gxdistill.tasks.federation.promises import Promise
 
 
 def take_part(job: Job, name: str, connection: Connection) -> Path:
@@ -49,9 +49,23 @@ def take_part(job: Job, name: str, connection: Connection) -> Path:
         supernode.take_part(connection, site, job.log)
         assert site.params is not None  # Else it were not over.
         path = job.workdir / PACKAGE
-        manifest = segmenters.manifest_of(job, site.data, site.promise)
+        manifest = _manifest(job, site.data, site.promise)
         save_segmenter(path, Segmenter(manifest, site.params))
         return path
+
+
+def _manifest(job: Job, data: Hospitals, promise: Promise) -> SegmenterManifest:
+    """Says what the segmenter is; its cohort is that of this site, for the others' is not known."""
+    federation = job.config.federation
+    return manifest_of(
+        job,
+        federation,
+        privacy=f"Trained together with other sites. {promise.words}",
+        normalisation=hospitals.normalisation(job.cohorts.geometry.channels),
+        class_names=data.classes,
+        overlap=min(federation.overlap, job.config.patch.size - 1),
+        flips=False,
+    )
 
 
 class Participant:

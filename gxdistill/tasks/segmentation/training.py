@@ -7,10 +7,11 @@ import jax
 from gxdistill import storage
 from gxdistill.data import source
 from gxdistill.errors import UserError
-from gxdistill.jobs import devices, segmenter_manifest, summary
+from gxdistill.jobs import devices, summary
 from gxdistill.jobs.devices import Stepper
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
+from gxdistill.jobs.segmenter_manifest import PACKAGE, manifest_of
 from gxdistill.package.seeds import Use
 from gxdistill.package.segmenter import Segmenter, SegmenterManifest, save_segmenter
 from gxdistill.pytrees import Batch, Metadata, Network, Params
@@ -20,7 +21,6 @@ from gxdistill.tasks.segmentation.labelled import Labelled
 from gxdistill.training.steps import Loop, LoopState
 from gxdistill.training.supervised import RealLoss, supervised
 
-PACKAGE = "segmenter.gxs"
 _PRIVACY = (
     "Trained on images of patients without a bound on what it tells of any of them: treat the "
     "weights as you treat the images."
@@ -108,7 +108,7 @@ def _stepper(job: Job, data: Labelled, loop: Loop) -> Stepper:
 
 def _manifest(job: Job, data: Labelled) -> SegmenterManifest:
     segment = job.config.segment
-    return segmenter_manifest.manifest_of(
+    return manifest_of(
         job,
         segment,
         privacy=_PRIVACY,
