@@ -6,15 +6,16 @@ from gxdistill.tasks.segmentation import evaluating, training
 from tests import segmenters, toy
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def quick_compilation():
     with toy.quick_compilation():
         yield
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmented")
     job = segmenters.make_job(folder, log=lambda _: None)
-    evaluating.evaluate(job, training.train(job))
+    with toy.quick_compilation():
+        evaluating.evaluate(job, training.train(job))
     return folder
