@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 import jax
 
 from gxdistill.errors import UserError
+from gxdistill.runtime import environment
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -130,9 +131,7 @@ def _cpu() -> str:
     except OSError:
         names = []
     name = names[0] if names else platform.processor() or platform.machine()
-    # The cores that this process may use, where the system can say.
-    usable = getattr(os, "sched_getaffinity", None)
-    cores = len(usable(0)) if usable else os.cpu_count()
+    cores = environment.usable_cores()
     return f"CPU: {name}, {cores} {'core' if cores == 1 else 'cores'}"
 
 

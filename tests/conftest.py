@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gxdistill.runtime import compile_cache
+from gxdistill.runtime import compile_cache, environment
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,6 +15,7 @@ collect_ignore = [] if find_spec("flwr") else ["federated/flower"]
 
 
 # Before anything imports JAX; the commands that tests start inherit it.
+environment.pin()
 compile_cache.enable(print)
 
 

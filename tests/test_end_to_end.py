@@ -73,6 +73,33 @@ def test_a_finished_run_changes_nothing_when_started_again(run):
     assert ((run / "package.gxd").read_bytes(), (run / "history.jsonl").read_bytes()) == before
 
 
+ENVIRONMENTS = {
+    "one core": {},
+    "threefry": {"JAX_THREEFRY_PARTITIONABLE": "0"},
+    "generator": {"JAX_DEFAULT_PRNG_IMPL": "rbg"},
+    "float64": {"JAX_ENABLE_X64": "1"},
+    "promotion": {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"},
+    "precision": {"JAX_DEFAULT_MATMUL_PRECISION": "bfloat16"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_neither_cores_nor_the_environment_decide_what_a_package_holds(run, tmp_path, environment):
+    cores = os.sched_getaffinity(0)
+    # Programs that are kept are those of the cores that compiled them.
+    changes = ENVIRONMENTS[environment] | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
+    os.sched_setaffinity(0, {min(cores)} if environment == "one core" else cores)
+    try:  # A process that is started inherits the cores.
+        process = _command("distill", CONFIG, f"--workdir={tmp_path}", env=os.environ | changes)
+    finally:
+        os.sched_setaffinity(0, cores)
+    with process:
+        said = process.stderr.read()
+    assert process.returncode == 0, said
+    assert (tmp_path / "package.gxd").read_bytes() == (run / "package.gxd").read_bytes()
+
+
 def test_a_killed_run_ends_as_the_uninterrupted_one(run, tmp_path):
     rng, kills = random.Random(0), 0
     arguments = ("distill", CONFIG, f"--workdir={tmp_path}")

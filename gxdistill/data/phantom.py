@@ -139,6 +139,20 @@ def _sawtooth(value: jax.Array) -> jax.Array:
     return value - jnp.floor(value) - 0.5
 
 
+def _sum(values: jax.Array, steps: float) -> jax.Array:
+    """Sums along the first axis in fixed point, with so many steps to 1.
+
+    A sum of floats depends on the order of its terms, hence on the number of cores.
+    """
+    return jnp.sum(jnp.round(values * steps).astype(jnp.int32), axis=0) / steps
+
+
+def _mean(field: jax.Array, inside: jax.Array) -> jax.Array:
+    """Averages a field inside the mask, `[]`; its values lie within 64 of 0."""
+    columns = _sum(jnp.where(inside, field, 0), 2.0**12) / len(field)
+    return _sum(columns, 2.0**12) * len(field) / jnp.sum(inside)
+
+
 def _trunk(look: _Fields, noise: _Fields, size: int) -> jax.Array:
     """What lies behind the stomach: soft tissue, spine, ribs and lungs; attenuation, `[H, W]`."""
     x, y = _in_patient(look, size)
@@ -179,18 +193,20 @@ def _stomach(look: _Fields, key: jax.Array, noise: _Fields, size: int) -> _Field
     dx, dy = x - knots[:, 0, None, None], y - knots[:, 1, None, None]
     distance = jnp.hypot(dx, dy)
     below = radius - distance
-    nearest = jax.nn.softmax(below / 0.01, axis=0)
-    across = jnp.sum(nearest * (dx * along[:, 1] - dy * along[:, 0]), axis=0)
+    deepest = jnp.max(below, axis=0)
+    nearest = jnp.exp((below - deepest) / 0.01)  # Weights of the knots, of which one is 1.
+    weight = _sum(nearest, 2.0**23)
+    across = _sum(nearest * (dx * along[:, 1] - dy * along[:, 0]), 2.0**23) / weight
     # Folds draw together where the lumen narrows, though less than it does.
-    across = across / jnp.sqrt(jnp.sum(nearest * radius, axis=0) / _RADIUS.max())
-    coarse = jnp.stack([jnp.max(below, axis=0), across, distance[0] / radius[0]])
+    across = across / jnp.sqrt(_sum(nearest * radius, 2.0**23) / weight / _RADIUS.max())
+    coarse = jnp.stack([deepest, across, distance[0] / radius[0]])
     depth, across, fundus = _enlarge(coarse, size)
     return {"depth": depth + 0.005 * noise["outline"], "across": across, "fundus": fundus}
 
 
 def _standardise(field: jax.Array, inside: jax.Array) -> jax.Array:
-    mean = jnp.mean(field, where=inside)
-    return (field - mean) / jnp.std(field, where=inside)
+    field = field - _mean(field, inside)
+    return field / jnp.sqrt(_mean(jnp.square(field), inside))
 
 
 def _normal_scores(field: jax.Array, inside: jax.Array) -> jax.Array:

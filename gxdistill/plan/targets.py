@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from gxdistill.errors import UserError
+from gxdistill.runtime import environment
 
 _FOLDER = Path(__file__).parent / "descriptions"
 NAMES = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
@@ -138,9 +139,7 @@ def _ready_cuda(module: str) -> None:
 def _this_machine() -> dict:
     """Measures products and memory for a quarter of a second, in processor seconds."""
     a = np.ones((1024, 1024), np.float32)
-    usable = getattr(os, "sched_getaffinity", None)
-    cores = len(usable(0)) if usable else os.cpu_count() or 1
-    product = _seconds(lambda: a @ a) / cores
+    product = _seconds(lambda: a @ a) / environment.usable_cores()
     copied = np.ones(2**24, np.float32)
     copy = _seconds(copied.copy)
     pages: int = os.sysconf("SC_PHYS_PAGES")

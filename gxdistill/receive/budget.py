@@ -11,7 +11,7 @@ from gxdistill.errors import UserError
 from gxdistill.models.cached import cached_network
 from gxdistill.package import About, Manifest, cost
 from gxdistill.package.cost import Cost
-from gxdistill.runtime import platform
+from gxdistill.runtime import environment, platform
 
 _SHARE = 0.75  # Of the memory that the machine has.
 _SECONDS = 4 * 3600.0
@@ -103,7 +103,8 @@ def _line(what: str, of: Cost) -> str:
 def estimated_seconds(cost: Cost) -> float:
     """Estimates how long something takes on this process's devices; rather too long than short."""
     if platform.platform() == "cpu":
-        return cost.operations / (_OF_CORE * len(os.sched_getaffinity(0)))
+        cores = min(environment.threads(), environment.usable_cores())
+        return cost.operations / (_OF_CORE * cores)
     return cost.operations / _OF_ACCELERATOR
 
 

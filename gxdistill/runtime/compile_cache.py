@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from gxdistill.runtime import environment
+
 _MAX_BYTES = 1 << 30
 
 
@@ -24,12 +26,13 @@ def _cpu() -> str:
 
 
 def default_folder() -> Path:
-    """Names the user's folder for programs of this CPU and this version of jaxlib.
+    """Names the user's folder for programs of this CPU, so many threads and this jaxlib.
 
-    Programs are native code: another CPU may lack the instructions in them.
+    Programs are native code, which another CPU may lack the instructions of, and is split among
+    the threads that it was compiled for; JAX takes it as good for any number.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cpu = hashlib.sha256(_cpu().encode()).hexdigest()[:12]
+    cpu = hashlib.sha256(f"{_cpu()}\n{environment.threads()}".encode()).hexdigest()[:12]
     return cache / "gxdistill/xla" / f"jaxlib-{importlib.metadata.version('jaxlib')}-{cpu}"
 
 

@@ -21,10 +21,31 @@ _PINNED: dict[str, str | bool | int | None] = {
     "jax_debug_nans": False,
     "jax_debug_infs": False,
 }
+# XLA splits sums among as many threads as there are cores, unless this says how many; a sum that is
+# split otherwise is rounded otherwise.
+_THREADS = "PJRT_NPROC"
+_DEFAULT_THREADS = "2"
+
+
+def usable_cores() -> int:
+    """Counts the cores that this process may use, where the system can say, or else all."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """Tells among how many threads XLA splits its work on a CPU."""
+    said = os.environ.get(_THREADS, "")
+    return int(said) if said.isdecimal() and int(said) else usable_cores()
 
 
 def pin() -> None:
-    """Has this process and its children compute alike whatever JAX's variables say."""
+    """Has this process and its children compute alike whatever JAX's variables say.
+
+    On a CPU computations are split among two threads, however many cores there are, unless
+    PJRT_NPROC asks for another number; it is read when JAX first computes.
+    """
+    os.environ.setdefault(_THREADS, _DEFAULT_THREADS)
     for name, value in _PINNED.items():
         if value is None:
             os.environ.pop(name.upper(), None)

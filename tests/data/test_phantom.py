@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +41,33 @@ def test_one_key_gives_one_image_and_another_key_another():
     np.testing.assert_array_equal(mask, mask_again)
     assert np.mean(image != other) > 0.9
     assert np.mean(mask != other_mask) > 0.01
+
+
+# Prints the relief of the mucosa before anything rounds it, on the cores that it is given.
+RELIEF = """
+import os, sys
+os.sched_setaffinity(0, set(map(int, sys.argv[1:])))
+import jax, numpy as np
+from gxdistill.data import phantom
+
+def relief(key):
+    look, noise = phantom._look(key), phantom._noises(key, 256)
+    stomach = phantom._stomach(look, key, noise, 256)
+    seen = stomach["depth"] > 0
+    return phantom._mucosa(look, noise, True, across=stomach["across"], seen=seen)
+
+print(np.asarray(jax.jit(relief)(jax.random.key(3))).tobytes().hex())
+"""
+
+
+def test_the_number_of_cores_decides_nothing():
+    def printed(cores):
+        command = [sys.executable, "-c", RELIEF, *map(str, cores)]
+        env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # It holds another's program.
+        return subprocess.run(command, env=env, capture_output=True, check=True).stdout
+
+    cores = sorted(os.sched_getaffinity(0))
+    assert printed(cores[:1]) == printed(cores)
 
 
 def test_vmap_equals_a_loop():

@@ -11,7 +11,7 @@ from gxdistill.package import seeds
 from gxdistill.runtime import environment
 
 ROOT = Path(__file__).parents[2]
-# Draws from a seed as a command does, and says what it drew.
+# Draws and sums as a command does, and says what came of it.
 CODE = """
 from gxdistill.runtime import environment
 environment.pin()
@@ -19,19 +19,36 @@ import jax, jax.numpy as jnp
 from gxdistill.package import seeds
 draw = jax.random.normal(seeds.key(3, seeds.Use.KNOWN), (7,))
 print((draw + jnp.arange(7)).dtype, draw.tobytes().hex())
+fields = jnp.sin(jnp.arange(2.0**20).reshape(64, 128, 128))
+print(hash((jax.nn.softmax(fields, axis=0) @ fields[0]).tobytes()))
 """
 
 
-def _drawn(**variables):
-    done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        cwd=ROOT,
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def _drawn(cores=None, **variables):
+    inherited = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores or usable)
+    try:  # A process that is started inherits the cores.
+        done = subprocess.run(
+            [sys.executable, "-c", CODE],
+            cwd=ROOT,
+            env=inherited | {"PYTHONHASHSEED": "0"} | variables,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        os.sched_setaffinity(0, usable)
     return done.stdout
+
+
+def test_the_number_of_cores_changes_nothing_but_that_of_threads_does():
+    plain, one = _drawn(), _drawn({min(os.sched_getaffinity(0))})
+    assert one == plain
+    assert _drawn(NPROC="5") == plain
+    alone = _drawn(PJRT_NPROC="1")  # Whoever wants another number says so.
+    assert alone.split()[1] == plain.split()[1]
+    assert alone.split()[2] != plain.split()[2]
 
 
 def test_no_variable_changes_what_a_command_draws():
