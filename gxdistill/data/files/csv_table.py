@@ -39,12 +39,16 @@ def read(path: Path, fields: Sequence[str]) -> tuple[list[str], list[tuple[int, 
         raise UserError(
             f"Manifest {path} cannot be read as CSV{_kind_of_bytes(path)}: {error}."
         ) from error
+    if lines and lines[0][1] == ["sep=", ""]:  # What spreadsheets put before the header.
+        lines = lines[1:]
+    if any("\0" in cell for _, cells in lines[:1] for cell in cells):
+        raise UserError(f"Manifest {path} is not UTF-8 text but UTF-16. Save it as UTF-8.")
     _check_separator(path, lines)
     if len(lines) < 2:
         raise UserError(f"Manifest {path} lists no image. Add a header and a row for each image.")
     header = [cell.strip() for cell in lines[0][1]]
-    if len(set(header)) < len(header):
-        twice = [name for name in set(header) if header.count(name) > 1]
+    twice = [name for name in set(header) if name and header.count(name) > 1]
+    if twice:
         raise UserError(
             f"Manifest {path} has columns of the same name: {', '.join(sorted(twice)[:5])}."
         )
@@ -58,6 +62,8 @@ def _kind_of_bytes(path: Path) -> str:
             head = file.read(4)
     except OSError:
         return ""
+    if head in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return " but UTF-32"
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return " but UTF-16"
     return "; it is a workbook: export the sheet as CSV" if head == b"PK\x03\x04" else ""

@@ -105,7 +105,7 @@ def read_mask(path: Path, organ: Sequence[int] = ()) -> np.ndarray:
         if dicom_header.code(dataset, "PhotometricInterpretation") == "MONOCHROME1":
             raise BadEntryError("DICOM mask in MONOCHROME1: whether 0 is the organ is open")
         stored = dicom_pixels.decode(dataset, path)
-        values = _modality(dataset, stored.values)
+        values = _modality(dataset, stored.values, signed=_is_signed(stored))
         if stored.ignored is not None:
             values = np.where(stored.ignored, 0, values)
         if stored.lossy and values.dtype == np.uint8:
@@ -169,9 +169,15 @@ def _check_bytes(path: Path) -> None:
                 raise BadEntryError(f"DICOM file that unpacks to more than {_MAX_BYTES >> 20} MiB")
 
 
-def _modality(dataset: "Dataset", stored: np.ndarray) -> np.ndarray:
-    """Turns stored values into those of the device: PS3.3 C.11.1.1."""
-    signed = stored.dtype.kind != "u"
+def _is_signed(stored: dicom_pixels.Stored) -> bool:
+    return stored.values.dtype.kind != "u"
+
+
+def _modality(dataset: "Dataset", stored: np.ndarray, *, signed: bool) -> np.ndarray:
+    """Turns stored values, which may be negative if `signed`, into those of the device.
+
+    See PS3.3 C.11.1.1.
+    """
     table = dicom_header.lookup(dataset, "ModalityLUTSequence", signed=signed)
     if table is not None:
         return table(stored)
@@ -184,16 +190,17 @@ class _Rendering:
 
     def __init__(self, dataset: "Dataset", window: str, stored: dicom_pixels.Stored) -> None:
         self._dataset, self._by_file = dataset, window == "file"
+        self._signed, self._bits = _is_signed(stored), stored.bits
+        self._whole = stored.values.dtype.kind in "iu"
         self._plain = stored.bits == 8 and stored.values.dtype.kind == "u"
         self.name = ""
 
     def __call__(self, stored: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
-        values = _modality(self._dataset, stored)
+        values = _modality(self._dataset, stored, signed=self._signed)
         grey.check_finite(values)
         if self._by_file:
-            table = dicom_header.lookup(
-                self._dataset, "VOILUTSequence", signed=bool(values.min() < 0)
-            )
+            may_be_negative = (self._whole and self._least() < 0) or bool(values.min() < 0)
+            table = dicom_header.lookup(self._dataset, "VOILUTSequence", signed=may_be_negative)
             if table is not None:
                 self.name = "lookup table"
                 return _look_up(table, values)
@@ -206,6 +213,12 @@ class _Rendering:
             return values.astype(np.uint8)
         self.name = "percentiles"
         return grey.to_uint8(values, counts)
+
+    def _least(self) -> float:
+        """The smallest value that an image of so many bits could have; no image decides on it."""
+        half = 1 << (self._bits - 1)
+        ends = np.array([-half, half - 1] if self._signed else [0, 2 * half - 1])
+        return float(_modality(self._dataset, ends, signed=self._signed).min())
 
 
 def _look_up(table: dicom_header.Lookup, values: np.ndarray) -> np.ndarray:
@@ -223,6 +236,8 @@ def _apply_window(values: np.ndarray, window: Window) -> np.ndarray:
             return grey.stretch(1 / (1 + np.exp(-4 * (values - centre) / width)), 0, 1)
     if function == "LINEAR":
         centre, width = centre - 0.5, width - 1
+        if width == 0:
+            return np.where(values > centre, 255, 0).astype(np.uint8)
     elif function != "LINEAR_EXACT":
         raise BadEntryError("DICOM window of an unknown function")
     return grey.stretch(values, centre - width / 2, centre + width / 2)

@@ -25,6 +25,7 @@ _MACROS = (  # Of PS3.3 C.7.6.16.2 and C.8.19.6: what of a frame stands in a seq
     "PixelMeasuresSequence",
     "FramePixelDataPropertiesSequence",
 )
+_FLOAT_PADDING = {"f4": "Float", "f8": "DoubleFloat"}  # Of pixels of that type.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")  # Or three decimals: nobody knows.
 _NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?|[+-]?(nan|inf)", re.IGNORECASE)
 
@@ -90,13 +91,7 @@ def numbers(dataset: "Dataset", keyword: str) -> list[float]:
     Raises:
       BadEntryError: a value is no number.
     """
-    given = value(dataset, keyword)
-    if given is None:
-        return []
-    many = isinstance(given, Sequence) and not isinstance(given, str | bytes)
-    return [
-        _number(value, keyword) for value in (given if many else [given]) if value not in (None, "")
-    ]
+    return [number for number in _components(dataset, keyword) if number is not None]
 
 
 def number(dataset: "Dataset", keyword: str) -> float | None:
@@ -162,10 +157,11 @@ def window(dataset: "Dataset") -> Window | None:
       BadEntryError: a centre or width is no number.
     """
     function = code(dataset, "VOILUTFunction") or "LINEAR"
-    centres, widths = (numbers(dataset, f"Window{name}") for name in ("Center", "Width"))
-    least = 1 if function == "LINEAR" else 0
+    centres, widths = (_components(dataset, f"Window{name}") for name in ("Center", "Width"))
     for centre, width in zip(centres, widths, strict=False):
-        if math.isfinite(centre) and math.inf > width > least:
+        if centre is None or width is None or not math.isfinite(centre):
+            continue
+        if math.inf > width > 0 and (width >= 1 or function != "LINEAR"):
             return Window(centre, width, function)
     return None
 
@@ -176,7 +172,7 @@ def lookup(dataset: "Dataset", sequence: str, *, signed: bool) -> Lookup | None:
     Args:
       dataset: the header.
       sequence: "ModalityLUTSequence" or "VOILUTSequence".
-      signed: whether the values that are looked up may be negative.
+      signed: whether values that are looked up may be negative, in whatever image of the device.
 
     Raises:
       BadEntryError: the table is shorter than it says, or has other numbers than it says.
@@ -211,14 +207,15 @@ def padding(dataset: "Dataset", dtype: np.dtype) -> Padding | None:
     """
     ends = []
     for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        given = number(dataset, ("Float" if dtype.kind == "f" else "") + keyword)
+        given = number(dataset, _FLOAT_PADDING.get(dtype.str[1:], "") + keyword)
         if given is None or not math.isfinite(given):
             break
-        if dtype.kind == "i":
+        if dtype.kind in "iu":
             half = 1 << (8 * dtype.itemsize - 1)
-            given = (int(given) + half) % (2 * half) - half
-        elif dtype.kind == "u":
-            given = int(given) % (1 << 8 * dtype.itemsize)
+            if not -half <= given < 2 * half:  # As 65535 of 8 bits: no pixel can have it.
+                break
+            least = -half if dtype.kind == "i" else 0
+            given = (int(given) - least) % (2 * half) + least
         ends.append(float(given))
     return Padding(min(ends), max(ends)) if ends else None
 
@@ -230,6 +227,17 @@ def _places(dataset: "Dataset") -> Iterator["Dataset"]:
                 yield from (item.get(macro) or ())[:1]
             yield item
     yield dataset
+
+
+def _components(dataset: "Dataset", keyword: str) -> list[float | None]:
+    """The values of an element of the frame, None in the place of an empty one."""
+    given = value(dataset, keyword)
+    if given is None:
+        return []
+    many = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    return [
+        None if one in (None, "") else _number(one, keyword) for one in (given if many else [given])
+    ]
 
 
 def _number(text: Any, keyword: str) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _FLOATS = {"FloatPixelData": np.float32, "DoubleFloatPixelData": np.float64}
 _ALLOCATED = (1, 8, 16, 32)  # Bits of a whole number.
+_JP2, _J2K = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"  # How file and bare stream begin.
 _DAMAGED = "DICOM pixels damaged or truncated"
 
 
@@ -238,6 +239,8 @@ def _check_stream(stream: bytes, size: tuple[int, int]) -> None:
     """
     if not stream.rstrip(b"\x00\xff").endswith(b"\xff\xd9"):
         raise BadEntryError("DICOM pixels truncated: the mark of their end is missing")
+    if stream.startswith(_JP2):  # A file in place of the bare stream, whose parts stand in boxes.
+        stream = stream[max(stream.find(_J2K), 0) :]
     if next(_stream_sizes(stream), None) != size:
         raise BadEntryError("DICOM pixels damaged: header and pixels disagree on the size")
 

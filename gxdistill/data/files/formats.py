@@ -84,7 +84,7 @@ def read_layout(path: Path) -> Layout:
             for mark, parse in _PARSERS.items():
                 if head.startswith(mark):
                     return parse(file, head)
-        except (struct.error, IndexError, KeyError) as error:
+        except (struct.error, LookupError, ValueError, OverflowError, OSError) as error:
             raise BadEntryError(f"damaged or truncated ({type(error).__name__})") from error
     for at, mark, name in _OTHERS:
         if head[at : at + len(mark)] == mark:

@@ -29,6 +29,7 @@ _BLANKS = {
     *("missing", "unknown", "undefined", "anonymous", "anonymized", "anonymised"),
 }
 _ROUNDED = re.compile(r"[+-]?\d([.,]\d+)?E\+?\d+", re.IGNORECASE)
+_NUMERAL = re.compile(r"[0-9]{1,9}(\.0*)?")
 _INVISIBLE = re.compile(r"[\s\u200b-\u200f\u2060\ufeff]")
 
 
@@ -249,11 +250,14 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 
 def _of_splits(rows: list[_Row], splits: Mapping[str, str]) -> list[_Row]:
-    """Returns the rows that are not skipped, each with the split that its text means."""
+    """Returns the rows that are not skipped, each with the split that its text means.
+
+    In a row of too few or too many cells nobody knows which is the split: it is not skipped.
+    """
     known = [row._replace(texts={**row.texts, "split": _split(row, splits)}) for row in rows]
     if not any(row.texts["split"] not in ("", SKIP) for row in known):
-        return [row for row in known if row.texts["split"] != SKIP]
-    return [row for row in known if row.texts["split"] not in ("", SKIP)]
+        return [row for row in known if row.texts["split"] != SKIP or not row.fits]
+    return [row for row in known if row.texts["split"] not in ("", SKIP) or not row.fits]
 
 
 def _split(row: _Row, splits: Mapping[str, str]) -> str:
@@ -301,6 +305,8 @@ def _within(folder: Path, name: str, what: str) -> Path:
     try:
         path = locate(folder, name)
         return path if path.exists() else _other_form(folder, name) or path
+    except OSError as error:  # As for a name that is longer than a file system has.
+        raise BadEntryError(f"{what} path cannot be looked up: {error.strerror}") from error
     except storage.BadNameError as error:
         way = " of the manifest; data.files names another" * (error.reason == "leaves the folder")
         raise BadEntryError(f"{what} path {error.reason}{way}") from error
@@ -335,12 +341,17 @@ def _spacing(text: str) -> float | None:
     if not text:
         return None
     try:
-        spacing = float(text)
+        spacing = float(text) if "_" not in text else math.nan
     except ValueError:
         spacing = math.nan
     if not 0 < spacing < math.inf:
         raise BadEntryError(f"spacing {text[:40]!r} is no number of millimetres")
     return spacing
+
+
+def _whole(text: str) -> int:
+    """The whole number that a text says, as "1" or "1.0" do; -1 where it says none."""
+    return int(text.partition(".")[0]) if _NUMERAL.fullmatch(text) else -1
 
 
 def _label(text: str, label_names: Sequence[str]) -> int:
@@ -350,13 +361,13 @@ def _label(text: str, label_names: Sequence[str]) -> int:
     names = [unicodedata.normalize("NFC", name) for name in label_names]
     if text in names:
         return names.index(text)
-    try:
-        number = float(text)  # Not int: tables write "1.0" where a label of another row is missing.
-    except ValueError:
-        number = -1
+    # Tables write "1.0" where a label of another row is missing.
+    number, numbers = _whole(text), list(map(_whole, names))
+    if max(numbers) >= 0:  # Then a number is a name and no index.
+        number = numbers.index(number) if numbers.count(number) == 1 else -1
     if number not in range(len(label_names)):
         known = f"0..{len(label_names) - 1}, {', '.join(label_names)}"
         near = next((name for name in names if name.casefold() == text.casefold()), None)
         meant = f"; did you mean {near!r}?" if near else ""
         raise BadEntryError(f"label {text[:40]!r} is none of {known}{meant}")
-    return int(number)
+    return number

@@ -57,7 +57,7 @@ def read_mask(
     """
     if path.suffix.lower() == ".json":
         with guarded(_DAMAGED):
-            return shapes.fill(_shapes(path, image, size, set(map(str, organ))), size)
+            return shapes.fill(_shapes(path, image, size, {_composed(n) for n in organ}), size)
     numbers = [label for label in organ if isinstance(label, int)]
     if organ and not numbers:
         raise BadEntryError("a label map, of which the setting for the organ names no number")
@@ -93,10 +93,12 @@ def _parsed(path: Path, _: int) -> Any:
 
 def _labelme(content: dict[str, Any], size: tuple[int, int]) -> Iterator[_Labelled]:
     given = content.get("imageHeight"), content.get("imageWidth")
-    if given != (None, None) and given != size:
+    if any(
+        told is not None and float(told) != side for told, side in zip(given, size, strict=True)
+    ):
         raise BadEntryError("polygons drawn on an image of another size")
     for shape in content["shapes"]:
-        yield {str(shape["label"])}, functools.partial(_labelme_shape, shape)
+        yield {_composed(shape["label"])}, functools.partial(_labelme_shape, shape)
 
 
 def _labelme_shape(shape: dict[str, Any]) -> Shape:
@@ -148,15 +150,20 @@ def _via(content: dict[str, Any], name: str) -> Iterator[_Labelled]:
 
 def _file_name(path: str) -> str:
     """The name of a file as all systems write it, without its folders."""
-    return unicodedata.normalize("NFC", str(path).replace("\\", "/").rpartition("/")[2])
+    return _composed(str(path).replace("\\", "/").rpartition("/")[2])
+
+
+def _composed(text: Any) -> str:
+    """A text in the form that composes letters: one system writes "ü" as one sign, one as two."""
+    return unicodedata.normalize("NFC", str(text))
 
 
 def _via_labels(attributes: dict[str, Any]) -> Iterator[str]:
     for value in attributes.values():
         if isinstance(value, dict):  # Check boxes: those that are set.
-            yield from (str(name) for name, is_set in value.items() if is_set)
+            yield from (_composed(name) for name, is_set in value.items() if is_set)
         else:
-            yield str(value)
+            yield _composed(value)
 
 
 def _via_shape(shape: dict[str, Any]) -> Shape:

@@ -5,7 +5,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -19,6 +19,10 @@ _ORIENTATION = 0x0112  # EXIF's tag.
 _FOREIGN = "B" if sys.byteorder == "little" else "L"
 # Pillow keeps the high byte of 16-bit colours; asked for the other order of bytes, the low one.
 _OTHER_ORDER = {"B": "L", "L": "B", "N": _FOREIGN}
+
+
+# What libtiff unpacks has this machine's order of bytes already, and Pillow turns it once more.
+_UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 
 
 class Raster(NamedTuple):
@@ -104,6 +108,7 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, Layout]]:
             check_pixel_count(image.height, image.width)
             if getattr(image, "n_frames", 1) > 1:
                 raise BadEntryError("several images in one file")
+            image.tile = [_unpacked(tile) for tile in image.tile]
             yield image, layout
     except BadEntryError:
         raise
@@ -115,6 +120,12 @@ def _opened(path: Path) -> Iterator[tuple[ImageFile.ImageFile, Layout]]:
         raise BadEntryError(f"{layout}, which asks for more memory than there is") from error
     except Exception as error:  # Damaged bytes make Pillow raise nearly anything.
         raise BadEntryError(f"damaged or truncated ({type(error).__name__})") from error
+
+
+def _unpacked(tile: Any) -> Any:
+    if tile.codec_name != "libtiff":
+        return tile
+    return tile._replace(args=(_UNPACKED.get(tile.args[0], tile.args[0]), *tile.args[1:]))
 
 
 def _unturned(path: Path, layout: Layout) -> Path | io.BytesIO:

@@ -2,6 +2,7 @@ import csv
 import hashlib
 import logging
 import queue
+import struct
 import sys
 
 import numpy as np
@@ -104,6 +105,28 @@ def test_a_cut_stream_in_an_intact_file_is_refused(data_root, tmp_path, name):
             read_image(tmp_path / "cut.dcm")
 
 
+def test_a_jpeg_2000_file_in_place_of_the_bare_stream_is_read(data_root, tmp_path):
+    path = data_root / "dicom/RG3_J2KI.dcm"
+    dataset = pydicom.dcmread(path)
+    frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+
+    def box(kind, content):
+        return struct.pack(">I", 8 + len(content)) + kind + content
+
+    bits = dataset.BitsStored - 1
+    head = struct.pack(">IIHBBBB", dataset.Rows, dataset.Columns, 1, bits, 7, 0, 0)
+    colours = b"\1\0\0" + struct.pack(">I", 17)
+    boxes = (
+        box(b"jP  ", b"\r\n\x87\n"),
+        box(b"ftyp", b"jp2 \0\0\0\0jp2 "),
+        box(b"jp2h", box(b"ihdr", head) + box(b"colr", colours)),
+        box(b"jp2c", frame),
+    )
+    dataset.PixelData = pydicom.encaps.encapsulate([b"".join(boxes)])
+    dataset.save_as(tmp_path / "boxed.dcm")
+    np.testing.assert_array_equal(read_image(tmp_path / "boxed.dcm"), read_image(path))
+
+
 def test_eight_bits_without_a_window_are_kept(tmp_path, write_dicom):
     stored = _stored(256, np.uint8)
     write_dicom(tmp_path / "a.dcm", stored)
@@ -193,7 +216,7 @@ def test_a_lookup_table_comes_before_a_window(tmp_path, write_dicom):
 
 
 @pytest.mark.parametrize(
-    "window", [{"WindowWidth": 0}, {"WindowWidth": 1}, {"WindowWidth": -5}, {"WindowWidth": None}]
+    "window", [{"WindowWidth": 0}, {"WindowWidth": 0.5}, {"WindowWidth": -5}, {"WindowWidth": None}]
 )
 def test_a_window_without_width_is_passed_over(tmp_path, write_dicom, window):
     write_dicom(tmp_path / "a.dcm", _stored(), WindowCenter=100, **window)

@@ -194,6 +194,23 @@ def test_float_pixels_are_windowed_as_others(read, tmp_path, name, dtype):
     assert picture.bits == dataset.BitsAllocated
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("Float", np.float32), ("DoubleFloat", np.float64)])
+def test_padding_of_float_pixels_is_black_and_not_counted(read, tmp_path, name, dtype):
+    read()
+    dataset = pydicom.dcmread(tmp_path / "a.dcm")
+    for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(dataset, keyword)
+    values = STORED.astype(dtype)
+    values[:4] = -1e30
+    setattr(dataset, f"{name}PixelData", values.tobytes())
+    setattr(dataset, f"{name}PixelPaddingValue", float(dtype(-1e30)))
+    dataset.BitsAllocated = values.itemsize * 8
+    dataset.save_as(tmp_path / "a.dcm")
+    pixels = images.read_image(tmp_path / "a.dcm").pixels
+    assert not pixels[:4].any()
+    np.testing.assert_array_equal(pixels[4:], grey.to_uint8(STORED[4:].astype(dtype)))
+
+
 def test_how_pixels_are_coded_must_be_said_and_known(read, tmp_path, monkeypatch):
     read()
     path = tmp_path / "a.dcm"
@@ -220,3 +237,54 @@ def test_a_file_without_a_transfer_syntax_says_so(read, tmp_path):
     path.write_bytes(content[: at + 4] + b"UI\x00\x00" + content[at + 8 + content[at + 6] :])
     with images.quiet(), pytest.raises(BadEntryError, match="without a transfer syntax"):
         images.read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("centres", "widths"),
+    [(r"\2048", r"50\4096"), (r"500\2048", r"\4096"), (r"\2048", r"\4096")],
+)
+def test_an_empty_part_of_a_window_takes_its_other_part_with_it(read, centres, widths):
+    spelt = [
+        (b"7777.0\\2222.0", centres.encode().ljust(13)),
+        (b"8888.0\\3333.0", widths.encode().ljust(13)),
+    ]
+    picture = read(WindowCenter=[7777, 2222], WindowWidth=[8888, 3333], spelt=spelt, **BITS)
+    np.testing.assert_array_equal(picture.pixels, _windowed(STORED))
+
+
+def test_a_window_of_width_one_is_a_step(read):
+    picture = read(**BITS, WindowCenter=2000, WindowWidth=1)
+    np.testing.assert_array_equal(picture.pixels, np.where(STORED > 1999.5, 255, 0))
+    assert picture.window == "window"
+
+
+RAMP = list(map(int, np.linspace(0, 65535, 5000)))
+
+
+@pytest.mark.parametrize("first", [-1000, 64536])
+@pytest.mark.parametrize("intercept", [None, -400])
+def test_no_pixel_decides_whether_a_table_begins_below_zero(read, first, intercept):
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "SS" if first < 0 else "US", [5000, first, 16])
+    item.add_new("LUTData", "US", RAMP)
+    stored = STORED if intercept else STORED.astype(np.int16)
+    bits = BITS if intercept else {}
+    more = {} if intercept is None else {"RescaleSlope": 1, "RescaleIntercept": intercept}
+    picture = read(stored + (400 if intercept else 0), VOILUTSequence=[item], **bits, **more)
+    expected = np.array(RAMP)[STORED + 1000] / 257
+    np.testing.assert_allclose(picture.pixels, expected, atol=0.51)
+
+
+def test_a_table_for_large_values_without_sign_is_for_those(read):
+    item = pydicom.Dataset()
+    item.add_new("LUTDescriptor", "US", [5000, 40000, 16])
+    item.add_new("LUTData", "US", RAMP)
+    whole = {"WindowCenter": 32767.5, "WindowWidth": 65536, "VOILUTFunction": "LINEAR_EXACT"}
+    picture = read(STORED + 40000, ModalityLUTSequence=[item], **whole)
+    np.testing.assert_allclose(picture.pixels, np.array(RAMP)[STORED] / 257, atol=0.51)
+
+
+def test_padding_that_no_pixel_of_so_many_bits_can_have_is_none(read):
+    eight = (STORED >> 4).astype(np.uint8)
+    eight[0, 0] = 255
+    np.testing.assert_array_equal(read(eight, PixelPaddingValue=65535).pixels, eight)

@@ -228,3 +228,57 @@ def test_a_table_of_another_kind_is_named(tmp_path, content, message):
 def test_a_label_in_other_case_is_hinted_at(tmp_path):
     _, bad = _read(tmp_path, f"{HEADER}\na.png,Ill,p\n")
     assert bad[2].reason.endswith("did you mean 'ill'?")
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "label"),
+    [
+        *((("1", "2"), text, 0) for text in ("1", "1.0", "01")),
+        (("1", "2"), "2.0", 1),
+        (("1", "0"), "1.0", 0),
+        (("1", "0"), "0.0", 1),
+        (("normal", "ill"), "01", 1),
+    ],
+)
+def test_where_names_are_numbers_a_label_is_a_name_and_no_index(tmp_path, names, text, label):
+    path = tmp_path / "manifest.csv"
+    path.write_text(f"{HEADER}\na.png,{text},p\n")
+    (entry,), bad = read_manifest(path, columns={}, label_names=names)[:2]
+    assert not bad
+    assert entry.label == label
+
+
+@pytest.mark.parametrize(
+    ("names", "text"), [(("1", "2"), "0"), (("1", "2"), "3"), (NAMES, "0_1"), (NAMES, "1e0")]
+)
+def test_a_number_that_is_no_name_is_refused(tmp_path, names, text):
+    path = tmp_path / "manifest.csv"
+    path.write_text(f"{HEADER}\na.png,{text},p\n")
+    _, bad = read_manifest(path, columns={}, label_names=names)[:2]
+    assert "is none of" in bad[2].reason
+
+
+def test_a_row_without_its_last_cell_is_not_skipped(tmp_path):
+    text = f"{HEADER},split\na.png,0,p,train\nb.png,0,q\nc.png,1,r,test\n"
+    entries, bad = _read(tmp_path, text)
+    assert [entry.name for entry in entries] == ["a.png", "c.png"]
+    assert bad[3].reason == "the row has more or fewer cells than the header"
+
+
+def test_a_path_longer_than_any_is_one_bad_row(tmp_path):
+    entries, bad = _read(tmp_path, f"{HEADER}\n{('x' * 200 + '/') * 30}a.png,0,p\nb.png,0,q\n")
+    assert [entry.name for entry in entries] == ["b.png"]
+    assert "image path cannot be looked up" in bad[2].reason
+
+
+def test_what_tables_add_to_a_header_is_passed_over(tmp_path):
+    for text in (f"{HEADER},,\na.png,0,p,,\n", f"sep=,\n{HEADER}\na.png,0,p\n"):
+        entries, bad = _read(tmp_path, text)
+        assert not bad
+        assert [entry.name for entry in entries] == ["a.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_another_encoding_is_named(tmp_path, encoding):
+    with pytest.raises(UserError, match=f"not UTF-8 text but {encoding[:6].upper()}"):
+        _read(tmp_path, f"{HEADER}\na.png,0,p\n".encode(encoding))

@@ -202,3 +202,25 @@ def test_the_boxes_checked_in_via_are_labels(tmp_path):
     assert _read(tmp_path, content, ("stomach",)).any()
     with pytest.raises(BadEntryError, match="none of its shapes"):
         _read(tmp_path, content, ("other",))
+
+
+def test_labels_are_the_same_composed_and_decomposed(tmp_path):
+    shapes = [("lu\u0308ng", "polygon", STAR), ("l\u00fcng", "rectangle", [(1, 1), (4, 4)])]
+    whole = _read(tmp_path, _labelme(shapes))
+    for name in ("lu\u0308ng", "l\u00fcng"):
+        np.testing.assert_array_equal(_read(tmp_path, _labelme(shapes), (name,)), whole)
+    star = _read(tmp_path, _via([_polygon(STAR)]))
+    via = _via([_polygon(STAR)], organ="lu\u0308ng")
+    np.testing.assert_array_equal(_read(tmp_path, via, ("l\u00fcng",)), star)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"imageHeight": "60", "imageWidth": 80}, {"imageHeight": 60}, {"imageWidth": 80.0}],
+)
+def test_a_size_is_compared_as_far_as_it_is_told(tmp_path, fields):
+    star = _read(tmp_path, _labelme([("organ", "polygon", STAR)]))
+    content = _labelme([("organ", "polygon", STAR)], **fields)
+    np.testing.assert_array_equal(_read(tmp_path, content), star)
+    with pytest.raises(BadEntryError, match="of another size"):
+        _read(tmp_path, _labelme([("organ", "polygon", STAR)], imageWidth=79))

@@ -190,3 +190,40 @@ def test_a_key_of_transparency_is_seen_in_grey(tmp_path):
     Image.fromarray(BYTES).save(tmp_path / "a", "PNG", transparency=int(BYTES[0, 0]))
     with pytest.raises(BadEntryError, match="transparent pixels"):
         images.read_image(tmp_path / "a")
+
+
+def _deflated(pixels, order, form):
+    """The same strip, packed, with its length and its kind of compression."""
+    content = bytearray(_tiff(pixels, order, form))
+    lines = zlib.compress(bytes(content[8 : 8 + pixels.nbytes]))
+    content[8 : 8 + len(lines)] = lines
+    for tag, kind, written, number in ((259, 3, "H2x", 8), (279, 4, "I", len(lines))):
+        at = content.index(struct.pack(order + "HHI", tag, kind, 1)) + 8
+        content[at : at + 4] = struct.pack(order + written, number)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("dtype", "form"), [("u2", 1), ("i2", 2), ("i4", 2), ("f4", 3)])
+def test_what_is_compressed_is_read_in_either_order_of_bytes(tmp_path, order, dtype, form):
+    pixels = GREY.astype(dtype)
+    np.testing.assert_array_equal(
+        _read(tmp_path, _deflated(pixels, order, form)).pixels, grey.to_uint8(GREY)
+    )
+
+
+@pytest.mark.parametrize("tag", [259, 262, 277, 284])
+def test_a_tag_of_two_numbers_in_place_of_one_is_refused(tmp_path, tag):
+    content = bytearray(_tiff(BYTES))
+    at = content.index(struct.pack("<HHI", tag, 3, 1))
+    content[at + 4 : at + 8] = struct.pack("<I", 2)
+    (tmp_path / "a").write_bytes(content)
+    for read in (images.read_image, images.read_header):
+        with pytest.raises(BadEntryError, match="damaged or truncated"):
+            read(tmp_path / "a")
+
+
+def test_a_directory_beyond_any_file_is_refused(tmp_path):
+    content = b"II+\0\x08\0\0\0" + struct.pack("<Q", 2**64 - 1) + bytes(100)
+    with pytest.raises(BadEntryError, match="damaged or truncated"):
+        _read(tmp_path, content)
