@@ -236,7 +236,8 @@ def _components(dataset: "Dataset", keyword: str) -> list[float | None]:
         return []
     many = isinstance(given, Sequence) and not isinstance(given, str | bytes)
     return [
-        None if one in (None, "") else _number(one, keyword) for one in (given if many else [given])
+        None if text in (None, "") else _number(text, keyword)
+        for text in (given if many else [given])
     ]
 
 
