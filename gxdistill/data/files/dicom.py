@@ -173,6 +173,14 @@ def _is_signed(stored: dicom_pixels.Stored) -> bool:
     return stored.values.dtype.kind != "u"
 
 
+def _possible_ends(stored: dicom_pixels.Stored) -> np.ndarray:
+    """The smallest and largest number that so many bits can store; none for floats."""
+    if stored.values.dtype.kind == "f":
+        return np.empty(0)
+    half = 1 << (stored.bits - 1)
+    return np.array([-half, half - 1] if _is_signed(stored) else [0, 2 * half - 1])
+
+
 def _modality(dataset: "Dataset", stored: np.ndarray, *, signed: bool) -> np.ndarray:
     """Turns stored values, which may be negative if `signed`, into those of the device.
 
@@ -190,8 +198,7 @@ class _Rendering:
 
     def __init__(self, dataset: "Dataset", window: str, stored: dicom_pixels.Stored) -> None:
         self._dataset, self._by_file = dataset, window == "file"
-        self._signed, self._bits = _is_signed(stored), stored.bits
-        self._whole = stored.values.dtype.kind in "iu"
+        self._signed, self._ends = _is_signed(stored), _possible_ends(stored)
         self._plain = stored.bits == 8 and stored.values.dtype.kind == "u"
         self.name = ""
 
@@ -199,8 +206,9 @@ class _Rendering:
         values = _modality(self._dataset, stored, signed=self._signed)
         grey.check_finite(values)
         if self._by_file:
-            may_be_negative = (self._whole and self._least() < 0) or bool(values.min() < 0)
-            table = dicom_header.lookup(self._dataset, "VOILUTSequence", signed=may_be_negative)
+            ends = _modality(self._dataset, self._ends, signed=self._signed)
+            least = min([values.min(), *ends])
+            table = dicom_header.lookup(self._dataset, "VOILUTSequence", signed=bool(least < 0))
             if table is not None:
                 self.name = "lookup table"
                 return _look_up(table, values)
@@ -213,12 +221,6 @@ class _Rendering:
             return values.astype(np.uint8)
         self.name = "percentiles"
         return grey.to_uint8(values, counts)
-
-    def _least(self) -> float:
-        """The smallest value that an image of so many bits could have; no image decides on it."""
-        half = 1 << (self._bits - 1)
-        ends = np.array([-half, half - 1] if self._signed else [0, 2 * half - 1])
-        return float(_modality(self._dataset, ends, signed=self._signed).min())
 
 
 def _look_up(table: dicom_header.Lookup, values: np.ndarray) -> np.ndarray:

@@ -363,10 +363,11 @@ def _label(text: str, label_names: Sequence[str]) -> int:
         return names.index(text)
     # Tables write "1.0" where a label of another row is missing.
     number, numbers = _whole(text), list(map(_whole, names))
+    known = f"0..{len(names) - 1}, {', '.join(label_names)}"
     if max(numbers) >= 0:  # Then a number is a name and no index.
         number = numbers.index(number) if numbers.count(number) == 1 else -1
-    if number not in range(len(label_names)):
-        known = f"0..{len(label_names) - 1}, {', '.join(label_names)}"
+        known = ", ".join(label_names)
+    if number not in range(len(names)):
         near = next((name for name in names if name.casefold() == text.casefold()), None)
         meant = f"; did you mean {near!r}?" if near else ""
         raise BadEntryError(f"label {text[:40]!r} is none of {known}{meant}")

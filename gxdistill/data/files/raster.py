@@ -19,8 +19,6 @@ _ORIENTATION = 0x0112  # EXIF's tag.
 _FOREIGN = "B" if sys.byteorder == "little" else "L"
 # Pillow keeps the high byte of 16-bit colours; asked for the other order of bytes, the low one.
 _OTHER_ORDER = {"B": "L", "L": "B", "N": _FOREIGN}
-
-
 # What libtiff unpacks has this machine's order of bytes already, and Pillow turns it once more.
 _UNPACKED = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 

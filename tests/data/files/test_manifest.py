@@ -255,7 +255,7 @@ def test_a_number_that_is_no_name_is_refused(tmp_path, names, text):
     path = tmp_path / "manifest.csv"
     path.write_text(f"{HEADER}\na.png,{text},p\n")
     _, bad = read_manifest(path, columns={}, label_names=names)[:2]
-    assert "is none of" in bad[2].reason
+    assert f"is none of {'0..1, ' if names == NAMES else ''}{', '.join(names)}" in bad[2].reason
 
 
 def test_a_row_without_its_last_cell_is_not_skipped(tmp_path):
