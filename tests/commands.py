@@ -1,8 +1,22 @@
 """Commands as tests run them."""
 
+import contextlib
+import os
+
 import pytest
 
 from gxdistill.cli import main
+
+
+@contextlib.contextmanager
+def on_one_core(is_one=True):
+    """Has the processes that are started inside run on one core; or on all, as without it."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usable)} if is_one else usable)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
 
 
 def refusal(*arguments):

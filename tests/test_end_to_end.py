@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gxdistill.cli import main
+from tests import commands
 from tests.stderr import without_jax_start
 
 ROOT = Path(__file__).parents[1]
@@ -86,14 +87,10 @@ ENVIRONMENTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_neither_cores_nor_the_environment_decide_what_a_package_holds(run, tmp_path, environment):
-    cores = os.sched_getaffinity(0)
     # Programs that are kept are those of the cores that compiled them.
     changes = ENVIRONMENTS[environment] | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    os.sched_setaffinity(0, {min(cores)} if environment == "one core" else cores)
-    try:  # A process that is started inherits the cores.
+    with commands.on_one_core(environment == "one core"):
         process = _command("distill", CONFIG, f"--workdir={tmp_path}", env=os.environ | changes)
-    finally:
-        os.sched_setaffinity(0, cores)
     with process:
         said = process.stderr.read()
     assert process.returncode == 0, said

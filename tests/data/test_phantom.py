@@ -13,6 +13,7 @@ from gxdistill import models, patching
 from gxdistill.data import phantom
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, metrics
+from tests import commands
 
 KEY = jax.random.key(3)
 PATCH, STRIDE = 32, 16
@@ -43,10 +44,8 @@ def test_one_key_gives_one_image_and_another_key_another():
     assert np.mean(mask != other_mask) > 0.01
 
 
-# Prints the relief of the mucosa before anything rounds it, on the cores that it is given.
+# Prints the relief of the mucosa before anything rounds it.
 RELIEF = """
-import os, sys
-os.sched_setaffinity(0, set(map(int, sys.argv[1:])))
 import jax, numpy as np
 from gxdistill.data import phantom
 
@@ -61,13 +60,16 @@ print(np.asarray(jax.jit(relief)(jax.random.key(3))).tobytes().hex())
 
 
 def test_the_number_of_cores_decides_nothing():
-    def printed(cores):
-        command = [sys.executable, "-c", RELIEF, *map(str, cores)]
-        env = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # It holds another's program.
-        return subprocess.run(command, env=env, capture_output=True, check=True).stdout
+    # With as many threads as cores, and no program that was compiled for others.
+    env = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
+    env["JAX_ENABLE_COMPILATION_CACHE"] = "false"
 
-    cores = sorted(os.sched_getaffinity(0))
-    assert printed(cores[:1]) == printed(cores)
+    def printed(is_one):
+        with commands.on_one_core(is_one):
+            command = [sys.executable, "-c", RELIEF]
+            return subprocess.run(command, env=env, capture_output=True, check=True).stdout
+
+    assert printed(True) == printed(False)
 
 
 def test_vmap_equals_a_loop():

@@ -9,6 +9,7 @@ import pytest
 
 from gxdistill.package import seeds
 from gxdistill.runtime import environment
+from tests import commands
 
 ROOT = Path(__file__).parents[2]
 # Draws and sums as a command does, and says what came of it.
@@ -24,11 +25,9 @@ print(hash((jax.nn.softmax(fields, axis=0) @ fields[0]).tobytes()))
 """
 
 
-def _drawn(cores=None, **variables):
+def _drawn(on_one_core=False, **variables):
     inherited = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
-    usable = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores or usable)
-    try:  # A process that is started inherits the cores.
+    with commands.on_one_core(on_one_core):
         done = subprocess.run(
             [sys.executable, "-c", CODE],
             cwd=ROOT,
@@ -37,13 +36,11 @@ def _drawn(cores=None, **variables):
             text=True,
             check=True,
         )
-    finally:
-        os.sched_setaffinity(0, usable)
     return done.stdout
 
 
 def test_the_number_of_cores_changes_nothing_but_that_of_threads_does():
-    plain, one = _drawn(), _drawn({min(os.sched_getaffinity(0))})
+    plain, one = _drawn(), _drawn(on_one_core=True)
     assert one == plain
     assert _drawn(NPROC="5") == plain
     alone = _drawn(PJRT_NPROC="1")  # Whoever wants another number says so.
