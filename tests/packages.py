@@ -59,6 +59,7 @@ def make_manifest(name="tiny0"):
             "loss": "cross_entropy",
             "started_from": "noise",
             "inner": {"name": "sgd"},
+            "augmentations": [],
             "outer_steps": 400,
             "settings": {"networks": 1, "optimizer": {"lr": 0.01}},
         },

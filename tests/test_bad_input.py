@@ -45,6 +45,7 @@ MANIFEST = {
         "loss": "cross_entropy",
         "started_from": "noise",
         "inner": {"name": "sgd"},
+        "augmentations": [],
         "outer_steps": 1,
         "settings": {},
     },

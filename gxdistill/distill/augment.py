@@ -135,6 +135,12 @@ def augment(images: jax.Array, key: jax.Array, names: Sequence[str]) -> jax.Arra
     return images
 
 
+def augment_each(images: jax.Array, key: jax.Array, names: Sequence[str]) -> jax.Array:
+    """Changes each image by a draw of its own: `[N, H, W, C]`, see `augment`."""
+    keys = jax.random.split(key, len(images))
+    return jax.vmap(lambda image, key: augment(image, key, names))(images, keys)
+
+
 def _composed(moves: Sequence[_Affine]) -> _Affine:
     matrix, offset = jnp.eye(2), jnp.zeros(2)
     for turn, shift in moves:

@@ -14,9 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gxdistill.distill import init, mixture
-from gxdistill.distill.inner import Inner
-from gxdistill.distill.replay import replay
-from gxdistill.distill.unroll import PLAIN
 from gxdistill.pytrees import Batch, Distilled, Network, Params
 from gxdistill.training.supervised import classification_loss
 
@@ -104,12 +101,7 @@ def _loss_of(network: Network, params: Params, batch: Batch) -> jax.Array:
 
 
 def with_best_rate(
-    network: Network,
-    data: Distilled,
-    pool: Batch,
-    start: Params,
-    *,
-    inner: Inner = PLAIN.inner,
+    network: Network, data: Distilled, pool: Batch, train: Callable[[Distilled], Params]
 ) -> Distilled:
     """Gives a baseline the constant rate that serves it best on training patches.
 
@@ -117,8 +109,7 @@ def with_best_rate(
       network: what is trained.
       data: from one of the functions above.
       pool: training patches to compare on.
-      start: the weights to start from.
-      inner: the optimiser.
+      train: data into weights, as the baseline will be trained.
 
     Returns:
       `data` with all rates set to the best of a fixed list.
@@ -128,7 +119,6 @@ def with_best_rate(
         return dataclasses.replace(data, log_lr=jnp.full_like(data.log_lr, np.log(rate)))
 
     def loss(rate: float) -> float:
-        params = replay(network, start, at(rate), rule="raw", inner=inner)
-        return float(np.nan_to_num(_loss_of(network, params, pool), nan=np.inf))
+        return float(np.nan_to_num(_loss_of(network, train(at(rate)), pool), nan=np.inf))
 
     return at(min(_RATES, key=loss))

@@ -59,7 +59,7 @@ class _Passes(NamedTuple):
 
 def run(step: Step, carry: Carry, data: Distilled, start: Start, count: Start) -> Carry:
     """Takes `count` steps from step `start`; either may be traced, and nothing is kept."""
-    return jax.lax.fori_loop(start, start + count, lambda t, c: step(c, _batch(data, t)), carry)
+    return jax.lax.fori_loop(start, start + count, lambda t, c: step(c, batch_at(data, t)), carry)
 
 
 def differentiable(
@@ -119,7 +119,7 @@ def estimates(step: Step, carry: Carry, data: Distilled, count: int) -> dict[str
     """
 
     def pull(carry: Carry, data: Distilled) -> Callable[[Carry], _Cotangents]:
-        return jax.vjp(step, carry, _batch(data, 0))[1]
+        return jax.vjp(step, carry, batch_at(data, 0))[1]
 
     weights = footprint.size(carry)
     levels = itertools.pairwise((count, *segments(count), 1))
@@ -169,7 +169,8 @@ def _at(data: Distilled, t: Start) -> Distilled:
     return Distilled(s, s, t)  # type: ignore[arg-type]
 
 
-def _batch(data: Distilled, t: Start) -> Distilled:
+def batch_at(data: Distilled, t: Start) -> Distilled:
+    """Takes the batch of step t, t mod S, and its rate; t may be traced."""
     return jax.tree.map(_item, data, _at(data, t))
 
 
@@ -194,7 +195,7 @@ def _store(step: Step, data: Distilled, start: Start, count: int) -> _Passes:
     steps = start + jnp.arange(count)
 
     def forward(carry: Carry) -> tuple[Carry, Any]:
-        return jax.lax.scan(lambda c, t: jax.vjp(step, c, _batch(data, t)), carry, steps)
+        return jax.lax.scan(lambda c, t: jax.vjp(step, c, batch_at(data, t)), carry, steps)
 
     def backward(pulls: Any, cotangents: _Cotangents) -> _Cotangents:
         def back(cotangents: _Cotangents, x: Any) -> tuple[_Cotangents, None]:
@@ -210,12 +211,12 @@ def _recompute(step: Step, data: Distilled, start: Start, count: int) -> _Passes
     steps = start + jnp.arange(count)
 
     def forward(carry: Carry) -> tuple[Carry, Carry]:
-        return jax.lax.scan(lambda c, t: (step(c, _batch(data, t)), c), carry, steps)
+        return jax.lax.scan(lambda c, t: (step(c, batch_at(data, t)), c), carry, steps)
 
     def backward(carries: Carry, cotangents: _Cotangents) -> _Cotangents:
         def back(cotangents: _Cotangents, x: Any) -> tuple[_Cotangents, None]:
             t, carry = x
-            return _through(jax.vjp(step, carry, _batch(data, t))[1], t, cotangents), None
+            return _through(jax.vjp(step, carry, batch_at(data, t))[1], t, cotangents), None
 
         return jax.lax.scan(back, cotangents, (steps, carries), reverse=True)[0]
 
@@ -274,13 +275,13 @@ def _back(
     if not smaller:
 
         def again(carry: Carry, j: jax.Array) -> Carry:
-            return step(carry, _batch(data, first + j - 1))
+            return step(carry, batch_at(data, first + j - 1))
 
         history = _history(again, carry, length, room=room)
 
         def back(i: jax.Array, cotangents: _Cotangents) -> _Cotangents:
             j = length - 1 - i
-            batch = _batch(data, first + j)
+            batch = batch_at(data, first + j)
             return _through(jax.vjp(step, _row(history, j), batch)[1], first + j, cotangents)
 
         return jax.lax.fori_loop(0, length, back, cotangents)

@@ -1,5 +1,6 @@
 """The receiving side: replays distilled data into networks, without any real image."""
 
+import dataclasses
 import math
 from functools import partial
 
@@ -7,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gxdistill.distill.augment import augment
-from gxdistill.distill.inner import Inner
+from gxdistill.distill.augment import augment_each
+from gxdistill.distill.inner import Carry, Inner
 from gxdistill.distill.losses import inner_loss
-from gxdistill.distill.unroll import PLAIN, Training, unroll
+from gxdistill.distill.memory import batch_at
+from gxdistill.distill.unroll import PLAIN, Training, begin, unroll
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Distilled, Network, Params
 
@@ -21,14 +23,16 @@ _BATCH = 256
 _SAFE = ("rotate", "shift", "scale")  # Augmentations after which any patch is what it was.
 
 
-@partial(jax.jit, static_argnames=("network", "rule", "inner"))
+@partial(jax.jit, static_argnames=("network", "rule", "inner", "augmentations"))
 def replay(
     network: Network,
     params: Params,
     distilled: Distilled,
+    key: jax.Array | None = None,
     *,
     rule: str,
     inner: Inner = PLAIN.inner,
+    augmentations: tuple[str, ...] = (),
 ) -> Params:
     """Trains weights on distilled data, in its order and at its rates.
 
@@ -36,13 +40,30 @@ def replay(
       network: whose weights they are.
       params: the weights to start from.
       distilled: S batches and T rates.
+      key: typed PRNG key of the augmentations, where there are some.
       rule: how labels are read, see `distill.init.from_images`.
       inner: the optimiser; plain SGD by default.
+      augmentations: by which each image of each step is changed, see `distill.augment`.
 
     Returns:
       The trained weights.
+
+    Raises:
+      ValueError: there are augmentations, and no key.
     """
-    return unroll(inner_loss(network, rule), params, distilled, Training(inner))
+    loss = inner_loss(network, rule)
+    if not augmentations:
+        return unroll(loss, params, distilled, Training(inner))
+    if key is None:
+        raise ValueError("Augmentations are drawn: give `key`.")
+    step, carry = begin(loss, params, distilled, Training(inner))
+
+    def augmented(carry: Carry, t: jax.Array) -> tuple[Carry, None]:
+        batch = batch_at(distilled, t)
+        images = augment_each(batch.images, jax.random.fold_in(key, t), augmentations)
+        return step(carry, dataclasses.replace(batch, images=images)), None
+
+    return jax.lax.scan(augmented, carry, jnp.arange(len(distilled.log_lr)))[0][0]
 
 
 @partial(jax.jit, static_argnames=("network", "rule", "steps", "augmentations"))
@@ -93,8 +114,7 @@ def ordinary(
         chosen = jax.random.permutation(key, len(images))[:batch]
         seen = images[chosen]
         if augmentations:
-            keys = jax.random.split(jax.random.fold_in(key, 1), len(chosen))
-            seen = jax.vmap(lambda image, key: augment(image, key, augmentations))(seen, keys)
+            seen = augment_each(seen, jax.random.fold_in(key, 1), augmentations)
         moves, state = optimiser.update(gradient(params, seen, labels[chosen]), state)
         return (optax.apply_updates(params, moves), state), None
 
@@ -115,6 +135,7 @@ def replay_many(
     *,
     rule: str,
     inner: Inner = PLAIN.inner,
+    augmentations: tuple[str, ...] = (),
 ) -> Params:
     """Trains one fresh network for each key.
 
@@ -124,6 +145,7 @@ def replay_many(
       distilled: S batches and T rates.
       rule: see `replay`.
       inner: see `replay`.
+      augmentations: see `replay`.
 
     Returns:
       The trained weights, each leaf with a leading axis R.
@@ -131,11 +153,15 @@ def replay_many(
     Raises:
       UserError: a network diverged.
     """
-    trained = [
-        replay(network, network.init(key), distilled, rule=rule, inner=inner) for key in keys
-    ]
+    train = partial(replay, rule=rule, inner=inner, augmentations=augmentations)
+    trained = [train(network, network.init(key), distilled, draws_of(key)) for key in keys]
     check_finite(trained)
     return stacked(trained)
+
+
+def draws_of(key: jax.Array) -> jax.Array:
+    """Returns the key of a network's augmentations, of the key of its first weights."""
+    return jax.random.fold_in(key, 1)
 
 
 def stacked(trained: list[Params]) -> Params:

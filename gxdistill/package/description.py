@@ -131,7 +131,8 @@ def _method(package: Package) -> Iterator[Row]:
     yield "start weights", starts[manifest.init.rule].format(seed=manifest.init.seed)
     constants = {name: value for name, value in loop.inner.items() if name != "name"}
     inner = _with_options(loop.inner["name"], constants)
-    yield "replay", f"{steps} steps x {loop.epochs} epochs of {inner} on {loop.loss}"
+    changed = f", images changed by {', '.join(loop.augmentations)}" if loop.augmentations else ""
+    yield "replay", f"{steps} steps x {loop.epochs} epochs of {inner} on {loop.loss}{changed}"
     sizes = f"{height} x {width} x {channels}, {per_step} a step, {manifest.precision}"
     yield "images", f"{steps * per_step} of {sizes}"
     source = origin(loop.started_from)

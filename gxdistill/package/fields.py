@@ -112,6 +112,8 @@ class Distillation:
       label_rule: how labels are read: "raw" as they are, or "softmax" as logits.
       loss: of a replay, "cross_entropy".
       inner: the optimiser of a replay: its `name`, and its constants by theirs.
+      augmentations: names of changes, see `distill.augment`: a replay changes each image of each
+        step by a draw of its own.
       started_from: what the images were before the first outer step: "noise", drawn to match
         private "statistics", of a "mixture" of Gaussians fitted to real images, or "real" images.
       outer_steps: updates of the distilled data; 0 where they are packaged as they started.
@@ -124,6 +126,7 @@ class Distillation:
     label_rule: str
     loss: str
     inner: Metadata
+    augmentations: tuple[str, ...]
     started_from: str
     outer_steps: int
     settings: Metadata

@@ -16,7 +16,7 @@ from typing import Any
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 WAY_OUT = "Get a fresh copy, or make the package anew."
 
 _TYPES = {
@@ -185,7 +185,23 @@ def _from_4(manifest: Metadata) -> Metadata:
     return {**manifest, "schema_version": 5, "ledger": None}
 
 
-_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4}  # Each to the next version.
+def _from_5(manifest: Metadata) -> Metadata:
+    """Version 5 changed no image of a replay."""
+    loop = manifest.get("distillation")
+    return {
+        **manifest,
+        "schema_version": 6,
+        "distillation": {"augmentations": [], **loop} if isinstance(loop, dict) else loop,
+    }
+
+
+_MIGRATIONS = {
+    1: _from_1,
+    2: _from_2,
+    3: _from_3,
+    4: _from_4,
+    5: _from_5,
+}  # Each to the next version.
 
 
 def migrate(manifest: Metadata, where: Path) -> Metadata:

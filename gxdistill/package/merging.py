@@ -35,7 +35,7 @@ MOST = 64  # Packages of one merge; each is bounded where it is read.
 _SAME = (
     *("network", "init", "patch", "image_normalisation", "class_names"),
     *("distillation.epochs", "distillation.images_per_step", "distillation.label_rule"),
-    *("distillation.loss", "distillation.inner"),
+    *("distillation.loss", "distillation.inner", "distillation.augmentations"),
 )
 _STARTS = ("noise", "statistics", "mixture", "real")  # From what tells least to what tells most.
 
@@ -147,6 +147,7 @@ def _manifest(packages: Sequence[Package], name: str, kind: str) -> Manifest:
             label_rule=loops[0].label_rule,
             loss=loops[0].loss,
             inner=loops[0].inner,
+            augmentations=loops[0].augmentations,
             started_from=max((loop.started_from for loop in loops), key=_STARTS.index),
             outer_steps=max(loop.outer_steps for loop in loops),
             settings={"merged": names},

@@ -162,11 +162,13 @@ def replay_package(
     known = record["init"] == "known"
     loop = content.manifest.distillation
     method = {"rule": rule or loop.label_rule, "inner": inner.create(**loop.inner)}
+    method["augmentations"] = loop.augmentations
     distilled = jax.tree.map(jnp.asarray, content.distilled)
     trained = []
     for key in keys:
         start = known_start(content, network) if known else network.init(key)
-        trained.append(replay.replay(network, start, view(distilled, key), **method))
+        seen, draws = view(distilled, key), replay.draws_of(key)
+        trained.append(replay.replay(network, start, seen, draws, **method))
     return _checked(trained, may_diverge)
 
 

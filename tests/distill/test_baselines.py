@@ -131,16 +131,19 @@ def test_the_best_rate_is_that_of_the_least_loss(scale, pool, start):
     data = baselines.class_means(pool, _like(1, 3, epochs=4), KEY)
     data = dataclasses.replace(data, labels=scale * data.labels)
 
+    def train(data):
+        return replay.replay(NETWORK, start, data, rule="raw")
+
     def loss(rate):
         tried = dataclasses.replace(data, log_lr=jnp.full(4, np.log(rate), jnp.float32))
-        logits = NETWORK.apply(replay.replay(NETWORK, start, tried, rule="raw"), pool.images)
+        logits = NETWORK.apply(train(tried), pool.images)
         shares = scipy.special.log_softmax(np.asarray(logits), axis=-1)
         return -np.mean(shares[np.arange(60), pool.targets])
 
     rates = [0.003, 0.01, 0.03, 0.1, 0.3]
     losses = [loss(rate) for rate in rates]
     assert np.isnan(losses).any() == (scale > 1)  # Labels so large that high rates diverge.
-    chosen = baselines.with_best_rate(NETWORK, data, pool, start)
+    chosen = baselines.with_best_rate(NETWORK, data, pool, train)
     best = rates[np.nanargmin(losses)]
     np.testing.assert_allclose(np.exp(chosen.log_lr), np.full(4, best), rtol=1e-5)
     np.testing.assert_array_equal(chosen.images, data.images)

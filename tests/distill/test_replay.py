@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gxdistill.distill import init, inner, replay
+from gxdistill.distill import augment, init, inner, replay
 from gxdistill.errors import UserError
 from tests import toy
 
@@ -132,6 +132,34 @@ def test_replay_many_trains_one_network_for_each_key(distilled):
         expected = _by_hand(key, distilled, lambda y: y)
         for name, leaf in many.items():
             np.testing.assert_allclose(leaf[i], expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", inner.OPTIMIZERS)
+def test_augmentations_change_each_image_of_each_step_by_a_draw_of_its_own(distilled, name):
+    names, key, optimiser = ("shift", "flip", "gamma"), jax.random.key(4), inner.create(name)
+    start = NETWORK.init(jax.random.key(1))
+
+    def seen(t, i):
+        own = jax.random.split(jax.random.fold_in(key, t), 3)[i]
+        return augment.augment(distilled.images[t % 2, i], own, names)
+
+    images = jnp.stack([jnp.stack([seen(t, i) for i in range(3)]) for t in range(4)])
+    assert len(np.unique(images.reshape(12, -1), axis=0)) == 12  # 6 images, seen twice each.
+    labels = jnp.concatenate([distilled.labels, distilled.labels])
+    once = dataclasses.replace(distilled, images=images, labels=labels)
+    expected = replay.replay(NETWORK, start, once, rule="softmax", inner=optimiser)
+    actual = replay.replay(
+        NETWORK, start, distilled, key, rule="softmax", inner=optimiser, augmentations=names
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected
+    )
+
+
+def test_augmentations_ask_for_a_key(distilled):
+    start = NETWORK.init(jax.random.key(1))
+    with pytest.raises(ValueError, match="^Augmentations are drawn: give `key`"):
+        replay.replay(NETWORK, start, distilled, rule="raw", augmentations=("flip",))
 
 
 @pytest.mark.parametrize("log_lr", [100.0, np.nan])

@@ -166,6 +166,18 @@ def test_a_package_of_version_1_is_written_anew(tmp_path):
     assert (tmp_path / "package").is_dir()
 
 
+def test_a_replay_of_a_package_of_version_5_changes_no_image(copy):
+    def earlier(files):
+        manifest = json.loads(files["manifest.json"]) | {"schema_version": 5}
+        del manifest["distillation"]["augmentations"]
+        files["manifest.json"] = json.dumps(manifest).encode()
+
+    before = package.load(copy)
+    repack(copy, earlier)
+    assert package.load(copy).manifest.distillation.augmentations == ()
+    assert content_bits(package.load(copy)) == content_bits(before)
+
+
 def test_a_package_of_version_4_guarantees_nothing(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 4}

@@ -108,6 +108,7 @@ def test_ledgers_add_up_as_if_all_patients_were_the_same():
         (None, {"class_names": ("a", "b", "c")}, "class_names is"),
         (None, {"image_normalisation": "image"}, "image_normalisation is 'cohort' and 'image'"),
         ("distillation", {"label_rule": "raw"}, "distillation.label_rule is 'softmax' and 'raw'"),
+        ("distillation", {"augmentations": ("flip",)}, "distillation.augmentations is"),
         ("network", {"name": "other"}, "network is"),
         ("patch", {"stride": 5}, "patch is"),
     ],

@@ -65,6 +65,7 @@ def make_manifest(class_names, results, **changes):
             "loss": "cross_entropy",
             "started_from": "noise",
             "inner": {"name": "sgd"},
+            "augmentations": [],
             "outer_steps": 1200,
             "settings": {"batch": 77, "optimizer": {"images_lr": 0.0625}},
         },

@@ -289,12 +289,18 @@ def _judged(
 
 
 def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -> dict[str, Any]:
-    optimizer = inner.create(**method.inner_optimizer(job.config.distill))
-    params, network = [], job.problem.network
+    loop, params, network = job.config.distill, [], job.problem.network
+    train = partial(
+        replay.replay,
+        rule="raw",
+        inner=inner.create(**method.inner_optimizer(loop)),
+        augmentations=loop.replay_augmentations,
+    )
     for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
-        start = initial_weights(job, key)
-        data = baselines.with_best_rate(network, choose(key), pool, start, inner=optimizer)
-        params.append(replay.replay(network, start, data, rule="raw", inner=optimizer))
+        start, draws = initial_weights(job, key), replay.draws_of(key)
+        trained = partial(train, network, start, key=draws)
+        data = baselines.with_best_rate(network, choose(key), pool, trained)
+        params.append(trained(data))
     return _judged(job, network, replay.stacked(params), job.cohorts.patch_grid)[0]
 
 

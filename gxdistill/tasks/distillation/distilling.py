@@ -210,7 +210,11 @@ def replay_networks(job: Job, distilled: Distilled, count: int, key: jax.Array) 
 
 def _replay_settings(job: Job) -> dict[str, Any]:
     optimizer = inner.create(**method.inner_optimizer(job.config.distill))
-    return {"rule": job.config.distill.label_rule, "inner": optimizer}
+    return {
+        "rule": job.config.distill.label_rule,
+        "inner": optimizer,
+        "augmentations": job.config.distill.replay_augmentations,
+    }
 
 
 def about(
@@ -272,6 +276,7 @@ def _distillation(job: Job, distilled: Distilled) -> package.Distillation:
         label_rule="raw" if settings.label_rule == "clipped" else settings.label_rule,
         loss="cross_entropy",
         inner=method.inner_optimizer(settings),
+        augmentations=settings.replay_augmentations,
         started_from="statistics" if releases else settings.started_from,
         outer_steps=job.config.privacy.statistics.steps if releases else settings.outer_steps,
         settings=identity(job)["distill"],

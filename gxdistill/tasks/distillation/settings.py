@@ -32,6 +32,21 @@ def check_epochs(config: ml_collections.ConfigDict) -> None:
         )
 
 
+def check_augmentations(config: ml_collections.ConfigDict) -> None:
+    """Refuses changes that are drawn where the very network of the sender is promised.
+
+    Raises:
+      UserError: naming the setting.
+    """
+    loop = config.distill
+    if loop.replay_augmentations and loop.init == "known":
+        raise UserError(
+            f"distill.replay_augmentations is {loop.replay_augmentations}, and a package for known "
+            f"initial weights is proved by its replay, in which nothing is drawn. Set it to (), or "
+            f"distill.init to 'random'."
+        )
+
+
 def check_labels(config: ml_collections.ConfigDict) -> None:
     """Refuses a cohort that has no labels, or masks of several classes.
 
@@ -152,6 +167,12 @@ _INNER = {
         "Changes of real and distilled images alike, drawn at each outer step.",
         choices=names_in("gxdistill.distill.augment", "AUGMENTATIONS"),
     ),
+    "distill.replay_augmentations": items(
+        (),
+        "names of augmentations",
+        "Changes of each image of each step when networks are trained on distilled data.",
+        choices=names_in("gxdistill.distill.augment", "AUGMENTATIONS"),
+    ),
 }
 _OUTER = {
     "distill.precision": choice(
@@ -268,7 +289,7 @@ _TASK = settings.add_task(
             "distill": "What is learned, and how.",
             "compress": "How a package, or a network, is written in fewer bytes.",
         },
-        rules=(check_labels, check_epochs, check_privacy),
+        rules=(check_labels, check_epochs, check_augmentations, check_privacy),
         problem_rules=(check_classes, check_size),
     )
 )

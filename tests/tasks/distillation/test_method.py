@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from gxdistill import package
+from gxdistill.distill import inner, replay
 from gxdistill.distill.losses import inner_loss
 from gxdistill.errors import UserError
+from gxdistill.package.seeds import Use
 from gxdistill.receive import networks
 from gxdistill.tasks.distillation import compressing, distilling, method
 from tests import small_jobs
@@ -71,6 +73,35 @@ def test_a_package_is_replayed_for_more_epochs_than_were_learned_through(tmp_pat
     assert len({*np.asarray(content.distilled.log_lr)}) == 1
     compressed = package.load(compressing.compress(job, 100, ("uint8",)))
     assert compressed.distilled.log_lr.shape == (5 * steps,)
+
+
+def test_receivers_train_under_the_augmentations_that_the_sender_measured(tmp_path):
+    job = small_jobs.make(
+        tmp_path, distill__init="random", distill__replay_augmentations=("shift", "noise")
+    )
+    path = distilling.distil(job)
+    content = package.load(path)
+    assert content.manifest.distillation.augmentations == ("shift", "noise")
+    received = networks.train_networks(path, count=2, seed=3).params
+    key = jax.random.fold_in(jax.random.key(3), Use.FRESH)
+    sent = distilling.replay_networks(job, content.distilled, 2, key)
+    jax.tree.map(np.testing.assert_array_equal, received, sent)
+    told = {"rule": content.manifest.distillation.label_rule, "inner": inner.create("sgd")}
+    unchanged = replay.replay_many(
+        job.problem.network, jax.random.split(key, 2), content.distilled, **told
+    )
+    gaps = [
+        np.abs(a - b).max()
+        for a, b in zip(jax.tree.leaves(sent), jax.tree.leaves(unchanged), strict=True)
+    ]
+    assert max(gaps) > 1e-3
+
+
+def test_augmentations_are_refused_where_a_proof_is_promised(tmp_path):
+    changed = {"distill__init": "known", "distill__replay_augmentations": ("flip",)}
+    with pytest.raises(UserError, match=r"^distill\.replay_augmentations is \('flip',\), and a"):
+        distilling.distil(small_jobs.make(tmp_path, **changed))
+    assert not [*tmp_path.glob("**/package.gxd")]
 
 
 def test_more_epochs_than_have_rates_are_refused(tmp_path):
