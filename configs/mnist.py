@@ -93,6 +93,7 @@ def get_config(variant: str = "known_10") -> ml_collections.ConfigDict:
         config.data.levels = "fixed"
         config.distill.update(init="random", steps=22, images_per_step=100, epochs=60)
         config.distill.update(inner="adam", start_lr=0.003, start_schedule="cosine")
+        config.distill.replay_augmentations = ("rotate", "shift", "scale")
         config.distill.precision = "uint4"
         config.privacy.update(mechanism="statistics", epsilon=1.0, delta=1e-5)
         config.privacy.statistics.update(features="scattering", prior="strokes", count=600)

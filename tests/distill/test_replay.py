@@ -158,7 +158,7 @@ def test_augmentations_change_each_image_of_each_step_by_a_draw_of_its_own(disti
 
 def test_augmentations_ask_for_a_key(distilled):
     start = NETWORK.init(jax.random.key(1))
-    with pytest.raises(ValueError, match="^Augmentations are drawn: give `key`"):
+    with pytest.raises(ValueError, match=r"^Augmentations are drawn: give `key`"):
         replay.replay(NETWORK, start, distilled, rule="raw", augmentations=("flip",))
 
 
