@@ -152,6 +152,7 @@ def plot(recorded: Sequence[Figure], path: Path) -> Path:
             draw(privacy, metric, attack)
         privacy.axhline(1, color="#888888", linestyle=":", label="chance")
         privacy.set_yscale("symlog", linthresh=1)  # An attack may find nobody.
+        privacy.set_ylim(0, 90)
         privacy.set_yticks(_TICKS, [str(tick) for tick in _TICKS])
         privacy.legend(fontsize=8)
         privacy.set_title("Patients found, in units of chance", fontsize=10)
