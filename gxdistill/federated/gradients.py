@@ -55,7 +55,7 @@ def private_gradient(
     honest: int,
     sum_sites: SumSites = in_sequence,
 ) -> Gradient:
-    """Makes of the sites' sums of clipped gradients one private gradient: the noise is shared.
+    """Makes of the sites' sums of clipped parts one private gradient: the noise is shared.
 
     Each site adds noise of variance (noise * bound)^2 / honest to its sum; the sum over the sites,
     of which the server sees no part where `sum_sites` masks them, has the whole noise as soon as
@@ -63,8 +63,8 @@ def private_gradient(
     https://doi.org/10.1109/TDSC.2015.2484326; Kairouz et al. 2021, https://arxiv.org/abs/2102.06387.
 
     Args:
-      of_site: a site's *sum* over a Poisson sample of its patients of their clipped gradients, and
-        the sum of their losses.
+      of_site: a site's *sum* over a Poisson sample of its patients of their clipped parts,
+        gradients or the like, and the sum of their losses.
       sites: n.
       noise: multiplier, of the sum over all sites.
       bound: C, what one patient can change that sum by.

@@ -45,15 +45,17 @@ class Feed:
 
     Attributes:
       shared: images with their label maps as a last channel, and how each site draws crops.
-      of_patient: images of each site's patients, `[n, P, most]` int32; what is beyond `shown`
-        fills up.
+      of_patient: images of each site's patients, `[n, P, most]` int32, those that show a structure
+        first; what is beyond `shown` fills up.
       shown: number of images of each patient, `[n, P]` int32.
+      structured: of them, number that show a structure, `[n, P]` int32.
       patients: number of patients of each site, `[n]` int32.
     """
 
     shared: SharedFeed
     of_patient: jax.Array
     shown: jax.Array
+    structured: jax.Array
     patients: jax.Array
 
 
@@ -152,13 +154,16 @@ def place(data: Hospitals, names: tuple[str, ...], config: ConfigDict) -> Feed:
     patients = [_by_patient(whole.patients, of_site) for of_site in rows]
     most = max(map(len, patients)), max(len(p) for of_site in patients for p in of_site)
     of_patient = np.zeros((len(names), *most), np.int32)
-    shown = np.zeros((len(names), most[0]), np.int32)
+    shown, structured = np.zeros((2, len(names), most[0]), np.int32)
+    empty = np.array([not np.any(mask) for mask in data.train.masks])
     for site, of_site in enumerate(patients):
         for i, images_of in enumerate(of_site):
-            of_patient[site, i, : len(images_of)] = images_of
+            in_order = images_of[np.argsort(empty[images_of], kind="stable")]
+            of_patient[site, i, : len(images_of)] = in_order
             shown[site, i] = len(images_of)
+            structured[site, i] = np.sum(~empty[images_of])
     counts = jnp.asarray(list(map(len, patients)), jnp.int32)
-    return Feed(shared, jnp.asarray(of_patient), jnp.asarray(shown), counts)
+    return Feed(shared, *map(jnp.asarray, (of_patient, shown, structured)), counts)
 
 
 def _by_patient(patients: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
@@ -188,8 +193,13 @@ def draw_of_patient(
 ) -> Batch:
     """Draws augmented crops of one patient's images, from anywhere in them; jit-able."""
     image_key, crop_key, change_key = jax.random.split(key, 3)
-    count, size = config.federation.patient.crops, config.patch.size
-    chosen = jax.random.randint(image_key, (count,), 0, feed.shown[site, patient])
+    settings, size = config.federation.patient, config.patch.size
+    count, shown = settings.crops, feed.shown[site, patient]
+    if settings.shown:
+        structured, share_key = feed.structured[site, patient], jax.random.fold_in(key, 3)
+        asked = jax.random.uniform(share_key, (count,)) < settings.shown
+        shown = jnp.where(asked & (structured > 0), structured, shown)
+    chosen = jax.random.randint(image_key, (count,), 0, shown)
     image = feed.of_patient[site, patient][chosen]
     height, width = feed.shared.images.shape[1:3]
     room = jnp.array([[height - size + 1], [width - size + 1]])

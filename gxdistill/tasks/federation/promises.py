@@ -80,7 +80,7 @@ def of_patient(settings: ConfigDict, sites: Sites, key: jax.Array) -> tuple[Prom
     draws = sampler.draws(key, 0, patient.rounds)
     event = sampled_gaussian(
         draws,
-        "sums of patients' clipped gradients",
+        "sums of patients' clipped " + ("gradients" if patient.steps == 1 else "updates"),
         sensitivity=sensitivity(patient.clip),
         noise_multiplier=noise,
     )

@@ -139,11 +139,20 @@ _SECRETS = {
     "federation.patient.noise": number(
         0.0, 0.0, 1e4, "Deviation of the noise, in units of the clip; 0 goes by epsilon."
     ),
-    "federation.patient.clip": number(1.0, *RATE, "Largest norm of a patient's gradient."),
+    "federation.patient.clip": number(1.0, *RATE, "Largest norm of a patient's part of a sum."),
     "federation.patient.sampling": number(
         0.2, 1e-6, 1.0, "Chance of a patient to be in a round's sample."
     ),
-    "federation.patient.crops": integer(4, *COUNT, "Crops of a patient in a sample."),
+    "federation.patient.crops": integer(4, *COUNT, "Crops of a patient in a sample, and step."),
+    "federation.patient.shown": number(
+        0.0, 0.0, 1.0, "Share of crops from images that show a structure; the rest from any."
+    ),
+    "federation.patient.steps": integer(
+        1, *COUNT, "Steps of a patient's part, the weights' change; 1 gives the gradient itself."
+    ),
+    "federation.patient.steps_lr": number(
+        0.1, *RATE, "Rate of these steps, of SGD with momentum .9, where there are several."
+    ),
     "federation.patient.rounds": integer(200, *COUNT, "Rounds, each one step of the server."),
     "federation.patient.lr": number(0.003, *RATE, "First rate of the server's Adam."),
     "federation.patient.honest": integer(

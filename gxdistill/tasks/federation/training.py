@@ -160,10 +160,13 @@ def patient_sampler(settings: ConfigDict, sites: Sites) -> PatientSampler:
 def patient_level(
     config: ConfigDict, network: Network, sites: Sites, noise: float, log: Log
 ) -> Loop:
-    """Builds the rounds of sites that share sums of their patients' clipped gradients.
+    """Builds the rounds of sites that share sums of their patients' clipped parts.
 
-    A round is a step of DP-SGD, Abadi et al. 2016, https://arxiv.org/abs/1607.00133, over the
-    patients of all sites, whose noise the sites share.
+    A part is a patient's gradient, and a round a step of DP-SGD, Abadi et al. 2016,
+    https://arxiv.org/abs/1607.00133, over the patients of all sites, whose noise the sites share.
+    Or it is the weights' change, negated, in some steps on that patient alone, as of the users of
+    McMahan et al. 2018, https://arxiv.org/abs/1710.06963: clipped and noised alike, it moves the
+    weights further at the same price.
 
     Args:
       config: of the job.
@@ -194,9 +197,9 @@ def honest_sites(settings: ConfigDict, sites: int) -> int:
 def _patients_sum(
     config: ConfigDict, network: Network, sampler: PatientSampler
 ) -> gradients.SiteGradient:
-    """Builds a site's sum of clipped gradients over a Poisson sample of its patients."""
-    settings = config.federation
-    value_and_gradient = jax.value_and_grad(network_loss(network, settings.dice_over))
+    """Builds a site's sum of clipped parts over a Poisson sample of its patients."""
+    clip = config.federation.patient.clip
+    part_of = _part_of_patient(config, network)
 
     def of_site(
         params: Params, key: jax.Array, feed: Feed, site: jax.Array
@@ -206,10 +209,9 @@ def _patients_sum(
         present = drawn & (chosen < feed.patients[site])
 
         def clipped(i: jax.Array) -> tuple[jax.Array, Params]:
-            key = jax.random.fold_in(crop_key, i)
-            batch = hospitals.draw_of_patient(feed, site, chosen[i], key, config=config)
-            loss, grads = value_and_gradient(params, batch)
-            return loss, clip_by_norm(grads, settings.patient.clip)
+            draw = partial(hospitals.draw_of_patient, feed, site, chosen[i], config=config)
+            loss, part = part_of(params, draw, jax.random.fold_in(crop_key, i))
+            return loss, clip_by_norm(part, clip)
 
         zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
 
@@ -220,6 +222,27 @@ def _patients_sum(
         return jax.lax.scan(add, zero, jnp.arange(sampler.capacity))[0]
 
     return of_site
+
+
+def _part_of_patient(
+    config: ConfigDict, network: Network
+) -> Callable[[Params, Callable[[jax.Array], Batch], jax.Array], tuple[jax.Array, Params]]:
+    """Builds what a patient gives to a sum before it is clipped, and its loss."""
+    settings, patient = config.federation, config.federation.patient
+    loss_of = network_loss(network, settings.dice_over)
+    if patient.steps == 1:
+        value_and_gradient = jax.value_and_grad(loss_of)
+        return lambda params, draw, key: value_and_gradient(params, draw(key))
+    optimizer = OPTIMIZERS["momentum"](patient.steps_lr)
+    train = local.local_training(local.mean_gradient(loss_of), optimizer, patient.steps)
+
+    def part(
+        params: Params, draw: Callable[[jax.Array], Batch], key: jax.Array
+    ) -> tuple[jax.Array, Params]:
+        change, loss = train(params, draw, key, jnp.ones(()))
+        return loss, jax.tree.map(jnp.negative, change)
+
+    return part
 
 
 def upload_bytes(params: Params) -> int:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from gxdistill.errors import UserError
 from gxdistill.tasks.federation import hospitals
@@ -48,6 +49,32 @@ def test_the_images_of_a_patient_are_drawn_and_no_others(tmp_path):
             feed, jnp.int32(site), jnp.int32(i), jax.random.key(i), config=job.config
         )
         assert set(_number(batch)) <= set(np.flatnonzero(data.train.patients == name))
+
+
+def test_crops_show_a_structure_as_often_as_asked(tmp_path):
+    """Of patients with several images, of which every third is empty, and one that has no other."""
+    crops = {"federation__patient__crops": 400, "federation__patient__shown": 0.75}
+    job, data = _marked(tmp_path, **crops)
+    n = len(data.train.labels)
+    masks = np.array([mask * (row % 3 > 0) for row, mask in enumerate(data.train.masks)])
+    patients = np.array(["alone", *(f"p{row // 5}" for row in range(1, n))])
+    train = dataclasses.replace(
+        data.train, masks=masks, patients=patients, sites=np.full(n, "here")
+    )
+    feed = hospitals.place(data._replace(train=train), ("here",), job.config)
+    for i, name in enumerate(np.unique(patients)):
+        batch = hospitals.draw_of_patient(
+            feed, jnp.int32(0), jnp.int32(i), jax.random.key(i), config=job.config
+        )
+        rows = np.flatnonzero(patients == name)
+        shows = rows[rows % 3 > 0]
+        assert int(feed.structured[0, i]) == len(shows)
+        drawn = _number(batch)
+        assert set(drawn) == set(rows)
+        if len(shows):
+            chance = 0.75 + 0.25 * len(shows) / len(rows)
+            found = np.isin(drawn, shows).sum()
+            assert stats.binomtest(int(found), 400, chance).pvalue > 1e-3
 
 
 def test_label_maps_move_with_their_images(tmp_path):

@@ -1,8 +1,11 @@
 """The patient-level step beside a loop over patients, and its noise."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
 from gxdistill.tasks.federation import hospitals, simulating, training
@@ -15,9 +18,22 @@ def _job(tmp_path, **changes):
     return job, hospitals.place(data, data.names, job.config), simulating.sites_of(job, data)
 
 
-def test_a_patient_level_step_sums_clipped_gradients_over_poisson_samples(tmp_path):
+def _change(loss, params, draw, key):
+    """What three steps of SGD with momentum .9 on one patient take off the weights, in NumPy."""
+    weights, trace = params, jax.tree.map(np.zeros_like, params)
+    for i in range(3):
+        draw_key, _ = jax.random.split(jax.random.fold_in(key, i))
+        grads = jax.grad(loss)(weights, draw(draw_key))
+        trace = {k: 0.9 * trace[k] + np.asarray(grads[k]) for k in grads}
+        weights = {k: weights[k] - 0.2 * trace[k] for k in grads}
+    return {k: np.asarray(params[k] - weights[k]) for k in weights}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_patient_level_step_sums_clipped_parts_over_poisson_samples(tmp_path, steps):
     """Without noise, beside a loop in Python over the patients that the sampler draws."""
-    job, feed, sites = _job(tmp_path, federation__patient__clip=0.05)
+    changes = {"federation__patient__steps": steps, "federation__patient__steps_lr": 0.2}
+    job, feed, sites = _job(tmp_path, federation__patient__clip=0.05, **changes)
     settings, network = job.config.federation, small_federations.pixelwise()
     params, key = network.init(jax.random.key(0)), jax.random.key(1)
     of_site = training._patients_sum(job.config, network, training.patient_sampler(settings, sites))
@@ -30,10 +46,12 @@ def test_a_patient_level_step_sums_clipped_gradients_over_poisson_samples(tmp_pa
         for i, (patient, is_drawn) in enumerate(zip(chosen, drawn, strict=True)):
             if not is_drawn or patient >= feed.patients[site]:
                 continue
-            batch = hospitals.draw_of_patient(
-                feed, site, patient, jax.random.fold_in(crop_key, i), config=job.config
-            )
-            grads = jax.tree.map(np.asarray, jax.grad(loss)(params, batch))
+            draw = partial(hospitals.draw_of_patient, feed, site, patient, config=job.config)
+            own = jax.random.fold_in(crop_key, i)
+            if steps == 1:
+                grads = jax.tree.map(np.asarray, jax.grad(loss)(params, draw(own)))
+            else:
+                grads = _change(loss, params, draw, own)
             norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
             clipped += norm > 0.05
             expected = {k: expected[k] + grads[k] * min(1, 0.05 / norm) for k in grads}
