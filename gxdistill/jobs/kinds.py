@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from gxdistill.data import hippocampus, idx, intensities, phantom, source
+from gxdistill.data import hippocampus, idx, intensities, phantom, shapes, source
 from gxdistill.data.files.manifest import few, look_alikes
 from gxdistill.data.files.reading import Recipe
 from gxdistill.data.prepared import reader
@@ -113,6 +113,21 @@ def _hippocampus_size(_: ml_collections.ConfigDict, images: int | None) -> Size:
     return Size(images or 9719, (48, 48, 1), 1)
 
 
+def _load_shapes(config: ml_collections.ConfigDict, _: Log) -> source.Source:
+    data = config.data
+    cohort = shapes.shapes_cohort(
+        config.seed, images=data.patients, size=data.size, train_share=data.train_share
+    )
+    recipe = Recipe((data.size, data.size))
+    return _normalised(source.Source(cohort, (), Path("shapes"), recipe, {}), config)
+
+
+def _shapes_size(config: ml_collections.ConfigDict, images: int | None) -> Size:
+    data = config.data
+    trained = round(data.train_share * data.patients)
+    return Size(images or trained, (data.size, data.size, 1), 1)
+
+
 def _load_prepared(config: ml_collections.ConfigDict, _: Log) -> source.Source:
     path = Path(config.data.path)
     prepared = reader.read_prepared(path)
@@ -161,6 +176,7 @@ KINDS = {
     "phantom": Kind(_load_phantom, _phantom_size, is_drawn=True),
     "mnist": Kind(_load_mnist, _mnist_size),
     "hippocampus": Kind(_load_hippocampus, _hippocampus_size),
+    "shapes": Kind(_load_shapes, _shapes_size, is_drawn=True),
 }
 
 

@@ -54,7 +54,7 @@ _DATA = {
     "data.kind": choice(
         "manifest",
         names_in("gxdistill.jobs.kinds", "KINDS"),
-        "Files of a manifest, a set by `gxdistill prepare`, drawn radiographs, or a public set.",
+        "Files of a manifest, a set by `gxdistill prepare`, drawn images, or a public set.",
     ),
     "data.path": text(".", "a folder", "Folder of the data set."),
     "data.manifest": text(
@@ -153,10 +153,10 @@ _DATA = {
     "data.limit": integer(
         None, *COUNT, "Number of entries that are read at most; None reads all.", optional=True
     ),
-    "data.patients": integer(200, 4, 10**6, "Number of patients, where images are phantoms."),
-    "data.size": integer(256, 16, 2**13, "Side of an image in pixels, where images are phantoms."),
+    "data.patients": integer(200, 4, 10**6, "Number of patients, where images are drawn."),
+    "data.size": integer(256, 16, 2**13, "Side of an image in pixels, where images are drawn."),
     "data.train_share": number(
-        0.5, *SHARE, "Share of patients that is trained on, where images are phantoms."
+        0.5, *SHARE, "Share of patients that is trained on, where images are drawn."
     ),
     "data.leaks.duplicate": choice(
         "warn", _LEAKS, "What `gxdistill prepare` does where both splits have nearly equal images."

@@ -17,8 +17,8 @@ from gxdistill.tasks.federation import hospitals, training
 
 _SECTIONS = ("seed", "network", "patch", "sampling", "federation")
 _OF_DATA = ("colour", "mask_classes")
-# What only a simulation asks for, and where a cohort's sites are from.
-_FREE = ("alone", "central", "checkpoint_every", "deal", "least", "overlap")
+# What only a simulation or the server asks for, and where a cohort's sites are from.
+_FREE = ("alone", "central", "checkpoint_every", "deal", "least", "overlap", "start")
 
 
 def settings_of(config: ConfigDict) -> Metadata:

@@ -155,15 +155,15 @@ def place(data: Hospitals, names: tuple[str, ...], config: ConfigDict) -> Feed:
     most = max(map(len, patients)), max(len(p) for of_site in patients for p in of_site)
     of_patient = np.zeros((len(names), *most), np.int32)
     shown, structured = np.zeros((2, len(names), most[0]), np.int32)
-    empty = np.array([not np.any(mask) for mask in data.train.masks])
+    empty = ~np.any(np.asarray(whole.images)[..., -1], axis=(1, 2))
     for site, of_site in enumerate(patients):
         for i, images_of in enumerate(of_site):
             in_order = images_of[np.argsort(empty[images_of], kind="stable")]
             of_patient[site, i, : len(images_of)] = in_order
             shown[site, i] = len(images_of)
             structured[site, i] = np.sum(~empty[images_of])
-    counts = jnp.asarray(list(map(len, patients)), jnp.int32)
-    return Feed(shared, *map(jnp.asarray, (of_patient, shown, structured)), counts)
+    of_images = jnp.asarray(of_patient), jnp.asarray(shown), jnp.asarray(structured)
+    return Feed(shared, *of_images, jnp.asarray(list(map(len, patients)), jnp.int32))
 
 
 def _by_patient(patients: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:

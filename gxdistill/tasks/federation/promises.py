@@ -28,6 +28,7 @@ class Promise(NamedTuple):
     words: str
 
 
+_STARTED = " Who the weights that all started from were learned from is not covered."
 NONE = Promise(None, "Nothing is promised: no noise was added.")
 
 
@@ -53,7 +54,8 @@ def of_site(settings: ConfigDict) -> Promise:
         site_account(site.noise, settings.rounds, settings.delta, site.clip),
         "What hides is the site: whether its updates, or none but noise, went into the rounds. It "
         "hides from all, also from the server, for each site adds its noise before it sends. A "
-        "single patient is hidden no better than the whole site.",
+        "single patient is hidden no better than the whole site."
+        + (_STARTED if settings.start else ""),
     )
 
 
@@ -97,7 +99,7 @@ def of_patient(settings: ConfigDict, sites: Sites, key: jax.Array) -> tuple[Prom
     return Promise(
         account,
         f"What hides is one patient, at whatever site: whether they took part. It hides from all "
-        f"who see the weights, {seen}.",
+        f"who see the weights, {seen}.{_STARTED if settings.start else ''}",
     ), noise
 
 

@@ -19,11 +19,10 @@ from gxdistill.jobs.devices import Mesh
 from gxdistill.jobs.history import History
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.loop import Run, Schedule
-from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Metadata, Params
 from gxdistill.runtime import interrupts
 from gxdistill.runtime.console import Log
-from gxdistill.tasks.federation import agreement, training
+from gxdistill.tasks.federation import agreement, starting, training
 from gxdistill.training.steps import LoopState
 
 _LOOK_S = 0.5  # Between two looks for sites.
@@ -77,9 +76,10 @@ def serve(job: Job, link: Link, names: Sequence[str], patience: Patience) -> Par
     config = job.config
     check(job, names, patience)
     with job.workdir.locked("gxdistill federate server"):
-        identity: Metadata = {**agreement.settings_of(config), "sites": list(names)}
+        settings, start = agreement.settings_of(config), starting.identity_of(config)
+        identity: Metadata = {**settings, **start, "sites": list(names)}
         job.workdir.check_same(identity)
-        like = agreement.network_of(config).init(job.key(Use.KNOWN))
+        start = starting.start_of(config, agreement.network_of(config))
         job.workdir.write_settings(identity)
         record = History(job.workdir / "rounds.jsonl")
         driver = _Rounds(config, link, tuple(names), patience, record, job.log)
@@ -93,7 +93,7 @@ def serve(job: Job, link: Link, names: Sequence[str], patience: Patience) -> Par
             identity=json.dumps(identity, sort_keys=True),
             advice="Lower federation.lr or federation.server_lr, and start in another --workdir.",
         )
-        learned = run(driver.first_state(like, agreement.key_of(config))).learned
+        learned = run(driver.first_state(start, agreement.key_of(config))).learned
         link.exchange({name: exchange.end(learned) for name in link.present()}, _END_S)
         return learned
 

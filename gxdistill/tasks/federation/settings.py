@@ -15,6 +15,7 @@ from gxdistill.jobs.settings import (
     names_in,
     number,
     switch,
+    text,
 )
 from gxdistill.jobs.shared import COUNT, RATE, SHARED
 
@@ -50,6 +51,9 @@ def check_server(config: ml_collections.ConfigDict) -> None:
 _ROUNDS = {
     "network.name": choice(
         "unet", names_in("gxdistill.models.zoo", "SEGMENTERS"), "Kind of network that is trained."
+    ),
+    "federation.start": text(
+        "", "a file, or nothing", "Package of a segmenter whose weights all start from."
     ),
     "federation.rounds": integer(50, *COUNT, "Rounds between the server and the sites."),
     "federation.local_steps": integer(20, *COUNT, "Steps of each site in a round."),

@@ -22,7 +22,7 @@ from gxdistill.models.cached import cached_network
 from gxdistill.package.seeds import Use
 from gxdistill.pytrees import Cohort, Metadata, Network, Params
 from gxdistill.segmentation import tiling
-from gxdistill.tasks.federation import hospitals, promises, training
+from gxdistill.tasks.federation import hospitals, promises, starting, training
 from gxdistill.tasks.federation.hospitals import Feed, Hospitals
 from gxdistill.tasks.federation.promises import Promise
 from gxdistill.tasks.federation.sharing import check_threshold
@@ -57,7 +57,7 @@ class Contender(NamedTuple):
 
 def identity(job: Job) -> Metadata:
     """Tells all that the weights depend on."""
-    return job.identity("federation")
+    return {**job.identity("federation"), **starting.identity_of(job.config)}
 
 
 def simulate(job: Job) -> Metadata:
@@ -80,7 +80,7 @@ def simulate(job: Job) -> Metadata:
         check_threshold("federation", settings, len(data.names))
         network = network_of(job, data)
         job.workdir.write_settings(identity(job))
-        start = network.init(job.key(Use.KNOWN))
+        start = starting.start_of(job.config, network)
         rows = {}
         for contender in contenders(job, data, network, start):
             params = _train(job, contender, start)

@@ -1,0 +1,45 @@
+"""The weights that a federation starts from: drawn, or those of a segmenter."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from gxdistill import package
+from gxdistill.errors import UserError
+from gxdistill.package import seeds
+from gxdistill.package.seeds import Use
+from gxdistill.package.segmenter import load_segmenter
+from gxdistill.pytrees import Metadata, Network, Params
+
+
+def start_of(config: ConfigDict, network: Network) -> Params:
+    """Draws the first weights by the seed, or reads them where `federation.start` names a package.
+
+    Raises:
+      UserError: the package is no sound segmenter, or its weights are not of this network.
+    """
+    drawn = network.init(seeds.key(config.seed, Use.KNOWN))
+    if not config.federation.start:
+        return drawn
+    read = load_segmenter(Path(config.federation.start)).params
+    if _shapes(read) != _shapes(drawn):
+        raise UserError(
+            f"federation.start is {config.federation.start}, whose weights are not those of "
+            f"{config.network.name} with {config.network.options.to_dict()} for as many classes "
+            f"and channels as here. Train it with the same settings `network`."
+        )
+    return jax.tree.map(jnp.asarray, read)
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+
+
+def identity_of(config: ConfigDict) -> Metadata:
+    """Tells the SHA-256 of the package that is started from, if there is one."""
+    if not config.federation.start:
+        return {}
+    return {"start": package.digest(Path(config.federation.start))}
