@@ -7,7 +7,9 @@ r"""Hospitals that learn together to segment, simulated on one machine.
 
 The cohorts are those of configs/segmentation.py and configs/radiograph.py. "monuseg" has
 five sites of six training tiles: four organs, and the three others; "hippocampus" deals its 195
-training subjects out to four sites; "radiograph" segments lungs at Montgomery and Shenzhen.
+training subjects out to four sites, which start from what `gxdistill segment train
+--config=configs/segmentation.py:shapes` learned of drawn tissue; "radiograph" segments lungs at
+Montgomery and Shenzhen.
 """
 
 import os
@@ -52,12 +54,14 @@ def get_config(variant: str = "monuseg") -> ml_collections.ConfigDict:
         config.network.options = {"width": 8, "depth": 2}
         config.sampling.classes = (0.1, 0.9)
         config.federation.update(deal=4, rounds=25, local_steps=20, batch=16, overlap=0)
+        config.federation.start = "runs/segmentation_shapes/segmenter.gxs"
         config.federation.augment = ("affine", "intensity")
         config.federation.protect = ("site", "patient")
         config.federation.site.update(clip=5.0, noise=0.003)
         # Chosen on training subjects. The clip is below all norms: only directions are added up.
-        config.federation.patient.update(rounds=250, sampling=0.1, clip=0.05, lr=0.02)
+        config.federation.patient.update(rounds=160, sampling=0.2, clip=0.05, lr=0.01)
         config.federation.patient.update(steps=8, steps_lr=0.1, crops=4, shown=0.8)
+        config.federation.patient.augmented = False
     if variant == "radiograph":
         config.data.path = data
         config.data.manifest = "cxr_tb_lung/labels.csv"

@@ -1,6 +1,7 @@
 """Segmented images by site: what each hospital of a simulated federation has."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -185,13 +186,13 @@ def draw(feed: Feed, site: jax.Array, key: jax.Array, *, config: ConfigDict) -> 
     draw_key, change_key = jax.random.split(key)
     size, batch = config.patch.size, config.federation.batch
     pixels = feeds.draw_pixels(feed.shared, site, draw_key, size=size, batch=batch)
-    return _to_batch(pixels, change_key, config)
+    return _to_batch(pixels, change_key, config.federation.augment)
 
 
 def draw_of_patient(
     feed: Feed, site: jax.Array, patient: jax.Array, key: jax.Array, *, config: ConfigDict
 ) -> Batch:
-    """Draws augmented crops of one patient's images, from anywhere in them; jit-able."""
+    """Draws crops of one patient's images, from anywhere in them; jit-able."""
     image_key, crop_key, change_key = jax.random.split(key, 3)
     settings, size = config.federation.patient, config.patch.size
     count, shown = settings.crops, feed.shown[site, patient]
@@ -205,10 +206,11 @@ def draw_of_patient(
     room = jnp.array([[height - size + 1], [width - size + 1]])
     row, col = jax.random.randint(crop_key, (2, count), 0, room)
     crops = gather_patches(feed.shared.images, image, row, col, size=size)
-    return _to_batch(Pixels(crops, image, image), change_key, config)
+    names = config.federation.augment if settings.augmented else ()
+    return _to_batch(Pixels(crops, image, image), change_key, names)
 
 
-def _to_batch(pixels: Pixels, key: jax.Array, config: ConfigDict) -> Batch:
-    changed = partial(augment, tuple(config.federation.augment))
+def _to_batch(pixels: Pixels, key: jax.Array, names: Sequence[str]) -> Batch:
+    changed = partial(augment, tuple(names))
     scale = normalisation(pixels.images.shape[-1] - 1)
     return labelled.to_batch(pixels, key, normalise=scale, augment=changed)

@@ -151,6 +151,9 @@ _SECRETS = {
     "federation.patient.shown": number(
         0.0, 0.0, 1.0, "Share of crops from images that show a structure; the rest from any."
     ),
+    "federation.patient.augmented": switch(
+        True, "Whether crops of a patient's part are changed by federation.augment, too."
+    ),
     "federation.patient.steps": integer(
         1, *COUNT, "Steps of a patient's part, the weights' change; 1 gives the gradient itself."
     ),

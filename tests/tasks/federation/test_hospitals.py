@@ -51,6 +51,19 @@ def test_the_images_of_a_patient_are_drawn_and_no_others(tmp_path):
         assert set(_number(batch)) <= set(np.flatnonzero(data.train.patients == name))
 
 
+@pytest.mark.parametrize("augmented", [True, False])
+def test_crops_of_a_patient_are_augmented_where_that_is_asked(tmp_path, augmented):
+    changes = {"federation__augment": ("intensity",), "federation__patient__augmented": augmented}
+    job, data = _marked(tmp_path, **changes)
+    feed = hospitals.place(data, data.names, job.config)
+    batch = hospitals.draw_of_patient(
+        feed, jnp.int32(0), jnp.int32(0), jax.random.key(0), config=job.config
+    )
+    numbers = (np.asarray(batch.images) * 0.25 + 0.5) * 255
+    is_whole = np.abs(numbers - np.rint(numbers)).max() < 1e-3
+    assert is_whole != augmented
+
+
 def test_crops_show_a_structure_as_often_as_asked(tmp_path):
     """Of patients with several images, of which every third is empty, and one that has no other."""
     crops = {"federation__patient__crops": 400, "federation__patient__shown": 0.75}
