@@ -152,7 +152,8 @@ def contenders(job: Job, data: Hospitals, network: Network, start: Params) -> It
     if "patient" in settings.protect:
         promise, noise = promises.of_patient(settings, sites, job.key(Use.LOOP))
         loop = training.patient_level(config, network, sites, noise, job.log)
-        noised = f"{title}, noise {noise:.3g} on the sum of patients' gradients"
+        parts = "gradients" if settings.patient.steps == 1 else "updates"
+        noised = f"{title}, noise {noise:.3g} on the sum of patients' {parts}"
         yield Contender("patient", noised, loop, feed, settings.patient.rounds, promise, sends)
 
 
