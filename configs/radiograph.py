@@ -83,6 +83,7 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
         config.network.options = {"width": 16, "depth": 1, "norm": "none"}
         config.distill.update(init="random", steps=15, images_per_step=100, epochs=50)
         config.distill.update(inner="adam", start_lr=0.003, start_schedule="cosine")
+        config.distill.replay_augmentations = ("brightness", "contrast", "noise")
         config.distill.precision = "uint4"
         config.privacy.update(mechanism="statistics", epsilon=8.0, delta=1e-3)
         config.privacy.statistics.update(features="cell_moments", cell=2, count=200, pixels=60)
