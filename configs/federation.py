@@ -7,8 +7,8 @@ r"""Hospitals that learn together to segment, simulated on one machine.
 
 The cohorts are those of configs/segmentation.py and configs/radiograph.py. "monuseg" has
 five sites of six training tiles: four organs, and the three others; "hippocampus" deals its 195
-training subjects out to four sites, which start from what `gxdistill segment train
---config=configs/segmentation.py:shapes` learned of drawn tissue; "radiograph" segments lungs at
+training subjects out to four sites, which start from what a segmenter learned of drawn tissue, the
+variant "shapes" of configs/segmentation.py, to be trained first; "radiograph" segments lungs at
 Montgomery and Shenzhen.
 """
 

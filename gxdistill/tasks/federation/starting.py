@@ -39,7 +39,17 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
 
 
 def identity_of(config: ConfigDict) -> Metadata:
-    """Tells the SHA-256 of the package that is started from, if there is one."""
-    if not config.federation.start:
+    """Tells the SHA-256 of the package that is started from, if there is one.
+
+    Raises:
+      UserError: it is not there, or cannot be read.
+    """
+    start = config.federation.start
+    if not start:
         return {}
-    return {"start": package.digest(Path(config.federation.start))}
+    if not Path(start).exists():
+        raise UserError(
+            f"federation.start is {start}, which is not there. Make it by `gxdistill segment "
+            f"train`, or set federation.start to '' for weights drawn at random."
+        )
+    return {"start": package.digest(Path(start))}

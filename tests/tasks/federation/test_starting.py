@@ -52,6 +52,14 @@ def test_the_package_is_part_of_what_a_simulation_is(tmp_path, segmenter):
     assert "start" not in without
 
 
+def test_a_package_that_is_not_there_is_refused_with_what_makes_it(tmp_path):
+    job = _job(tmp_path, tmp_path / "none.gxs")
+    with pytest.raises(
+        UserError, match=r"none\.gxs, which is not there\. Make it by `gxdistill seg"
+    ):
+        simulating.simulate(job)
+
+
 def test_weights_of_another_network_are_refused(tmp_path, segmenter):
     options = {"width": 8, "depth": 1}
     job = _job(tmp_path, segmenter, network__options=options)
