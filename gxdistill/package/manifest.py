@@ -195,13 +195,8 @@ def _from_5(manifest: Metadata) -> Metadata:
     }
 
 
-_MIGRATIONS = {
-    1: _from_1,
-    2: _from_2,
-    3: _from_3,
-    4: _from_4,
-    5: _from_5,
-}  # Each to the next version.
+# Each to the next version.
+_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
 
 
 def migrate(manifest: Metadata, where: Path) -> Metadata:

@@ -76,8 +76,8 @@ def serve(job: Job, link: Link, names: Sequence[str], patience: Patience) -> Par
     config = job.config
     check(job, names, patience)
     with job.workdir.locked("gxdistill federate server"):
-        settings, start = agreement.settings_of(config), starting.identity_of(config)
-        identity: Metadata = {**settings, **start, "sites": list(names)}
+        agreed, started = agreement.settings_of(config), starting.identity_of(config)
+        identity: Metadata = {**agreed, **started, "sites": list(names)}
         job.workdir.check_same(identity)
         start = starting.start_of(config, agreement.network_of(config))
         job.workdir.write_settings(identity)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from gxdistill import package
@@ -24,18 +25,13 @@ def start_of(config: ConfigDict, network: Network) -> Params:
     if not config.federation.start:
         return drawn
     read = load_segmenter(Path(config.federation.start)).params
-    if _shapes(read) != _shapes(drawn):
+    if jax.tree.map(np.shape, read) != jax.tree.map(np.shape, drawn):
         raise UserError(
             f"federation.start is {config.federation.start}, whose weights are not those of "
             f"{config.network.name} with {config.network.options.to_dict()} for as many classes "
             f"and channels as here. Train it with the same settings `network`."
         )
     return jax.tree.map(jnp.asarray, read)
-
-
-def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
 
 
 def identity_of(config: ConfigDict) -> Metadata:
