@@ -33,6 +33,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.distill.update(started_from="mixture", started_labels="networks")
         config.distill.update(inner="adam", start_lr=0.006, start_schedule="cosine")
         config.distill.precision = "uint4"
+        config.distill.replay_augmentations = ("flip",)  # chosen on phantoms of other seeds
         config.evaluate.baselines = "ceiling"
     if variant == "smoke":
         config.name = "demo_smoke"
