@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import hashlib
 import io
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from gxdistill.jobs.job import Job
 from gxdistill.jobs.summary import keeping_quarantine, write_summary
 from gxdistill.pytrees import Metadata
 from gxdistill.runtime.console import Progress
+from gxdistill.runtime.environment import usable_cores
 
 _SHOWN = 3
 
@@ -110,12 +110,11 @@ def _written(job: Job, plan: _Plan, staging: Path) -> tuple[_Plan, dict[int, Row
     """Writes all parts; returns the plan of what is left, and what was read by line."""
     total, by_line = len(plan.entries) + len(plan.bad), {e.line: e for e in plan.entries}
     share = job.config.data.max_bad_share
-    processes = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     bad = dict(plan.bad)
 
     def write(planned: Sequence[Part]) -> dict[int, Row]:
         clock = Progress(job.log, "preparing images")
-        accounts = builder.write_parts(planned, staging, processes=processes, progress=clock)
+        accounts = builder.write_parts(planned, staging, processes=usable_cores(), progress=clock)
         rows = {row.line: row for account in accounts for row in account.rows}
         for line, row in rows.items():
             if row.reason:
