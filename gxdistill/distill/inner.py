@@ -87,6 +87,8 @@ def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Inner:
 
 
 OPTIMIZERS: dict[str, Callable[..., Inner]] = {"sgd": sgd, "momentum": momentum, "adam": adam}
+# Moves that are as long whatever the gradient's scale: the rates suit networks of other kinds, too.
+SCALE_FREE = frozenset({"adam"})
 
 
 def create(name: str, **constants: float) -> Inner:

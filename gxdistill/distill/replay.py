@@ -77,7 +77,7 @@ def ordinary(
     steps: int = STEPS,
     augmentations: tuple[str, ...] = _SAFE,
 ) -> Params:
-    """Trains weights on distilled images as on any small data set: networks of other kinds.
+    """Trains weights on distilled images as on any small data set: where the rates do not suit.
 
     The field's way, Zhao & Bilen 2021, https://arxiv.org/abs/2102.08259: SGD with momentum 0.9 on
     up to 256 images at a time, here half of all at most, each changed by a draw of its own. There

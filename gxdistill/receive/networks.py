@@ -72,7 +72,8 @@ def train_networks(
 
     A package with a known init gives its one network, unless a number, a seed or a network is asked
     for; then, as for any other package, fresh networks are trained: by replaying it, or, if they
-    are of another kind than it was made with, as `train.ordinary` does.
+    are of another kind than it was made with and its rates are not `inner.SCALE_FREE`, as
+    `replay.ordinary` does.
 
     Args:
       path: file of the package.
@@ -106,10 +107,11 @@ def _trained(
     network, chosen = network_of(manifest, name)
     record: dict[str, Any] = {"network": package.to_json(chosen), "package": content.sha256}
     record |= start
-    other = chosen.name != manifest.network.name
+    how = manifest.distillation.inner["name"]
+    ordinary = chosen.name != manifest.network.name and how not in inner.SCALE_FREE
     what = f"training {record['count']} network(s) {chosen.name} on {manifest.name[:60]}"
-    check(what, cost.of_training(manifest, network, record["count"], ordinary=other), budget)
-    train = _as_any_data if other else replay_package
+    check(what, cost.of_training(manifest, network, record["count"], ordinary=ordinary), budget)
+    train = _as_any_data if ordinary else replay_package
     params = train(content, network, record, may_diverge=may_diverge)
     if record["init"] == "known" and manifest.proof is not None:
         known = jax.tree.map(lambda leaf: leaf[0], params)
@@ -182,7 +184,7 @@ def _keys(record: Metadata) -> jax.Array:
 def _as_any_data(
     content: package.Package, network: Network, record: Metadata, *, may_diverge: bool
 ) -> Params:
-    """Trains networks that a package was not made for; arguments as of `replay_package`."""
+    """Trains networks that a package's rates do not suit; arguments as of `replay_package`."""
     distilled = jax.tree.map(jnp.asarray, content.distilled)
     rule = content.manifest.distillation.label_rule
     trained = [

@@ -110,6 +110,24 @@ def test_any_network_of_the_zoo_that_fits_is_trained(sent):
         networks.train_networks(sent, count=0)
 
 
+def test_other_networks_replay_a_package_whose_rates_suit_any(sent, tmp_path):
+    """Adam's do; those of descent belong to the network that they were learned for."""
+
+    def replayed(name, **constants):
+        told = {"name": name, **constants}
+        path = tmp_path / f"{name}.gxd"
+        package.save(path, change(package.load(sent), "distillation", inner=told))
+        found = networks.train_networks(path, count=1, name="lenet")
+        content = package.load(path)
+        expected = networks.replay_package(content, found.network, found.record)
+        pairs = zip(_leaves(found.params), _leaves(expected), strict=True)
+        return all(np.array_equal(a, b) for a, b in pairs)
+
+    assert replayed("adam", b1=0.9, b2=0.999, eps=1e-8)
+    assert not replayed("momentum", decay=0.9)
+    assert not replayed("sgd")
+
+
 def test_a_package_without_a_start_gives_fresh_networks(sent, tmp_path):
     random = change(package.load(sent), init=package.Init("random", None))
     package.save(tmp_path / "random", dataclasses.replace(random, start=None))
