@@ -1,6 +1,7 @@
 """The server: TLS, signals, and a new model while requests are answered."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import signal
@@ -20,6 +21,7 @@ from gxdistill.service.tokens import TokenFile
 from gxdistill.service.usage import Usage
 
 if TYPE_CHECKING:
+    from hypercorn.asyncio.tcp_server import TCPServer
     from hypercorn.config import Config
 
 _LOOK_S = 1.0  # Between two looks at the model's file.
@@ -143,6 +145,29 @@ def _config(settings: Settings) -> "Config":
     return config
 
 
+def _connections(log: Log) -> type["TCPServer"]:
+    from hypercorn.asyncio.tcp_server import TCPServer
+
+    class Contained(TCPServer):
+        """A connection whose failure ends nothing but itself.
+
+        When Hypercorn stops, the first connection that fails takes the server with it, and what
+        others wait for is lost. It takes no more than a client who sends on while it is closed.
+        """
+
+        async def run(self) -> None:
+            try:
+                await super().run()
+            except Exception as error:
+                log(json.dumps({"event": "connection failed", "reason": type(error).__name__}))
+
+        async def _close(self) -> None:
+            with contextlib.suppress(OSError):  # as ssl.SSLError is, which Hypercorn lets through
+                await super()._close()
+
+    return Contained
+
+
 class _NoHTTP2:
     """Closes a connection that turns to HTTP/2.
 
@@ -172,12 +197,14 @@ class _Server:
     stamp: tuple[int, int, int] | None
 
     async def run(self, config: "Config") -> None:
+        import hypercorn.asyncio.run
         import hypercorn.protocol
         from hypercorn.asyncio import serve
 
         from gxdistill.service import app
 
         hypercorn.protocol.H2Protocol = _NoHTTP2  # type: ignore[attr-defined, assignment]
+        hypercorn.asyncio.run.TCPServer = _connections(self.log)  # type: ignore[attr-defined, misc]
 
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
 

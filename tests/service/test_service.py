@@ -218,6 +218,30 @@ def test_sigterm_answers_what_was_accepted(tmp_path):
         np.testing.assert_allclose(result, serving.expected(images, kernel), atol=1e-5)
 
 
+def test_a_client_who_sends_on_while_the_server_stops_costs_no_other_its_answer(tmp_path):
+    """TLS calls data after the goodbye an error; it must remain that connection's own."""
+    asking = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving.serving(tmp_path, sleep=2) as running, running.tls() as deaf:
+        deaf.sendall(asking)
+        assert deaf.recv(4096).startswith(b"HTTP/1.1 200")
+        results = []
+
+        def work():
+            with _client(running, patience_s=1.0) as client:
+                results.append(client.segment(serving.slices(1), 3))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        while _metrics(running)["gxdistill_requests_active"] < 1:
+            time.sleep(0.01)
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)  # The idle connection is told goodbye at once; it does not listen.
+        deaf.sendall(asking)
+        assert running.process.wait(60) == 0
+        thread.join()
+    assert len(results) == 1
+
+
 _KILLED = {10: signal.SIGKILL, 40: signal.SIGKILL}  # After how many answers.
 _KILLED_OFTEN = {
     **dict.fromkeys((50, 230, 410, 770, 950), signal.SIGKILL),
