@@ -204,7 +204,7 @@ class _Server:
         from gxdistill.service import app
 
         hypercorn.protocol.H2Protocol = _NoHTTP2  # type: ignore[attr-defined, assignment]
-        hypercorn.asyncio.run.TCPServer = _connections(self.log)  # type: ignore[attr-defined, misc]
+        hypercorn.asyncio.run.TCPServer = _connections(self.log)  # type: ignore[attr-defined]
 
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
