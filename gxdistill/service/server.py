@@ -1,7 +1,6 @@
 """The server: TLS, signals, and a new model while requests are answered."""
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import signal
@@ -152,7 +151,8 @@ def _connections(log: Log) -> type["TCPServer"]:
         """A connection whose failure ends nothing but itself.
 
         When Hypercorn stops, the first connection that fails takes the server with it, and what
-        others wait for is lost. It takes no more than a client who sends on while it is closed.
+        others wait for is lost. It takes no more than a client who sends on while it is closed:
+        TLS then raises `ssl.SSLError`, which Hypercorn lets through.
         """
 
         async def run(self) -> None:
@@ -160,10 +160,6 @@ def _connections(log: Log) -> type["TCPServer"]:
                 await super().run()
             except Exception as error:
                 log(json.dumps({"event": "connection failed", "reason": type(error).__name__}))
-
-        async def _close(self) -> None:
-            with contextlib.suppress(OSError):  # as ssl.SSLError is, which Hypercorn lets through
-                await super()._close()
 
     return Contained
 
