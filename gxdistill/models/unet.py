@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from gxdistill.convolution.pooling import max_pool
+from gxdistill.convolution.pooling import kept, max_pool
 from gxdistill.models.layers import Conv, Norm, wide
 
 
@@ -87,8 +87,8 @@ class UNet(nn.Module):
         x = self.down[-1](x)
         maps = []
         for level in reversed(range(self.depth)):
-            raised = depth_to_space(self.up[level](x))
-            x = self.joined[level](jnp.concatenate([skipped[level], raised], -1))
+            raised = depth_to_space(kept(self.up[level](x)))
+            x = self.joined[level](kept(jnp.concatenate([skipped[level], raised], -1)))
             maps.append(x)
         finest_first = maps[::-1][:levels]
         # Pixels of a coarser level that lie beyond the image are cut off with it.

@@ -8,9 +8,10 @@ from gxdistill.convolution import blocks
 
 
 @pytest.mark.parametrize(("stride", "rows"), [(1, 2), (1, 6), (2, 1), (2, 3)])
-def test_correlation_is_that_of_a_loop_over_taps(stride, rows):
+@pytest.mark.parametrize(("channels", "features"), [(3, 2), (2, 5), (40, 33)])
+def test_correlation_is_that_of_a_loop_over_taps(stride, rows, channels, features):
     rng = np.random.default_rng(0)
-    count, tall, wide, channels, features = 2, 6, 4, 3, 2
+    count, tall, wide = 2, 6, 4
     high, broad, pads = 3, 2, ((1, 1), (0, 1))
     height, width = (tall - 1) * stride + high - 2, (wide - 1) * stride + broad - 1
     x = rng.normal(size=(count, height, width, channels)).astype(np.float32)
@@ -37,3 +38,14 @@ def test_correlation_is_that_of_a_loop_over_taps(stride, rows):
 )
 def test_a_block_fits_into_the_cache_and_divides_the_image(outputs, gathered, rows):
     assert blocks.rows_at_once(outputs, gathered) == rows
+
+
+def test_few_channels_are_correlated_block_by_block_of_rows_that_do_not_divide_the_image():
+    rng = np.random.default_rng(1)
+    tall, wide, pads = 37, 512, ((1, 1), (1, 1))
+    x, y = (rng.normal(size=(2, tall, wide, n)).astype(np.float32) for n in (24, 16))
+    padded = np.pad(x.astype(np.float64), ((0, 0), *pads, (0, 0)))
+    kernel = blocks.correlate(jnp.asarray(x), jnp.asarray(y), (3, 3), stride=1, pads=pads, rows=1)
+    for i, j in itertools.product(range(3), repeat=2):
+        expected = np.einsum("nrcx,nrcy->xy", padded[:, i : i + tall, j : j + wide], y)
+        np.testing.assert_allclose(kernel[i, j], expected, rtol=1e-4, atol=2e-3)

@@ -72,6 +72,33 @@ def test_pools_match_a_loop_and_drop_what_is_left_over(pool, reduce, size):
     )
 
 
+def test_equal_pixels_share_the_gradient_of_max_pool():
+    x = jnp.asarray([[1.0, 3.0], [3.0, 3.0]]).reshape(1, 2, 2, 1)
+    gradient = jax.grad(lambda x: max_pool(x).sum())(x)
+    np.testing.assert_allclose(gradient.ravel(), [0, 1 / 3, 1 / 3, 1 / 3], rtol=1e-6)
+
+
+def test_max_pool_is_differentiated_twice_and_forwards_as_slices_are():
+    rng = np.random.default_rng(3)
+    x, v, w = (jnp.asarray(rng.normal(size=(2, 5, 7, 3)), jnp.float32) for _ in range(3))
+
+    def largest(x):
+        x = x[:, :4, :6].reshape(2, 2, 2, 3, 2, 3)
+        return x.max((2, 4))
+
+    def curved(pool, x):
+        return (pool(jnp.sin(x)) ** 3).sum()
+
+    for pool in (max_pool, largest):
+        slope = jax.jvp(lambda x, p=pool: curved(p, x), (x,), (v,))[1]
+        twice = jax.jvp(jax.grad(lambda x, p=pool: curved(p, x)), (x,), (v,))[1]
+        backwards = jax.grad(lambda x, p=pool: (jax.grad(lambda x: curved(p, x))(x) * w).sum())(x)
+        if pool is max_pool:
+            found = slope, twice, backwards
+    for ours, theirs in zip(found, (slope, twice, backwards), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-5)
+
+
 def test_the_gradient_of_max_pool_goes_to_the_largest_pixels():
     x = np.random.default_rng(1).permutation(36).reshape(1, 6, 6, 1).astype(np.float32)
     gradient = jax.jit(jax.grad(lambda x: max_pool(x).sum()))(x)
