@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,10 +27,11 @@ from gxdistill.data.quarantine import (
 from gxdistill.data.splits import EXTERNAL, SPLITS, check_splits, draw_splits
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Cohort, Metadata
+from gxdistill.runtime import environment
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 
-_THREADS = min(8, os.cpu_count() or 1)  # Pillow decodes outside the interpreter's lock.
+_MOST_THREADS = 8  # That decode: Pillow does it outside the interpreter's lock.
 _T = TypeVar("_T")
 _AS_THEY_ARE = Recipe()
 
@@ -297,7 +297,8 @@ def _attempt(
             return error
 
     done = {}
-    with images.quiet(), ThreadPoolExecutor(_THREADS) as pool:
+    threads = min(_MOST_THREADS, environment.usable_cores())
+    with images.quiet(), ThreadPoolExecutor(threads) as pool:
         for slot, result in enumerate(pool.map(attempt, range(len(entries)))):
             if isinstance(result, BadEntryError):
                 bad[entries[slot].line] = Quarantined(entries[slot].name, str(result))
