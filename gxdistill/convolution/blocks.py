@@ -42,7 +42,7 @@ def correlate(
       size: height and width of the kernel.
       stride: step of the convolution in pixels.
       pads: of it, as ((top, bottom), (left, right)).
-      rows: of outputs in a block, a divisor of H'.
+      rows: of outputs in a block, a divisor of H'; of few channels blocks are chosen here.
 
     Returns:
       The gradient of `sum(convolution(x, k) * y)` for k, `[*size, Ci, Co]`.

@@ -12,7 +12,7 @@ and the derivative of each is made of the other two. On a CPU they are operation
 that all orders of differentiation, forwards and in reverse, stay within these three; `correlate` is
 a handful of matrix products, and so are the others where images are small or have few channels, or
 where bfloat16 is asked for, which XLA's convolution computes as float32; few features are computed
-sideways, see `convolution.sideways`. Accelerators keep XLA's own.
+for several pixels at once, see `convolution.narrow`. Accelerators keep XLA's own.
 """
 
 import functools
@@ -28,7 +28,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from gxdistill import _check
-from gxdistill.convolution import blocks, packed, sideways, tiles
+from gxdistill.convolution import blocks, narrow, packed, tiles
 from gxdistill.convolution.pooling import max_pool
 from gxdistill.runtime import platform
 
@@ -109,7 +109,7 @@ def _convolved(x: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
         return _packed_product(x, k, geometry)
     if geometry.small:
         return _one_product(x, k, geometry)
-    return sideways.convolve(x, k, stride=geometry.stride, pads=geometry.pads)
+    return narrow.convolve(x, k, stride=geometry.stride, pads=geometry.pads)
 
 
 def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
@@ -123,7 +123,7 @@ def _turned(y: jax.Array, k: jax.Array, geometry: _Geometry) -> jax.Array:
     if back.small:
         between = [(0, 0, 0), *[(0, 0, stride - 1)] * 2, (0, 0, 0)]
         return _one_product(jax.lax.pad(y, jnp.zeros((), y.dtype), between), turned, back)
-    return sideways.convolve(y, turned, stride=1, pads=back.pads, apart=stride)
+    return narrow.convolve(y, turned, stride=1, pads=back.pads, apart=stride)
 
 
 def _products(x: jax.Array, y: jax.Array, geometry: _Geometry) -> jax.Array:

@@ -24,7 +24,7 @@ def max_pool(x: jax.Array, size: int = 2) -> jax.Array:
     By slices and `jnp.maximum`: on a CPU its gradient is several times cheaper than that of
     `lax.reduce_window`. A gradient is shared out among the pixels of a block that are the largest.
     """
-    return _largest_of(kept(x), size) if platform.platform() == "cpu" else _largest(x, size)
+    return _pooled(kept(x), size) if platform.platform() == "cpu" else _largest(x, size)
 
 
 def _largest(x: jax.Array, size: int) -> jax.Array:
@@ -32,17 +32,17 @@ def _largest(x: jax.Array, size: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _largest_of(x: jax.Array, size: int) -> jax.Array:
+def _pooled(x: jax.Array, size: int) -> jax.Array:
     """Is `_largest`, whose gradient is laid out in one pass over the pixels, not one for each."""
     return _largest(x, size)
 
 
-@_largest_of.defjvp
-def _moved(
+@_pooled.defjvp
+def _pooled_tangent(
     size: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (x,), (moved,) = primals, tangents
-    y = kept(_largest_of(x, size))
+    y = kept(_pooled(x, size))
     blocks, moves = _blocks(x, size), _blocks(moved, size)
     count = sum((block == y).astype(x.dtype) for block in _places(blocks))
     taken = jnp.where(blocks == y[:, :, None, :, None], moves, 0)

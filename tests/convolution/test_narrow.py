@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gxdistill.convolution import sideways
+from gxdistill.convolution import narrow
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -20,7 +20,7 @@ def test_pixels_computed_together_are_those_of_a_loop(stride, pixels):
     expected = np.zeros((count, tall, wide, features))
     for i, j, r, c in itertools.product(*map(range, (high, broad, tall, wide))):
         expected[:, r, c] += padded[:, r * stride + i, c * stride + j] @ k[i, j]
-    y = sideways.convolve(jnp.asarray(x), jnp.asarray(k), stride=stride, pads=pads, pixels=pixels)
+    y = narrow.convolve(jnp.asarray(x), jnp.asarray(k), stride=stride, pads=pads, pixels=pixels)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -38,7 +38,7 @@ def test_pixels_computed_together_are_those_of_a_loop(stride, pixels):
     ],
 )
 def test_as_many_pixels_are_computed_together_as_fill_a_register(kernel, width, pixels):
-    assert sideways.at_once(kernel, width) == pixels
+    assert narrow.at_once(kernel, width) == pixels
 
 
 def test_zeros_between_the_pixels_are_as_if_they_were_there():
@@ -47,6 +47,6 @@ def test_zeros_between_the_pixels_are_as_if_they_were_there():
     k = jnp.asarray(rng.normal(size=(3, 3, 3, 2)), jnp.float32)
     spread = jnp.zeros((2, 7, 10, 3)).at[:, ::3, ::3].set(x)
     pads = ((1, 1), (0, 2))
-    found = sideways.convolve(x, k, stride=1, pads=pads, apart=3)
-    expected = sideways.convolve(spread, k, stride=1, pads=pads, pixels=1)
+    found = narrow.convolve(x, k, stride=1, pads=pads, apart=3)
+    expected = narrow.convolve(spread, k, stride=1, pads=pads, pixels=1)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
