@@ -52,20 +52,18 @@ def correlate(
     (count, tall, wide, features), channels = y.shape, x.shape[3]
     padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     (high, broad), blocks = size, tall // rows
-    seen = (1, (rows - 1) * stride + high, padded.shape[2], channels)
     down, right = (rows - 1) * stride + 1, (wide - 1) * stride + 1
 
     def add(total: jax.Array, block: jax.Array) -> tuple[jax.Array, None]:
         image, first = block // blocks, block % blocks * rows
-        zero = jnp.zeros_like(first)
-        part = jax.lax.dynamic_slice(padded, (image, first * stride, zero, zero), seen)[0]
+        part = _taken(padded, image, first * stride, (rows - 1) * stride + high)
         taps = [
             part[i : i + down : stride, j : j + right : stride]
             for i in range(high)
             for j in range(broad)
         ]
         gathered = jnp.concatenate(taps, -1).reshape(-1, high * broad * channels)
-        observed = jax.lax.dynamic_slice(y, (image, first, zero, zero), (1, rows, wide, features))
+        observed = _taken(y, image, first, rows)
         # Features first: what is turned is then the smaller operand.
         return total + observed.reshape(-1, features).T @ gathered, None
 
@@ -90,16 +88,11 @@ def _correlate_few(x: jax.Array, y: jax.Array, size: tuple[int, int], pads: Pads
     x = jnp.pad(x, ((0, 0), (top, bottom + beyond), beside, (0, 0)))
     y = jnp.pad(y, ((0, 0), (high - 1, high - 1 + beyond), (0, 0), (0, 0)))
 
-    def taken(images: jax.Array, image: jax.Array, first: jax.Array, rows: int) -> jax.Array:
-        zero = jnp.zeros_like(first)
-        size = (1, rows, *images.shape[2:])
-        return jax.lax.dynamic_slice(images, (image, first, zero, zero), size)[0]
-
     def add(total: jax.Array, block: jax.Array) -> tuple[jax.Array, None]:
         image, first = block // blocks, block % blocks * rows
-        seen = taken(x, image, first, rows)
+        seen = _taken(x, image, first, rows)
         taps = jnp.concatenate([seen[:, j : j + wide] for j in range(broad)], -1)
-        observed = taken(y, image, first, rows + high - 1)
+        observed = _taken(y, image, first, rows + high - 1)
         of_rows = [observed[high - 1 - i :][:rows] for i in range(high)]
         of_x = taps.reshape(-1, broad * channels)
         of_y = jnp.concatenate(of_rows, -1).reshape(-1, high * features)
@@ -112,3 +105,10 @@ def _correlate_few(x: jax.Array, y: jax.Array, size: tuple[int, int], pads: Pads
     total, _ = jax.lax.scan(add, zeros, jnp.arange(count * blocks))
     total = total.T if features_first else total
     return total.reshape(broad, channels, high, features).transpose(2, 0, 1, 3)
+
+
+def _taken(images: jax.Array, image: jax.Array, first: jax.Array, rows: int) -> jax.Array:
+    """Takes so many rows of one image, `[rows, W, C]`."""
+    zero = jnp.zeros_like(first)
+    size = (1, rows, *images.shape[2:])
+    return jax.lax.dynamic_slice(images, (image, first, zero, zero), size)[0]

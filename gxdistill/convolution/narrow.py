@@ -8,13 +8,13 @@ wider and steps by two: for a 3x3 kernel a third more work, at the peak.
 import jax
 import jax.numpy as jnp
 
+from gxdistill.convolution.blocks import Pads
+
 _FILLED = 32  # Features from which on XLA is near the peak,
 _FILLED_OF_FEW = 64  # and where the images have fewer channels than
 _FEW_CHANNELS = 4
 _MANY_CHANNELS = 24  # From here on it is as fast by itself, however few the features.
 _MOST = 16  # Pixels.
-
-Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
 def at_once(kernel: tuple[int, ...], width: int) -> int:
