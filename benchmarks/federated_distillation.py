@@ -28,7 +28,7 @@ METRICS = (
     *(f"auc_{kind}{site}" for site in SITES for kind in ("", "alone_")),
     *("bytes_a_step", "bytes_ratio"),
 )
-_TOGETHER, _SHARED = "configs/radiograph.py:known", "configs/sharing.py"
+_TOGETHER, _SHARED = "configs/radiograph.py:known_from_noise", "configs/sharing.py"
 _ALONE = "--config.evaluate.baselines=none"
 
 

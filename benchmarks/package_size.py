@@ -105,7 +105,7 @@ class Point(NamedTuple):
 
 def job_of(network: str, folder: Path) -> Job:
     """Makes the job: that of configs/radiograph.py, with one network or another."""
-    config = radiograph.get_config("known")
+    config = radiograph.get_config("known_from_noise")
     config.name = f"package_size_{network}"
     config.network.name = network
     config.distill.update(outer_steps=400)

@@ -3,7 +3,7 @@ r"""Two hospitals that learn one distilled set together: each sends meta-gradien
   gxdistill federate distill --config=configs/sharing.py        # Montgomery and Shenzhen
   gxdistill federate distill --config=configs/sharing.py:smoke  # a minute, phantoms
 
-"radiograph" learns of both hospitals what configs/radiograph.py:known learns in one place, from as
+"radiograph" learns of both hospitals what radiograph:known_from_noise learns in one place, from as
 many patches a step; `gxdistill evaluate` measures it like any other.
 """
 
