@@ -59,6 +59,7 @@ ROWS = (
         metric="balanced_patch_accuracy",
         beside={
             _REAL: "balanced_random_real",
+            _SOFT: "balanced_random_real_soft",
             _FRESH: "balanced_fresh_networks",
             _ALL: "balanced_all_patches",
         },
@@ -68,7 +69,12 @@ ROWS = (
         text="The same, whole images decided",
         measured="harmonic mean",
         metric="hm",
-        beside={_REAL: "hm_random_real", _FRESH: "hm_fresh_networks", _ALL: "hm_all_patches"},
+        beside={
+            _REAL: "hm_random_real",
+            _SOFT: "hm_random_real_soft",
+            _FRESH: "hm_fresh_networks",
+            _ALL: "hm_all_patches",
+        },
     ),
     Row(
         case="radiograph_random",

@@ -46,6 +46,7 @@ TABLES = {
     "main_job": Table(
         cases=(
             *("radiograph_known", "radiograph_random", "demo", "demo_random"),
+            "radiograph_known_from_noise",
             *("radiograph_known_cohort", "radiograph_random_cohort"),
             *("gastric_phantom_known", "gastric_phantom_random"),
         ),
