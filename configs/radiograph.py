@@ -26,8 +26,8 @@ noise, "known_from_noise", fall behind (.777).
 
 For any initial weights, learning on gave held-out patients nothing (windows of 20 steps, images_lr
 .002: AUC .774 after 60 outer steps, .780 before; .01: .709 after 100). So "random" packages 6,600
-patches as they were drawn from a mixture of Gaussians, 4 bits a pixel, labelled by networks that were
-trained on all real patches.
+patches as they were drawn from a mixture of Gaussians, 4 bits a pixel, labelled by networks that
+were trained on all real patches.
 
 "private" releases statistics of whole images once, at delta 1e-3, a patient being the unit, and
 draws images that match them; "private_smoke" does so in a minute.
