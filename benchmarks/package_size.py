@@ -104,7 +104,7 @@ class Point(NamedTuple):
 
 
 def job_of(network: str, folder: Path) -> Job:
-    """Makes the job: that of configs/radiograph.py, with one network or another."""
+    """Makes the job: that of radiograph:known_from_noise, with one network or another."""
     config = radiograph.get_config("known_from_noise")
     config.name = f"package_size_{network}"
     config.network.name = network
