@@ -17,8 +17,7 @@ is as large a part of its image as the papers' 299 of 2048 px.
 Each image is normalised by the ranks of its organ's grey values, so that a package also serves the
 other hospital, whose machine shows lungs nearly twice as bright: "to_shenzhen" and "to_montgomery"
 keep one hospital out and measure on all its patients. Chosen on training patients of both, each in
-turn the other's; so are changes of grey in the replay of "to_montgomery" (there AUC .784, without
-.770; ceiling .791). "known_cohort" and "random_cohort" (900) normalise once over all.
+turn the other's. "known_cohort" and "random_cohort" (900) normalise once over all.
 
 For known initial weights, images are learned on from draws of a mixture of Gaussians, labelled by
 networks that were trained on all real patches: on held-out training patients such a package decides
@@ -84,8 +83,6 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
         if not by_cohort:  # More images are worth more than finer greys.
             config.distill.update(steps=110, images_per_step=60, epochs=6, start_lr=0.003)
             config.distill.precision = "uint4"
-    if variant == "to_montgomery":
-        config.distill.replay_augmentations = ("brightness", "contrast", "gamma")
     if variant == "learned":
         config.distill.update(init="random", steps=100, epochs=1, start_lr=0.05, outer_steps=5000)
     if variant.startswith("private"):
