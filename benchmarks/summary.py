@@ -54,7 +54,7 @@ ROWS = (
     ),
     Row(
         case="radiograph_known",
-        text="Radiographs normalised by the organ, known initial weights",
+        text="Radiographs normalised by the organ, known weights, learned on from a mixture",
         measured="balanced accuracy of patches",
         metric="balanced_patch_accuracy",
         beside={

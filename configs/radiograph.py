@@ -6,7 +6,7 @@ al., Quant Imaging Med Surg 4(6):475, 2014. Images are averaged to 128 px, so th
 is as large a part of its image as the papers' 299 of 2048 px.
 
   gxdistill distill --config=configs/radiograph.py --config.data.path=../shared/data
-  gxdistill distill --config=configs/radiograph.py:known_from_noise  # as the papers start
+  gxdistill distill --config=configs/radiograph.py:known_from_noise  # the same, from noise
   gxdistill distill --config=configs/radiograph.py:random   # for any initial weights
   gxdistill distill --config=configs/radiograph.py:learned  # the same, images learned from noise
   gxdistill distill --config=configs/radiograph.py:to_shenzhen  # as random, from Montgomery alone
@@ -17,20 +17,16 @@ is as large a part of its image as the papers' 299 of 2048 px.
 Each image is normalised by the ranks of its organ's grey values, so that a package also serves the
 other hospital, whose machine shows lungs nearly twice as bright: "to_shenzhen" and "to_montgomery"
 keep one hospital out and measure on all its patients. Chosen on training patients of both, each in
-turn the other's. Changes of grey in the replay of "to_montgomery" gained there (AUC .784 and .798
-in two draws, without .770 and .781), but nothing on all of Montgomery (.720 and .769 with two
-seeds, without .755), and were left off. "known_cohort" and "random_cohort" (900) normalise once
-over all.
+turn the other's. Changes of grey in the replay of "to_montgomery" helped there, but not on all of
+Montgomery, and were left off. "known_cohort" and "random_cohort" (900) normalise once over all.
 
 For known initial weights, images are learned on from draws of a mixture of Gaussians, labelled by
-networks that were trained on all real patches: on held-out training patients such a package decides
-as the ceiling does (AUC .812, with half as many images .795; ceiling .790), and images learned from
-noise, "known_from_noise", fall behind (.777).
+networks that were trained on all real patches: chosen on held-out training patients, where images
+learned from noise, "known_from_noise", fell behind.
 
-For any initial weights, learning on gave held-out patients nothing (windows of 20 steps, images_lr
-.002: AUC .774 after 60 outer steps, .780 before; .01: .709 after 100). So "random" packages 6,600
-patches as they were drawn from a mixture of Gaussians, 4 bits a pixel, labelled by networks that
-were trained on all real patches.
+For any initial weights, learning on gave held-out training patients nothing. So "random" packages
+6,600 patches as they were drawn from a mixture of Gaussians, 4 bits a pixel, labelled by networks
+that were trained on all real patches.
 
 "private" releases statistics of whole images once, at delta 1e-3, a patient being the unit, and
 draws images that match them; "private_smoke" does so in a minute.
