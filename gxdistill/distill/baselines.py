@@ -1,8 +1,8 @@
 """What distilled images must beat.
 
 Real patches, with their labels or with soft ones, class means and k-means centres are used as a
-distilled set of the same number of images and the same number of steps; only their rate is chosen,
-for the best loss on training patches.
+distilled set of the same number of images and the same number of steps; only their first rate is
+chosen, for the best loss on training patches.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ _RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 
 
 def random_real(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
-    """Takes random real patches, each class in its turn.
+    """Takes random real patches, each class in its turn, none twice where there are enough.
 
     Args:
       pool: a batch of training patches of all classes.
@@ -34,7 +34,11 @@ def random_real(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
     Raises:
       ValueError: the pool lacks a class.
     """
-    return _by_class(pool, like, mixture.some, key)
+
+    def distinct(images: np.ndarray, count: int, key: jax.Array) -> np.ndarray:
+        return mixture.some(np.unique(images, axis=0), count, key)
+
+    return _by_class(pool, like, distinct, key)
 
 
 def with_teacher_labels(data: Distilled, network: Network, teachers: Params) -> Distilled:
@@ -101,22 +105,30 @@ def _loss_of(network: Network, params: Params, batch: Batch) -> jax.Array:
 
 
 def with_best_rate(
-    network: Network, data: Distilled, pool: Batch, train: Callable[[Distilled], Params]
+    network: Network,
+    data: Distilled,
+    pool: Batch,
+    train: Callable[[Distilled], Params],
+    *,
+    schedule: str = "constant",
 ) -> Distilled:
-    """Gives a baseline the constant rate that serves it best on training patches.
+    """Gives a baseline the first rate that serves it best on training patches.
 
     Args:
       network: what is trained.
       data: from one of the functions above.
       pool: training patches to compare on.
       train: data into weights, as the baseline will be trained.
+      schedule: how rates go on from the first, see `init.from_images`; that of what it is compared
+        with.
 
     Returns:
-      `data` with all rates set to the best of a fixed list.
+      `data` with its rates from the best of a fixed list on.
     """
 
     def at(rate: float) -> Distilled:
-        return dataclasses.replace(data, log_lr=jnp.full_like(data.log_lr, np.log(rate)))
+        rates = init.log_rates(len(data.log_lr), rate, schedule)
+        return dataclasses.replace(data, log_lr=rates)
 
     def loss(rate: float) -> float:
         return float(np.nan_to_num(_loss_of(network, train(at(rate)), pool), nan=np.inf))

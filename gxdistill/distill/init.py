@@ -60,10 +60,15 @@ def from_images(
     labels = jax.nn.one_hot(classes, num_classes)
     if rule == "softmax":
         labels = _SOFTMAX_START * labels
-    log_lr = jnp.full(len(images) * epochs, jnp.log(lr), jnp.float32)
+    return Distilled(images, labels, log_rates(len(images) * epochs, lr, schedule))
+
+
+def log_rates(count: int, lr: float, schedule: str) -> jax.Array:
+    """Returns the logarithms of `count` inner rates from `lr` on, see `from_images`: `[T]`."""
+    log_lr = jnp.full(count, jnp.log(lr), jnp.float32)
     if schedule == "cosine":
-        log_lr += jnp.log((1 + jnp.cos(jnp.pi * jnp.arange(len(log_lr)) / len(log_lr))) / 2)
-    return Distilled(images, labels, log_lr)
+        log_lr += jnp.log((1 + jnp.cos(jnp.pi * jnp.arange(count) / count)) / 2)
+    return log_lr
 
 
 def noise(

@@ -12,6 +12,7 @@ from tests import toy
 
 NETWORK = toy.network()
 KEY = jax.random.key(4)
+COSINE = (1 + np.cos(np.pi * np.array([0, 0.25, 0.5, 0.75]))) / 2
 CHOICES = [baselines.random_real, baselines.class_means, baselines.kmeans_centres]
 each_choice = pytest.mark.parametrize("choose", CHOICES)
 
@@ -76,6 +77,12 @@ def test_random_real_images_are_the_pools_own_and_differ_by_key(pool):
     assert not np.array_equal(one, other)
 
 
+def test_random_real_takes_no_patch_twice_that_was_drawn_twice(pool):
+    twice = jax.tree.map(lambda column: np.concatenate([column, column]), pool)
+    images = np.asarray(baselines.random_real(twice, _like(6, 10), KEY).images)
+    assert len(np.unique(images.reshape(60, -1), axis=0)) == 60
+
+
 def test_class_means_match_numpy(pool):
     data = baselines.class_means(pool, _like(2, 6), KEY)
     expected = np.stack([_of_class(pool, label).mean(axis=0) for label in (0, 1, 2)] * 2)
@@ -126,8 +133,11 @@ def test_a_pool_without_a_class_is_refused(choose, pool):
         choose(some, _like(1, 3), KEY)
 
 
-@pytest.mark.parametrize("scale", [1, 1e20])
-def test_the_best_rate_is_that_of_the_least_loss(scale, pool, start):
+@pytest.mark.parametrize(
+    ("scale", "schedule", "course"),
+    [(1, "constant", np.ones(4)), (1e20, "constant", np.ones(4)), (1, "cosine", COSINE)],
+)
+def test_the_best_rate_is_that_of_the_least_loss(scale, schedule, course, pool, start):
     data = baselines.class_means(pool, _like(1, 3, epochs=4), KEY)
     data = dataclasses.replace(data, labels=scale * data.labels)
 
@@ -135,7 +145,7 @@ def test_the_best_rate_is_that_of_the_least_loss(scale, pool, start):
         return replay.replay(NETWORK, start, data, rule="raw")
 
     def loss(rate):
-        tried = dataclasses.replace(data, log_lr=jnp.full(4, np.log(rate), jnp.float32))
+        tried = dataclasses.replace(data, log_lr=jnp.log(jnp.asarray(rate * course, jnp.float32)))
         logits = NETWORK.apply(train(tried), pool.images)
         shares = scipy.special.log_softmax(np.asarray(logits), axis=-1)
         return -np.mean(shares[np.arange(60), pool.targets])
@@ -143,7 +153,7 @@ def test_the_best_rate_is_that_of_the_least_loss(scale, pool, start):
     rates = [0.003, 0.01, 0.03, 0.1, 0.3]
     losses = [loss(rate) for rate in rates]
     assert np.isnan(losses).any() == (scale > 1)  # Labels so large that high rates diverge.
-    chosen = baselines.with_best_rate(NETWORK, data, pool, train)
+    chosen = baselines.with_best_rate(NETWORK, data, pool, train, schedule=schedule)
     best = rates[np.nanargmin(losses)]
-    np.testing.assert_allclose(np.exp(chosen.log_lr), np.full(4, best), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(chosen.log_lr), best * course, rtol=1e-5)
     np.testing.assert_array_equal(chosen.images, data.images)

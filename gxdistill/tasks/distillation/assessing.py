@@ -2,8 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,16 @@ import jax
 import numpy as np
 
 from gxdistill import package, storage
-from gxdistill.distill import baselines, inner, replay, views
+from gxdistill.distill import views
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, likeness, metrics, patches, reliability, thresholds
 from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.jobs.job import Job
-from gxdistill.package.seeds import Use
-from gxdistill.pytrees import Batch, Cohort, Distilled, Metadata, Network, Params
+from gxdistill.pytrees import Cohort, Distilled, Metadata, Network, Params
 from gxdistill.receive.networks import Trained, replay_package
-from gxdistill.tasks.distillation import method, sites
-from gxdistill.tasks.distillation.real_training import ceiling, initial_weights
+from gxdistill.tasks.distillation import baseline_networks, sites
+from gxdistill.tasks.distillation.real_training import ceiling
 
-_BASELINES: dict[str, Callable[..., Distilled]] = {
-    "random_real": baselines.random_real,
-    "class_means": baselines.class_means,
-    "kmeans_centres": baselines.kmeans_centres,
-}
-_POOL_PER_CLASS = 512  # Real patches that baselines are made of and choose their rate on.
 _SHOWN = 4  # Whole test images of the report.
 _CHANCE = 0.5  # AUC of any score that knows nothing; HM of such a decision at its best.
 
@@ -176,10 +168,13 @@ def evaluate_package(
     if job.config.evaluate.baselines != "none":
         job.log("training the ceiling on all real patches")
         best = ceiling(job)
+        real = {"all_patches": best}
         if job.config.evaluate.baselines == "all":
-            contenders |= _baselines(job, content.distilled, best)
+            real = dict(baseline_networks.trained(job, content.distilled, best)) | real
         network, real_grid = job.problem.network, job.cohorts.patch_grid
-        contenders["all_patches"], _, _ = _judged(job, network, best, real_grid)
+        contenders |= {
+            name: _judged(job, network, params, real_grid)[0] for name, params in real.items()
+        }
     result = {
         "name": manifest.name,
         "package_bytes": package.size_bytes(path),
@@ -189,23 +184,6 @@ def evaluate_package(
     }
     storage.write_json(job.workdir / "evaluation.json", result)
     return result
-
-
-def _baselines(job: Job, distilled: Distilled, teachers: Params) -> dict[str, dict[str, Any]]:
-    """Measures as many real patches as there are distilled ones; `teachers` give soft labels."""
-    network, figures = job.problem.network, {}
-    pool = job.cohorts.sample("train", _POOL_PER_CLASS * job.problem.classes, job.key(Use.POOL))
-    for name, choose in _BASELINES.items():
-        job.log(f"evaluating the baseline {name}")
-        figures[name] = _baseline(job, partial(choose, pool, distilled), pool)
-
-    def choose_soft(key: jax.Array) -> Distilled:
-        real = baselines.random_real(pool, distilled, key)
-        return baselines.with_teacher_labels(real, network, teachers)
-
-    job.log("evaluating the baseline random_real_soft")
-    figures["random_real_soft"] = _baseline(job, choose_soft, pool)
-    return figures
 
 
 def _on(job: Job, trained: Trained, grid: PatchGrid) -> dict[str, Any]:
@@ -286,22 +264,6 @@ def _judged(
         scored = patches.joint_scores(on_training, rule), sample.labels
         figures["external"] = sites.external(job, network, params, grid, taus, scored)
     return figures, probabilities, taus
-
-
-def _baseline(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -> dict[str, Any]:
-    loop, params, network = job.config.distill, [], job.problem.network
-    train = partial(
-        replay.replay,
-        rule="raw",
-        inner=inner.create(**method.inner_optimizer(loop)),
-        augmentations=loop.replay_augmentations,
-    )
-    for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
-        start, draws = initial_weights(job, key), replay.draws_of(key)
-        trained = partial(train, network, start, key=draws)
-        data = baselines.with_best_rate(network, choose(key), pool, trained)
-        params.append(trained(data))
-    return _judged(job, network, replay.stacked(params), job.cohorts.patch_grid)[0]
 
 
 def _shares(contenders: Metadata, classes: int) -> Metadata:
