@@ -82,6 +82,9 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
         if not by_cohort:  # More images are worth more than finer greys.
             config.distill.update(steps=110, images_per_step=60, epochs=6, start_lr=0.003)
             config.distill.precision = "uint4"
+        if variant == "random" and not by_cohort:  # The network is the receiver's to train.
+            config.network.options.width = 64
+            config.distill.update(epochs=12, cluster_patches=50, replay_augmentations=("flip",))
     if variant == "learned":
         config.distill.update(init="random", steps=100, epochs=1, start_lr=0.05, outer_steps=5000)
     if variant.startswith("private"):

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 FEWEST = 20  # Patients of a cluster that images are drawn from: no single one stands out of these.
-_PATCHES = 100  # Of a cluster, on average.
 
 
 def centres(images: np.ndarray, count: int, key: jax.Array, rounds: int = 20) -> np.ndarray:
@@ -51,12 +50,14 @@ def drawn(
     patients: np.ndarray,
     classes: np.ndarray,
     key: jax.Array,
+    *,
+    cluster: int = 100,
 ) -> np.ndarray:
     """Draws images of given classes, each from the Gaussian of a cluster of real patches.
 
-    Clusters have about a hundred patches, and each has patches of `FEWEST` patients at least; it is
-    as likely as it is large. No covariance is formed: the sum of a cluster's n deviations from its
-    mean, each times a draw from N(0, 1 / n), has the cluster's own.
+    A cluster has patches of `FEWEST` patients at least, and is as likely as it is large. No
+    covariance is formed: the sum of a cluster's n deviations from its mean, each times a draw from
+    N(0, 1 / n), has the cluster's own.
 
     Args:
       images: real patches, `[n, H, W, C]` float32.
@@ -64,6 +65,7 @@ def drawn(
       patients: of whom they are, `[n]`.
       classes: of what is drawn, any shape `[...]`.
       key: typed PRNG key.
+      cluster: patches of a cluster, on average. Of fewer, draws are more like real patches.
 
     Returns:
       Images, `[..., H, W, C]` float32.
@@ -82,12 +84,12 @@ def drawn(
             )
         flat = images[of_label].reshape(of_label.sum(), -1)
         start, draw = jax.random.split(jax.random.fold_in(key, int(label)))
-        near = _clusters(flat, patients[of_label], start)
+        near = _clusters(flat, patients[of_label], start, cluster)
         sizes = np.bincount(near)
         rng = np.random.default_rng(np.asarray(jax.random.bits(draw, (4,))).tolist())
         parts = []
-        for cluster, count in enumerate(rng.multinomial(wanted.sum(), sizes / sizes.sum())):
-            members = flat[near == cluster]
+        for i, count in enumerate(rng.multinomial(wanted.sum(), sizes / sizes.sum())):
+            members = flat[near == i]
             mean = members.mean(axis=0)
             shares = rng.standard_normal((count, len(members)), np.float32)
             parts.append(mean + shares @ (members - mean) / np.float32(len(members) ** 0.5))
@@ -96,11 +98,11 @@ def drawn(
     return images_drawn
 
 
-def _clusters(flat: np.ndarray, patients: np.ndarray, key: jax.Array) -> np.ndarray:
+def _clusters(flat: np.ndarray, patients: np.ndarray, key: jax.Array, size: int) -> np.ndarray:
     """Parts rows into clusters of `FEWEST` patients or more: tells each row the number of its."""
     from scipy.cluster import vq
 
-    middles = centres(flat, max(1, len(flat) // _PATCHES), key)
+    middles = centres(flat, max(1, len(flat) // size), key)
     near, _ = vq.vq(flat, middles)
     counts = np.array([len(np.unique(patients[near == i])) for i in range(len(middles))])
     if counts.max() < FEWEST:

@@ -63,6 +63,22 @@ def test_clusters_far_apart_are_drawn_from_as_often_as_they_are_large():
     assert abs(far.mean() - 0.25) < 5 * np.sqrt(0.25 * 0.75 / far.size)
 
 
+def test_smaller_clusters_draw_images_nearer_to_real_ones():
+    """Of images on a circle, the Gaussians of arcs lie about it; that of all of them fills it."""
+    angles = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    points = np.stack([np.cos(angles), np.sin(angles), 0 * angles, 0 * angles], axis=1)
+    images, *of = _pool(points.astype(np.float32).reshape(-1, *SHAPE))
+
+    def away(cluster):
+        classes, key = np.zeros(4000, int), jax.random.key(0)
+        drawn = mixture.drawn(images, *of, classes, key, cluster=cluster)
+        return np.abs(np.linalg.norm(drawn.reshape(-1, 4), axis=1) - 1).mean()
+
+    assert away(400) > 3 * away(100) > 9 * away(50) > 0
+    # No arc may be of fewer than 20 patients: they are one cluster again.
+    assert away(10) == away(400)
+
+
 def test_few_patients_have_no_cluster_of_their_own():
     """Beside 300 patients, 10 whose many patches lie far away would be told by what is drawn there.
 

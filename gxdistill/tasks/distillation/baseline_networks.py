@@ -1,5 +1,6 @@
 """Networks trained on what a distilled set must beat: as many real patches, means, centres."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -54,6 +55,7 @@ def _pool(job: Job, images: int) -> Batch:
 
 
 def _networks(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -> Params:
+    """Trains networks on draws of a baseline, all at the rate that serves the first best."""
     loop, params, network = job.config.distill, [], job.problem.network
     train = partial(
         replay.replay,
@@ -61,11 +63,13 @@ def _networks(job: Job, choose: Callable[[jax.Array], Distilled], pool: Batch) -
         inner=inner.create(**method.inner_optimizer(loop)),
         augmentations=loop.replay_augmentations,
     )
+    rates: jax.Array | None = None
     for key in jax.random.split(job.key(Use.BASELINE), job.config.evaluate.baseline_networks):
-        start, draws = initial_weights(job, key), replay.draws_of(key)
+        start, draws, data = initial_weights(job, key), replay.draws_of(key), choose(key)
         once = partial(train, network, start, key=draws)
-        data = baselines.with_best_rate(
-            network, choose(key), pool, once, schedule=loop.start_schedule
-        )
-        params.append(once(data))
+        if rates is None:
+            rates = baselines.with_best_rate(
+                network, data, pool, once, schedule=loop.start_schedule
+            ).log_lr
+        params.append(once(dataclasses.replace(data, log_lr=rates)))
     return replay.stacked(params)

@@ -274,7 +274,7 @@ def initial_distilled(problem: Problem, settings: ConfigDict) -> Distilled:
         )
     if settings.started_from == "mixture":
         classes = init.label_classes(steps, per_step, problem.classes)
-        mixed = _mixed(problem, np.asarray(classes))
+        mixed = _mixed(problem, np.asarray(classes), settings.cluster_patches)
         return init.from_images(mixed, classes, problem.classes, **common)
     # A balanced batch takes the classes in turn, as `label_classes` does.
     real = problem.sample("train", steps * per_step, problem.key(Use.START))
@@ -284,13 +284,14 @@ def initial_distilled(problem: Problem, settings: ConfigDict) -> Distilled:
     )
 
 
-def _mixed(problem: Problem, classes: np.ndarray) -> jax.Array:
+def _mixed(problem: Problem, classes: np.ndarray, cluster: int) -> jax.Array:
     most = _MIXED_BYTES // (4 * math.prod(problem.shape) * problem.classes)
     count = min(_MIXED, most) * problem.classes
     pool = problem.sample("train", count, problem.key(Use.POOL))
     images, labels, patients = map(np.asarray, (pool.images, pool.targets, pool.patients))
     try:
-        drawn = mixture.drawn(images, labels, patients, classes, problem.key(Use.START))
+        key = problem.key(Use.START)
+        drawn = mixture.drawn(images, labels, patients, classes, key, cluster=cluster)
     except ValueError as error:
         raise UserError(f"distill.started_from: {error}") from error
     return jnp.asarray(drawn)

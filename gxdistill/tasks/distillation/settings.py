@@ -130,6 +130,9 @@ _DATA = {
         ("noise", "mixture", "real"),
         "Images at the start: noise, draws from a mixture of Gaussians, or real ones, which leak.",
     ),
+    "distill.cluster_patches": integer(
+        100, 20, 10**6, "Real patches of a cluster of the mixture, on average."
+    ),
     "distill.started_labels": choice(
         "classes",
         ("classes", "networks"),
