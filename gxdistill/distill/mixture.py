@@ -65,7 +65,8 @@ def drawn(
       patients: of whom they are, `[n]`.
       classes: of what is drawn, any shape `[...]`.
       key: typed PRNG key.
-      cluster: patches of a cluster, on average. Of fewer, draws are more like real patches.
+      cluster: patches of a cluster, on average. Of fewer, draws are more like real patches; of so
+        few that no cluster has `FEWEST` patients, all patches of a class are one.
 
     Returns:
       Images, `[..., H, W, C]` float32.

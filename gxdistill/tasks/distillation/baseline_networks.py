@@ -35,16 +35,14 @@ def trained(job: Job, distilled: Distilled, teachers: Params) -> Iterator[tuple[
       leading axis of them.
     """
     pool = _pool(job, math.prod(distilled.images.shape[:2]))
-    for name, choose in _CHOICES.items():
-        job.log(f"evaluating the baseline {name}")
-        yield name, _networks(job, partial(choose, pool, distilled), pool)
 
-    def choose_soft(key: jax.Array) -> Distilled:
-        real = baselines.random_real(pool, distilled, key)
+    def choose_soft(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
+        real = baselines.random_real(pool, like, key)
         return baselines.with_teacher_labels(real, job.problem.network, teachers)
 
-    job.log("evaluating the baseline random_real_soft")
-    yield "random_real_soft", _networks(job, choose_soft, pool)
+    for name, choose in {**_CHOICES, "random_real_soft": choose_soft}.items():
+        job.log(f"evaluating the baseline {name}")
+        yield name, _networks(job, partial(choose, pool, distilled), pool)
 
 
 def _pool(job: Job, images: int) -> Batch:
