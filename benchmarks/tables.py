@@ -61,6 +61,7 @@ TABLES = {
         cases=("radiograph_to_shenzhen", "radiograph_to_montgomery"),
         metrics=(
             *("external_auc", "external_auc_ceiling", "external_auc_share"),
+            *("external_auc_random_real", "external_auc_random_real_soft"),
             *("external_hm", "external_hm_unlabelled", "hm", "auc"),
         ),
     ),

@@ -152,9 +152,11 @@ def test_another_site_has_figures_of_its_own(evaluation):
     evaluation["contenders"]["distilled"]["external"] = there
     whole = {"external": {"images": {"auc": {**figure, "mean": 0.75}}}}
     evaluation["contenders"]["all_patches"] |= whole
+    evaluation["contenders"]["random_real"] |= {"external": {"images": {"auc": figure}}}
     rows = {name: rest for name, *rest in main_job.figures(evaluation, 1.0)["demo_smoke"]}
     assert rows["external_auc"] == [0.6, 0.1, 2, "1"]
     assert rows["external_hm_unlabelled"][0] == 0.5
     assert rows["external_auc_ceiling"][0] == 0.75
+    assert rows["external_auc_random_real"] == [0.6, 0.1, 2, "1"]
     assert rows["external_auc_share"][0] == pytest.approx(0.8)
     assert "external_hm" not in rows
