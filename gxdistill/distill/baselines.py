@@ -41,7 +41,9 @@ def random_real(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
     return _by_class(pool, like, distinct, key)
 
 
-def with_teacher_labels(data: Distilled, network: Network, teachers: Params) -> Distilled:
+def with_teacher_labels(
+    data: Distilled, network: Network, teachers: Params, temperature: float = 1.0
+) -> Distilled:
     """Gives images the soft labels that networks trained on all real patches give them.
 
     Given to real patches they tell what distilled images are worth beside their labels, Qin et al.
@@ -51,14 +53,19 @@ def with_teacher_labels(data: Distilled, network: Network, teachers: Params) -> 
       data: any distilled data.
       network: of the teachers.
       teachers: weights of R networks, each leaf with a leading axis R.
+      temperature: above 0; below 1 labels are sharper than the networks' probabilities, above 1
+        flatter, as of Hinton et al. 2015, https://arxiv.org/abs/1503.02531.
 
     Returns:
-      `data`, its labels the mean of the networks' probabilities.
+      `data`, its labels the mean of the networks' probabilities, at that temperature: each to the
+      power of 1 / temperature, and their sum 1 again.
     """
 
     def of_step(images: jax.Array) -> jax.Array:
         each = jax.lax.map(lambda params: jax.nn.softmax(network.apply(params, images)), teachers)
-        return each.mean(axis=0)
+        mean = each.mean(axis=0)
+        # At 1 just as they are: there and back again, they would be rounded.
+        return mean if temperature == 1 else jax.nn.softmax(jnp.log(mean) / temperature)
 
     return dataclasses.replace(data, labels=jax.lax.map(of_step, data.images))
 

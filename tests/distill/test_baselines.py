@@ -62,6 +62,12 @@ def test_teachers_give_the_mean_of_their_probabilities(pool):
     np.testing.assert_allclose(taught.labels.reshape(-1, toy.CLASSES), expected, rtol=1e-5)
     np.testing.assert_array_equal(taught.images, data.images)
     np.testing.assert_array_equal(taught.log_lr, data.log_lr)
+    for temperature in (0.05, 0.5, 4.0):
+        changed = baselines.with_teacher_labels(data, NETWORK, teachers, temperature).labels
+        powers = expected.astype(np.float64) ** (1 / temperature)
+        np.testing.assert_allclose(
+            changed.reshape(-1, toy.CLASSES), powers / powers.sum(-1, keepdims=True), rtol=1e-4
+        )
 
 
 def test_random_real_images_are_the_pools_own_and_differ_by_key(pool):

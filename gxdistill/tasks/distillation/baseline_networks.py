@@ -38,7 +38,8 @@ def trained(job: Job, distilled: Distilled, teachers: Params) -> Iterator[tuple[
 
     def choose_soft(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
         real = baselines.random_real(pool, like, key)
-        return baselines.with_teacher_labels(real, job.problem.network, teachers)
+        temperature = job.config.distill.label_temperature
+        return baselines.with_teacher_labels(real, job.problem.network, teachers, temperature)
 
     for name, choose in {**_CHOICES, "random_real_soft": choose_soft}.items():
         job.log(f"evaluating the baseline {name}")

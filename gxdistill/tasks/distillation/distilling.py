@@ -164,7 +164,9 @@ def begin(job: Job, learned: Learned) -> Learned:
     if settings.started_labels == "networks":
         job.log("training networks on all real patches, for their labels")
         data = method.to_distilled(job.problem, settings, learned)
-        data = baselines.with_teacher_labels(data, job.problem.network, ceiling(job))
+        data = baselines.with_teacher_labels(
+            data, job.problem.network, ceiling(job), settings.label_temperature
+        )
         labels = init.as_learned(data.labels, settings.label_rule)
         learned = dataclasses.replace(learned, labels=labels)
     job.workdir.write_settings(identity(job))

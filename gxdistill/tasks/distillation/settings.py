@@ -138,6 +138,9 @@ _DATA = {
         ("classes", "networks"),
         "Labels at the start: by class, or by networks trained on all real patches.",
     ),
+    "distill.label_temperature": number(
+        1.0, 0.05, 20.0, "Of those networks' labels: below 1 they are sharper, above 1 flatter."
+    ),
     "distill.synthesis": choice(
         "pixels",
         ("pixels", "tiles", "bases"),

@@ -203,13 +203,14 @@ def test_images_are_packaged_in_as_many_bits_as_the_config_says(run, tmp_path, k
     assert networks.train_networks(tmp_path / "package.gxd").record["proof"]["equal"]
 
 
-@pytest.mark.parametrize("rule", ["raw", "softmax"])
+@pytest.mark.parametrize(("rule", "temperature"), [("raw", 1.0), ("softmax", 1.0), ("raw", 0.5)])
 def test_a_start_may_be_packaged_with_the_labels_of_networks_trained_on_real_patches(
-    rule, tmp_path
+    rule, temperature, tmp_path
 ):
     changes = {"distill__started_from": "mixture", "distill__started_labels": "networks"}
     changes |= {"distill__outer_steps": 0, "distill__start_schedule": "cosine"}
     changes |= {"data__patients": 80, "evaluate__ceiling__networks": 2, "distill__label_rule": rule}
+    changes["distill__label_temperature"] = temperature
     job = small_jobs.make(tmp_path, **changes)
     content = package.load(distilling.distil(job))
     assert content.manifest.distillation.started_from == "mixture"
@@ -221,8 +222,11 @@ def test_a_start_may_be_packaged_with_the_labels_of_networks_trained_on_real_pat
         for params in (jax.tree.map(lambda leaf, i=i: leaf[i], teachers) for i in range(2))
     ]
     labels = scipy.special.softmax(data.labels, axis=-1) if rule == "softmax" else data.labels
+    expected = np.mean(each, axis=0) ** (1 / temperature)
     np.testing.assert_allclose(
-        labels.reshape(-1, job.problem.classes), np.mean(each, axis=0), atol=1e-5
+        labels.reshape(-1, job.problem.classes),
+        expected / expected.sum(-1, keepdims=True),
+        atol=1e-5,
     )
     assert (np.diff(data.log_lr) < 0).all()
     with pytest.raises(UserError, match=r"other settings: distill\.outer_steps"):
