@@ -99,7 +99,11 @@ ROWS = (
         text="Such images, made at Montgomery for all images of Shenzhen",
         measured="AUC",
         metric="external_auc",
-        beside={_ALL: "external_auc_ceiling"},
+        beside={
+            _REAL: "external_auc_random_real",
+            _SOFT: "external_auc_random_real_soft",
+            _ALL: "external_auc_ceiling",
+        },
     ),
     Row(
         case="radiograph_to_montgomery",
