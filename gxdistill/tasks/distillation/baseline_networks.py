@@ -38,8 +38,8 @@ def trained(job: Job, distilled: Distilled, teachers: Params) -> Iterator[tuple[
 
     def choose_soft(pool: Batch, like: Distilled, key: jax.Array) -> Distilled:
         real = baselines.random_real(pool, like, key)
-        temperature = job.config.distill.label_temperature
-        return baselines.with_teacher_labels(real, job.problem.network, teachers, temperature)
+        # As the networks give them: what temperature suits drawn images weakens real ones.
+        return baselines.with_teacher_labels(real, job.problem.network, teachers)
 
     for name, choose in {**_CHOICES, "random_real_soft": choose_soft}.items():
         job.log(f"evaluating the baseline {name}")
