@@ -129,6 +129,7 @@ def _train(options: argparse.Namespace, inputs: Inputs) -> None:
         seed=options.seed,
         name=chosen[0] if chosen else None,
         budget=budgets.of(options),
+        log=log,
     )
     networks.save_networks(_networks_folder(inputs), trained)
     networks.log_networks(trained, log)
@@ -163,6 +164,7 @@ def _evaluate(options: argparse.Namespace, inputs: Inputs) -> None:
             fresh=_default_count(inputs),
             seed=options.seed,
             budget=budgets.of(options),
+            log=log,
         )
         for kind in (trained, *others):
             networks.log_networks(kind, log)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -20,6 +21,7 @@ STEPS = 1000  # Of ordinary training, its highest rate, and the most images of o
 _RATE = 0.02
 _NORM = 5.0  # No gradient is longer: a LeNet, which normalises nothing, would diverge.
 _BATCH = 256
+_CHUNK = 25  # Steps between two words of progress, which are when it can be interrupted.
 _SAFE = ("rotate", "shift", "scale")  # Augmentations after which any patch is what it was.
 
 
@@ -66,7 +68,6 @@ def replay(
     return jax.lax.scan(augmented, carry, jnp.arange(len(distilled.log_lr)))[0][0]
 
 
-@partial(jax.jit, static_argnames=("network", "rule", "steps", "augmentations"))
 def ordinary(
     network: Network,
     params: Params,
@@ -76,6 +77,7 @@ def ordinary(
     rule: str,
     steps: int = STEPS,
     augmentations: tuple[str, ...] = _SAFE,
+    told: Callable[[int], None] | None = None,
 ) -> Params:
     """Trains weights on distilled images as on any small data set: where the rates do not suit.
 
@@ -95,16 +97,49 @@ def ordinary(
       rule: how labels are read, see `distill.init.from_images`.
       steps: number of updates.
       augmentations: see `distill.augment`.
+      told: called now and then with the number of steps done.
 
     Returns:
       The trained weights.
     """
+    data = _standardised(distilled)
+    keys = jax.random.split(key, steps)
+    carry = params, _optimiser(steps).init(params)
+    how = {"rule": rule, "steps": steps, "augmentations": augmentations}
+    for done in range(0, steps, _CHUNK):
+        some = keys[done : done + _CHUNK]
+        carry = _updates(network, carry, data, some, **how)
+        if told is not None:
+            jax.block_until_ready(carry)
+            told(done + len(some))
+    return carry[0]
+
+
+def _standardised(distilled: Distilled) -> tuple[jax.Array, jax.Array]:
+    """Returns all images, each of mean 0 and spread 1, and their labels."""
     images = distilled.images.reshape(-1, *distilled.images.shape[2:])
-    labels = distilled.labels.reshape(len(images), -1)
     mean, spread = (of(images, axis=(1, 2, 3), keepdims=True) for of in (jnp.mean, jnp.std))
-    images = (images - mean) / jnp.maximum(spread, 1e-6)
+    return (images - mean) / jnp.maximum(spread, 1e-6), distilled.labels.reshape(len(images), -1)
+
+
+def _optimiser(steps: int) -> optax.GradientTransformation:
     rate = optax.warmup_cosine_decay_schedule(0.0, _RATE, steps // 10, steps)
-    optimiser = optax.chain(optax.clip_by_global_norm(_NORM), optax.sgd(rate, momentum=0.9))
+    return optax.chain(optax.clip_by_global_norm(_NORM), optax.sgd(rate, momentum=0.9))
+
+
+@partial(jax.jit, static_argnames=("network", "rule", "steps", "augmentations"))
+def _updates(
+    network: Network,
+    carry: tuple[Params, optax.OptState],
+    data: tuple[jax.Array, jax.Array],
+    keys: jax.Array,
+    *,
+    rule: str,
+    steps: int,
+    augmentations: tuple[str, ...],
+) -> tuple[Params, optax.OptState]:
+    """Makes one update for each key, of `steps` in all."""
+    (images, labels), optimiser = data, _optimiser(steps)
     gradient, batch = jax.grad(inner_loss(network, rule)), batch_of(len(images))
 
     def update(
@@ -118,9 +153,7 @@ def ordinary(
         moves, state = optimiser.update(gradient(params, seen, labels[chosen]), state)
         return (optax.apply_updates(params, moves), state), None
 
-    carry = params, optimiser.init(params)
-    (params, _), _ = jax.lax.scan(update, carry, jax.random.split(key, steps))
-    return params
+    return jax.lax.scan(update, carry, keys)[0]
 
 
 def batch_of(count: int) -> int:

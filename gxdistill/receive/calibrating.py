@@ -185,7 +185,7 @@ def calibrate(
     if labels is not None:
         truth = read_labels(labels, about.class_names)
         files = _labelled(files, truth, labels, log)
-    trained = predicting.networks_for(path, subject, budget)
+    trained = predicting.networks_for(path, subject, budget, log)
     log_networks(trained, log)
     seen = predicting.each_image(trained, about, files, shown, log)
     scored, features = _scored(subject, seen, path)

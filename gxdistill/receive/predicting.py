@@ -119,8 +119,8 @@ def subject_of(path: Path) -> Subject:
     return Subject(about, how, digest)
 
 
-def networks_for(path: Path, subject: Subject, budget: Budget) -> Trained:
-    """Trains or restores what decides, after a look at what deciding would take.
+def networks_for(path: Path, subject: Subject, budget: Budget, log: Log) -> Trained:
+    """Trains or restores what decides, after a look at what deciding would take; `log` is told.
 
     Raises:
       UserError: it would take more than the budget, or a network diverged.
@@ -132,7 +132,8 @@ def networks_for(path: Path, subject: Subject, budget: Budget) -> Trained:
     check(what, cost.of_deciding(about, network, count), budget)
     if package.is_weights(path):
         return from_weights(path, budget=budget)
-    return train_networks(path, count=None if about.init.is_known else count, budget=budget)
+    fresh = None if about.init.is_known else count
+    return train_networks(path, count=fresh, budget=budget, log=log)
 
 
 def each_image(
@@ -301,7 +302,7 @@ def predict(
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another --out.")
     files, shown = reading.list_files(paths, log), reading.masks_for(subject.about, masks, log)
-    trained = networks_for(path, subject, budget)
+    trained = networks_for(path, subject, budget, log)
     log_networks(trained, log)
     guaranteed = package.guarantee(subject.about.ledger)
     log(f"privacy of the sender's patients: {guaranteed}")

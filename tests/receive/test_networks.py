@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from gxdistill.cli import main
 from gxdistill.errors import UserError
 from gxdistill.package.seeds import Use
 from gxdistill.receive import networks
+from gxdistill.runtime import console
 from tests import small_jobs
 from tests.packages import change
 
@@ -93,6 +95,25 @@ def test_no_fresh_network_starts_where_the_known_one_does(sent):
     for key in jax.random.split(root, 8):
         for mine, theirs in zip(_leaves(fresh.init(key)), _leaves(known), strict=True):
             assert mine.std() == 0 or (mine != theirs).any()
+
+
+@pytest.mark.parametrize(("name", "every"), [(None, 1), ("lenet", 25 / 1000)])
+def test_training_tells_how_far_it_is_and_gives_what_it_gives_in_silence(
+    sent, monkeypatch, name, every
+):
+    """Whole networks of the package's own kind, and steps of others, are counted."""
+    monkeypatch.setattr(console.Progress.__init__, "__defaults__", (0, 0.0))
+    lines: list[str] = []
+    trained = networks.train_networks(sent, count=2, name=name, log=lines.append)
+    first, *others = lines
+    assert re.fullmatch(f"training 2 network.s. {trained.record['network']['name']} on .+", first)
+    told = [re.fullmatch(re.escape(first) + r": (\d+)/(\d+), .+ s left", one) for one in others]
+    done = [int(one[1]) / int(one[2]) for one in told]
+    expected = np.arange(every, 2 + every / 2, every) / 2
+    np.testing.assert_allclose(done, expected[expected < 1] if name is None else expected)
+    silent = networks.train_networks(sent, count=2, name=name)
+    for mine, theirs in zip(_leaves(trained.params), _leaves(silent.params), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_any_network_of_the_zoo_that_fits_is_trained(sent):
@@ -226,7 +247,8 @@ def test_the_command_needs_the_package_and_nothing_else(run, sent, tmp_path):
         [command, *arguments], cwd=home, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    first, second = done.stderr.splitlines()
+    begun, first, second = done.stderr.splitlines()
+    assert begun.startswith("training 1 network(s) convnet on ")
     assert first == "trained 1 convnet network(s) from the known start"
     assert second == "the sender's network, bit for bit"
     assert [path.name for path in home.iterdir()] == ["received"]

@@ -151,7 +151,9 @@ def attack(
     content = package.load(path)
     known = content.manifest.init.is_known
     count = None if known else NETWORKS
-    trained = train_networks(path, count=count, may_diverge=True, budget=options.budget)
+    trained = train_networks(
+        path, count=count, may_diverge=True, budget=options.budget, log=job.log
+    )
     runs = [_as_packaged(run, content.manifest.precision) for run in runs]
     networks = _networks(content, trained, runs)
     patients = _chosen(pool, job.config.seed)
