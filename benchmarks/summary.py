@@ -110,7 +110,11 @@ ROWS = (
         text="The same, made at Shenzhen for all images of Montgomery",
         measured="AUC",
         metric="external_auc",
-        beside={_ALL: "external_auc_ceiling"},
+        beside={
+            _REAL: "external_auc_random_real",
+            _SOFT: "external_auc_random_real_soft",
+            _ALL: "external_auc_ceiling",
+        },
     ),
     Row(
         case="radiograph_private",
