@@ -17,8 +17,9 @@ is as large a part of its image as the papers' 299 of 2048 px.
 Each image is normalised by the ranks of its organ's grey values, so that a package also serves the
 other hospital, whose machine shows lungs nearly twice as bright: "to_shenzhen" and "to_montgomery"
 keep one hospital out and measure on all its patients. Chosen on training patients of both, each in
-turn the other's. Changes of grey in the replay of "to_montgomery" helped there, but not on all of
-Montgomery, and were left off. "known_cohort" and "random_cohort" (900) normalise once over all.
+turn the other's. Brightness, contrast and gamma in the replay of "to_montgomery" helped there, but
+not on all of Montgomery, and were left off. "known_cohort" and "random_cohort" (900) normalise once
+over all.
 
 For known initial weights, images are learned on from draws of a mixture of Gaussians, labelled by
 networks that were trained on all real patches: chosen on held-out training patients, where images
@@ -28,8 +29,9 @@ For any initial weights, learning on gave held-out training patients nothing. So
 6,600 patches as they were drawn from a mixture of Gaussians, 4 bits a pixel, labelled by networks
 that were trained on all real patches. That the network is of width 64, clusters have 50 patches,
 images are flipped at the replay and gone through 12 times was chosen on training patients, also
-of one hospital for the other's. Sharper labels, of temperature 0.1, carried better from Shenzhen to
-training patients of Montgomery, not the other way, so "to_montgomery" has them.
+of one hospital for the other's. Sharper labels, of temperature 0.1, and noise drawn in the replay
+carried better from Shenzhen to training patients of Montgomery, but not the other way, so
+"to_montgomery" has both.
 
 "private" releases statistics of whole images once, at delta 1e-3, a patient being the unit, and
 draws images that match them; "private_smoke" does so in a minute.
@@ -88,7 +90,7 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
             config.distill.update(cluster_patches=50, replay_augmentations=("flip",))
             config.distill.precision = "uint4"
     if variant == "to_montgomery":
-        config.distill.label_temperature = 0.1
+        config.distill.update(label_temperature=0.1, replay_augmentations=("flip", "noise"))
     if variant == "learned":
         config.distill.update(init="random", steps=100, epochs=1, start_lr=0.05, outer_steps=5000)
     if variant.startswith("private"):
