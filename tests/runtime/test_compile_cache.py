@@ -67,11 +67,12 @@ def test_a_flag_turns_it_off(run, tmp_path, environment):
 def test_a_folder_that_cannot_be_written_is_told_and_harms_nothing(run, tmp_path, environment):
     (tmp_path / "home").write_text("a file")
     said = _train(run, tmp_path, environment).splitlines()
-    assert len(said) == 3
+    assert len(said) == 4
     assert said[0].startswith("compiled programs are not kept: ")
     assert str(tmp_path / "home") in said[0]
-    assert said[1].startswith("trained 1 convnet")
-    assert said[2] == "the sender's network, bit for bit"
+    assert said[1].startswith("training 1 network(s) convnet on ")
+    assert said[2].startswith("trained 1 convnet")
+    assert said[3] == "the sender's network, bit for bit"
 
 
 def test_the_folder_of_the_environment_is_taken(tmp_path, environment):
