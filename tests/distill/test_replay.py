@@ -79,11 +79,11 @@ def test_ordinary_training_equals_a_plain_loop_over_standardised_images(
     images = np.asarray(distilled.images).reshape(6, *toy.SHAPE)
     images = np.stack([(image - image.mean()) / image.std() for image in images])
     targets = read(strength * distilled.labels.reshape(6, -1))
-    expected = _ordinarily(NETWORK.init(key), images, targets, jax.random.split(key, 20))
+    expected = _ordinarily(NETWORK.init(key), images, targets, jax.random.split(key, 30))
     images, labels = 40 * distilled.images + 7, strength * distilled.labels
     scaled = distilled.replace(images=images, labels=labels)
     actual = replay.ordinary(
-        NETWORK, NETWORK.init(key), scaled, key, rule=rule, steps=20, augmentations=()
+        NETWORK, NETWORK.init(key), scaled, key, rule=rule, steps=30, augmentations=()
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), actual, expected
