@@ -9,7 +9,7 @@ from gxdistill.cli import budgets
 from gxdistill.cli.config import CONFIG, PACKAGE, Inputs, job_command, read, read_inputs
 from gxdistill.cli.flags import Command, Flag, names, non_negative, path, whole
 from gxdistill.errors import UserError
-from gxdistill.runtime.console import log
+from gxdistill.runtime.console import hush, log
 
 _COORDINATOR = Flag(
     "coordinator",
@@ -67,10 +67,6 @@ _PRICE = Flag("price", "X", "of a device for an hour", read=non_negative)
 _IMAGES = Flag("images", "N", "number of training images, which are not read then", read=whole(1))
 
 
-def _hush(_: str) -> None:
-    pass
-
-
 def _prepare(_: argparse.Namespace, inputs: Inputs) -> None:
     from gxdistill.tasks.cohort import preparing
 
@@ -93,7 +89,7 @@ def _distill(options: argparse.Namespace, inputs: Inputs) -> None:
     with hosts.process_group(spec, inputs.workdir) as workdir:
         job = inputs.job
         if workdir != inputs.workdir:
-            job = dataclasses.replace(job, workdir=Workdir(workdir), log=_hush)
+            job = dataclasses.replace(job, workdir=Workdir(workdir), log=hush)
         distilling.distil(job, force=options.force)
 
 

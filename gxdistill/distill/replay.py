@@ -21,7 +21,7 @@ STEPS = 1000  # Of ordinary training, its highest rate, and the most images of o
 _RATE = 0.02
 _NORM = 5.0  # No gradient is longer: a LeNet, which normalises nothing, would diverge.
 _BATCH = 256
-_CHUNK = 25  # Steps between two words of progress, which are when it can be interrupted.
+_CHUNK = 25  # Steps between words of progress: only there can it be interrupted.
 _SAFE = ("rotate", "shift", "scale")  # Augmentations after which any patch is what it was.
 
 
@@ -77,7 +77,7 @@ def ordinary(
     rule: str,
     steps: int = STEPS,
     augmentations: tuple[str, ...] = _SAFE,
-    told: Callable[[int], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Params:
     """Trains weights on distilled images as on any small data set: where the rates do not suit.
 
@@ -97,7 +97,7 @@ def ordinary(
       rule: how labels are read, see `distill.init.from_images`.
       steps: number of updates.
       augmentations: see `distill.augment`.
-      told: called now and then with the number of steps done.
+      progress: called now and then with the number of steps done.
 
     Returns:
       The trained weights.
@@ -109,9 +109,9 @@ def ordinary(
     for done in range(0, steps, _CHUNK):
         some = keys[done : done + _CHUNK]
         carry = _updates(network, carry, data, some, **how)
-        if told is not None:
+        if progress is not None:
             jax.block_until_ready(carry)
-            told(done + len(some))
+            progress(done + len(some))
     return carry[0]
 
 

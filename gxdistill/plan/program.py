@@ -20,6 +20,7 @@ from gxdistill.models.cached import cached_network
 from gxdistill.package.seeds import Use
 from gxdistill.patching import patch_corners
 from gxdistill.pytrees import Batch, PatchTable
+from gxdistill.runtime.console import hush
 from gxdistill.tasks.distillation import method
 from gxdistill.training.steps import LoopState
 
@@ -132,7 +133,7 @@ def build(problem: Problem, settings: ConfigDict) -> Program:
     Raises:
       UserError: settings do not fit each other.
     """
-    loop, state = method.build(problem, settings, lambda _: None)
+    loop, state = method.build(problem, settings, hush)
     data = method.initial_distilled(problem, settings)
     strategy, gradients = method.memory_sizes(problem, settings, data)
     source, mesh = problem.batches(settings.batch), method.mesh_of(problem, settings)

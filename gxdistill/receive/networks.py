@@ -1,6 +1,6 @@
 """The receiving side: networks from a package alone, with no access to the private data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,10 +17,8 @@ from gxdistill.package.seeds import Use
 from gxdistill.package.seeds import key as job_key
 from gxdistill.pytrees import Metadata, Network, Params
 from gxdistill.receive.budget import DEFAULT, Budget, check
-from gxdistill.runtime.console import Log, Progress
+from gxdistill.runtime.console import Log, Progress, hush
 from gxdistill.runtime.environment import pinned
-
-Told = Callable[[int, int], None]  # (what is done, what there is to do)
 
 _FRESH = 5  # Networks that are trained where no number is asked for.
 
@@ -69,7 +67,7 @@ def train_networks(
     name: str | None = None,
     may_diverge: bool = False,
     budget: Budget = DEFAULT,
-    log: Log | None = None,
+    log: Log = hush,
 ) -> Trained:
     """Trains the networks of a package.
 
@@ -86,7 +84,7 @@ def train_networks(
       name: network of the zoo; None takes the package's own.
       may_diverge: also returns weights that are not finite.
       budget: the most that it may take, by an estimate.
-      log: told the progress, where there is one.
+      log: told the progress.
 
     Returns:
       The trained networks.
@@ -106,7 +104,7 @@ def _trained(
     *,
     may_diverge: bool,
     budget: Budget,
-    log: Log | None,
+    log: Log,
 ) -> Trained:
     manifest = content.manifest
     network, chosen = network_of(manifest, name)
@@ -117,11 +115,9 @@ def _trained(
     what = f"training {record['count']} network(s) {chosen.name} on {manifest.name[:60]}"
     check(what, cost.of_training(manifest, network, record["count"], ordinary=ordinary), budget)
     train = _as_any_data if ordinary else replay_package
-    clock = None
-    if log is not None:
-        log(what)
-        clock = Progress(log, what)
-    params = train(content, network, record, may_diverge=may_diverge, told=clock)
+    log(what)
+    clock = Progress(log, what)
+    params = train(content, network, record, may_diverge=may_diverge, progress=clock)
     if record["init"] == "known" and manifest.proof is not None:
         known = jax.tree.map(lambda leaf: leaf[0], params)
         record["proof"] = proof.check(manifest.proof, network, known, manifest.patch.shape)
@@ -152,7 +148,7 @@ def replay_package(
     view: View = as_learned,
     rule: str | None = None,
     may_diverge: bool = True,
-    told: Told | None = None,
+    progress: Progress | None = None,
 ) -> Params:
     """Trains networks as a package says, from the starts that a record names.
 
@@ -163,7 +159,7 @@ def replay_package(
       view: what of the distilled data is trained on, see `distill.views`.
       rule: how its labels are read, see `distill.init.from_images`; None is as the package says.
       may_diverge: also returns weights that are not finite: what a receiver would get.
-      told: called between networks with the number of them done and of all.
+      progress: called between networks with the number of them done and of all.
 
     Returns:
       Weights, each leaf with a leading axis R.
@@ -181,9 +177,9 @@ def replay_package(
     for key in keys:
         start = known_start(content, network) if known else network.init(key)
         seen, draws = view(distilled, key), replay.draws_of(key)
-        if told is not None and trained:
+        if progress is not None and trained:
             jax.block_until_ready(trained[-1])
-            told(len(trained), len(keys))
+            progress(len(trained), len(keys))
         trained.append(replay.replay(network, start, seen, draws, **method))
     return _checked(trained, may_diverge)
 
@@ -201,11 +197,11 @@ def _as_any_data(
     record: Metadata,
     *,
     may_diverge: bool,
-    told: Told | None,
+    progress: Progress,
 ) -> Params:
     """Trains networks that a package's rates do not suit; arguments as of `replay_package`.
 
-    `told` is called with the number of steps done and of all.
+    `progress` is called with the number of steps done and of all.
     """
     distilled = jax.tree.map(jnp.asarray, content.distilled)
     rule = content.manifest.distillation.label_rule
@@ -213,12 +209,11 @@ def _as_any_data(
     trained: list[Params] = []
 
     def step(done: int) -> None:
-        if told is not None:
-            told(len(trained) * replay.STEPS + done, len(keys) * replay.STEPS)
+        progress(len(trained) * replay.STEPS + done, len(keys) * replay.STEPS)
 
     for key in keys:
         start, draws = network.init(key), replay.draws_of(key)
-        trained.append(replay.ordinary(network, start, distilled, draws, rule=rule, told=step))
+        trained.append(replay.ordinary(network, start, distilled, draws, rule=rule, progress=step))
     return _checked(trained, may_diverge)
 
 
@@ -280,7 +275,7 @@ def train_each(
     fresh: int | None = None,
     seed: int | None = None,
     budget: Budget = DEFAULT,
-    log: Log | None = None,
+    log: Log = hush,
 ) -> list[Trained]:
     """Replays a package into networks it was distilled with and others, to be compared.
 
@@ -293,7 +288,7 @@ def train_each(
       fresh: see `train_networks`.
       seed: see `train_networks`.
       budget: the most that each kind may take, by an estimate.
-      log: told the progress, where there is one.
+      log: told the progress.
 
     Returns:
       The trained networks, the package's own first, if it is among them.
@@ -305,8 +300,9 @@ def train_each(
     first = content.manifest.network.name
     order = sorted(dict.fromkeys(names or [first]), key=lambda name: name != first)
     start = _chosen_start(content, count, fresh, seed, others=True)
-    how: dict[str, Any] = {"may_diverge": True, "budget": budget, "log": log}
-    return [_trained(content, name, start, **how) for name in order]
+    return [
+        _trained(content, name, start, may_diverge=True, budget=budget, log=log) for name in order
+    ]
 
 
 def save_networks(folder: Path, trained: Trained) -> None:

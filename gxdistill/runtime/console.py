@@ -25,6 +25,10 @@ def escape_what_cannot_be_written() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def hush(_: str) -> None:
+    """Says nothing: the `Log` of work that nobody listens to."""
+
+
 class Progress:
     """Says how far a loop is, at most every few seconds: rate and time left."""
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -102,7 +103,7 @@ def test_training_tells_how_far_it_is_and_gives_what_it_gives_in_silence(
     sent, monkeypatch, name, every
 ):
     """Whole networks of the package's own kind, and steps of others, are counted."""
-    monkeypatch.setattr(console.Progress.__init__, "__defaults__", (0, 0.0))
+    monkeypatch.setattr(networks, "Progress", partial(console.Progress, every=0.0))
     lines: list[str] = []
     trained = networks.train_networks(sent, count=2, name=name, log=lines.append)
     first, *others = lines
