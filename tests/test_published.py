@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import gxdistill
+from tests.test_architecture import ROWS
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = (".ci", "benchmarks", "configs", "docs", "gxdistill", "tests")
@@ -85,3 +86,12 @@ def test_a_fifth_task_is_told_in_ten_lines():
     assert len(re.findall(r"^\d+\.", text, re.M)) == 10
     named = set(re.findall(r"`((?:gxdistill|tests)/[\w/]+(?:\.py|/))`", text))
     assert [path for path in named if "NAME" not in path and not (ROOT / path).exists()] == []
+
+
+def test_the_table_of_layers_is_that_which_is_enforced():
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    lines = re.findall(r"^\| (\d+) \| (.*) \|$", text, re.MULTILINE)
+    units = [{unit.split(".")[0] for unit in row if unit[0] != "_"} for row in ROWS]
+    assert [int(row) for row, _ in lines] == list(range(len(lines)))
+    named = [set(re.findall(r"`([a-z]+)/?`", what)) for _, what in lines]
+    assert named == [row for row in units if row]
