@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 from gxdistill import _lazy
 
 if TYPE_CHECKING:
-    from gxdistill.evaluation.decision import choose_threshold, decide, score, summarise
+    from gxdistill.evaluation.decision import (
+        choose_threshold,
+        decide,
+        fit_weights,
+        score,
+        summarise,
+    )
     from gxdistill.evaluation.metrics import (
         UndefinedError,
         auc,
@@ -34,6 +40,7 @@ __all__ = [
     "confusion_matrix",
     "decide",
     "dice",
+    "fit_weights",
     "harmonic_mean",
     "jaccard",
     "patch_accuracy",
@@ -52,7 +59,7 @@ __all__ = [
 __getattr__, __dir__ = _lazy.names(
     __name__,
     {
-        "decision": ("choose_threshold", "decide", "score", "summarise"),
+        "decision": ("choose_threshold", "decide", "fit_weights", "score", "summarise"),
         "metrics": (
             "UndefinedError",
             "auc",

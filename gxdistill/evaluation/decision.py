@@ -1,20 +1,22 @@
 """From patch predictions to a decision on the whole image.
 
 Patch classes: 0 irrelevant (I), 1 non-gastritis or negative (N), 2 gastritis or positive (P). An
-image is positive when its score, the share of P among its N and P patches, reaches a threshold tau
-that was chosen on training images. An image of which every patch is irrelevant has no score: it is
-undecidable, counted apart and never guessed. That whole images are decided from the predicted patch
-labels is from Li et al., https://arxiv.org/abs/2104.02857; the rule itself is ours.
+image is positive when its score, the share of P among its N and P patches or, by zones, a chance,
+reaches a threshold tau that was chosen on training images. An image of which every patch is
+irrelevant has no score: it is undecidable, counted apart and never guessed. That whole images are
+decided from the predicted patch labels is from Li et al., https://arxiv.org/abs/2104.02857; the
+rules themselves are ours.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gxdistill import _check
-from gxdistill.evaluation import metrics
+from gxdistill.evaluation import metrics, zones
 
-RULES = ("counts", "soft")
+RULES = ("counts", "soft", "zones")
 
 
 def _share(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
@@ -55,32 +57,81 @@ def soft_image_scores(patch_probabilities: np.ndarray) -> np.ndarray:
     return _share(sums[:, 2], sums[:, 1])
 
 
-def score(rule: str, probabilities: np.ndarray) -> np.ndarray:
+def score(
+    rule: str,
+    probabilities: np.ndarray,
+    *,
+    corners: np.ndarray | None = None,
+    weights: Sequence[float] = (),
+) -> np.ndarray:
     """Computes the scores of images from the class probabilities of their patches.
 
     Args:
-      rule: "counts", the papers': each patch has one vote; or "soft": votes weighed by probability.
+      rule: "counts", the papers': each patch has one vote; "soft": votes weighed by probability;
+        or "zones": by where in the organ the patches lie, too, see `evaluation.zones`.
       probabilities: `[n_images, n_patches, 3]`, of I, N and P; or `[n_images, n_patches, 2]`, of N
         and P, where the cohort has no masks and no patch is irrelevant.
+      corners: of the patches, row and column, `[n_patches, 2]`; for "zones" alone.
+      weights: from `fit_weights`; for "zones" alone.
 
     Returns:
       Scores from 0 to 1, `[n_images]` float64; NaN where undecidable, as is every image with a
       probability that is NaN: the network has diverged.
 
     Raises:
-      ValueError: the rule is unknown, or there are not 2 or 3 classes.
+      ValueError: the rule is unknown or lacks corners or weights, or there are not 2 or 3 classes.
     """
     _check.one_of("rule", rule, RULES)
+    probabilities = _of_three(probabilities)
+    if rule == "counts":
+        scores = image_scores(probabilities.argmax(axis=2))
+    elif rule == "soft":
+        scores = soft_image_scores(probabilities)
+    else:
+        _check.one_of("len(weights)", len(weights), (zones.WEIGHTS,))
+        scores = zones.chances(_by_zones(probabilities, corners), np.asarray(weights))
+    # To argmax, NaN is the most probable class.
+    return np.where(np.isnan(probabilities).any(axis=(1, 2)), np.nan, scores)
+
+
+def fit_weights(
+    rule: str, probabilities: np.ndarray, labels: np.ndarray, corners: np.ndarray
+) -> tuple[float, ...]:
+    """Fits the weights that a rule scores images with. To be called with training images only.
+
+    Args:
+      rule: one of `RULES`.
+      probabilities: of R networks, `[R, n_images, n_patches, K]`, as `score` takes them of one.
+      labels: `[n_images]`, 0 or 1.
+      corners: of the patches, row and column, `[n_patches, 2]`.
+
+    Returns:
+      For "zones" the mean of the weights that suit each network, fitted on the images that it can
+      decide; for other rules, which need none, nothing.
+    """
+    if rule != "zones":
+        return ()
+    fitted = []
+    for of_network in probabilities:
+        features = _by_zones(_of_three(of_network), corners)
+        decided = np.isfinite(features).all(axis=1)
+        fitted.append(zones.fit(features[decided], np.asarray(labels)[decided]))
+    return tuple(np.mean(fitted, axis=0).tolist())
+
+
+def _of_three(probabilities: np.ndarray) -> np.ndarray:
+    """Puts class I beside N and P where there are these two: no patch is of it."""
     probabilities = np.asarray(probabilities)
     _check.one_of("probabilities.shape[2]", probabilities.shape[2], (2, 3))
     if probabilities.shape[2] == 2:
-        probabilities = np.pad(probabilities, ((0, 0), (0, 0), (1, 0)))
-    if rule == "counts":
-        scores = image_scores(probabilities.argmax(axis=2))
-    else:
-        scores = soft_image_scores(probabilities)
-    # To argmax, NaN is the most probable class.
-    return np.where(np.isnan(probabilities).any(axis=(1, 2)), np.nan, scores)
+        return np.pad(probabilities, ((0, 0), (0, 0), (1, 0)))
+    return probabilities
+
+
+def _by_zones(probabilities: np.ndarray, corners: np.ndarray | None) -> np.ndarray:
+    if corners is None:
+        raise ValueError("The rule 'zones' asks where patches lie: give `corners`.")
+    return zones.log_odds(probabilities, corners)
 
 
 def choose_threshold(scores: np.ndarray, labels: np.ndarray) -> float:

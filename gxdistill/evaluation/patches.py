@@ -22,6 +22,8 @@ _CHUNK, _CHUNK_OF_CPU = 512, 64
 _BLOCK_BYTES = 1 << 28  # Of images on the device at once.
 _WINDOWS = 64  # Most patches at once of a network that shares what they have in common.
 
+Score = Callable[[np.ndarray], np.ndarray]  # `decision.score` of one network, all else given.
+
 
 class PatchGrid(NamedTuple):
     """Where the patches of every image of a cohort lie, and what they look like to a network.
@@ -208,12 +210,12 @@ def patch_accuracy(
     return {"balanced_patch_accuracy": spread(balanced), "accuracy": spread(plain)}
 
 
-def image_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
+def image_scores(probabilities: np.ndarray, score: Score) -> np.ndarray:
     """Scores whole images: `[R, n_images, n_patches, K]` -> `[R, n_images]`, see `decision`."""
-    return np.stack([decision.score(rule, of_network) for of_network in probabilities])
+    return np.stack([score(of_network) for of_network in probabilities])
 
 
-def joint_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
+def joint_scores(probabilities: np.ndarray, score: Score) -> np.ndarray:
     """Scores whole images by R networks together, from the mean of their probabilities.
 
     Fresh networks lean to one class or the other, each by its own amount: one threshold suits them
@@ -222,7 +224,7 @@ def joint_scores(probabilities: np.ndarray, rule: str) -> np.ndarray:
     Returns:
       `[1, n_images]`, as the scores of one network.
     """
-    return image_scores(probabilities.mean(axis=0, keepdims=True), rule)
+    return image_scores(probabilities.mean(axis=0, keepdims=True), score)
 
 
 def whole_images(scores: np.ndarray, cohort: Cohort, tau: float | np.ndarray) -> Metadata:

@@ -214,7 +214,8 @@ _MEASURES = {
     "decision.rule": choice(
         "counts",
         names_in("gxdistill.evaluation.decision", "RULES"),
-        "Whether an image is decided by classes of its patches, or by their probabilities.",
+        "How an image is decided from its patches: by their classes, by their probabilities, or by "
+        "these and where in the organ they lie, weighed on training images.",
     ),
     "evaluate.networks": integer(5, *COUNT, "Fresh networks that a package is judged by."),
     "evaluate.threshold_images": integer(

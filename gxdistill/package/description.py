@@ -169,7 +169,8 @@ def decision(decided: Decision | None) -> str:
     mean = f", of the mean of {count} networks' probabilities" if count > 1 else ""
     share = decided.share_positive
     told = "" if share is None else f"; {share:.0%} of the training images reach it"
-    return f"{decided.rule}, tau {_number(decided.tau)}{mean}{told}"
+    by = f", by {len(decided.weights)} weights" if decided.weights else ""
+    return f"{decided.rule}{by}, tau {_number(decided.tau)}{mean}{told}"
 
 
 def _task(about: About) -> Iterator[Row]:

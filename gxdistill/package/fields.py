@@ -189,7 +189,8 @@ class Decision:
 
     Attributes:
       rule: how the probabilities of its patches become a score, see `evaluation.decision`:
-        "counts" or "soft".
+        "counts", "soft" or "zones".
+      weights: by which "zones" scores, see `evaluation.zones`; other rules have none.
       tau: the threshold: an image is positive whose score is not below it.
       share_positive: of the sender's decidable training images, how many tau calls positive; None
         where that is not stated.
@@ -197,6 +198,7 @@ class Decision:
     """
 
     rule: str
+    weights: tuple[float, ...]
     tau: float
     share_positive: float | None
     networks: int

@@ -16,7 +16,7 @@ from typing import Any
 from gxdistill.errors import UserError
 from gxdistill.pytrees import Metadata
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 WAY_OUT = "Get a fresh copy, or make the package anew."
 
 _TYPES = {
@@ -195,8 +195,18 @@ def _from_5(manifest: Metadata) -> Metadata:
     }
 
 
+def _from_6(manifest: Metadata) -> Metadata:
+    """Version 6 knew no rule that has weights."""
+    return {**manifest, "schema_version": 7, "decision": unweighted(manifest.get("decision"))}
+
+
+def unweighted(decided: Any) -> Any:
+    """Gives a decision of a manifest or header that knew no weights none."""
+    return {"weights": [], **decided} if isinstance(decided, dict) else decided
+
+
 # Each to the next version.
-_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5}
+_MIGRATIONS = {1: _from_1, 2: _from_2, 3: _from_3, 4: _from_4, 5: _from_5, 6: _from_6}
 
 
 def migrate(manifest: Metadata, where: Path) -> Metadata:

@@ -209,6 +209,7 @@ def _decision(decisions: Sequence[Decision | None]) -> Decision | None:
     stated = [share for share in shares if share is not None]
     return Decision(
         rule=known[0].rule,
+        weights=tuple(np.mean([decision.weights for decision in known], axis=0).tolist()),
         tau=float(np.mean([decision.tau for decision in known])),
         share_positive=float(np.mean(stated)) if len(stated) == len(shares) else None,
         networks=max(decision.networks for decision in known),

@@ -15,7 +15,7 @@ from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.package import shared_values
 from gxdistill.package.fields import WeightsManifest, from_json, to_json
-from gxdistill.package.manifest import WAY_OUT, check_part, undescribed
+from gxdistill.package.manifest import WAY_OUT, check_part, undescribed, unweighted
 from gxdistill.package.start_weights import structure
 from gxdistill.pytrees import Metadata
 
@@ -86,7 +86,9 @@ def load_weights(path: Path) -> EssentialWeights:
     table = storage.parse_json(text, f"{path}: its header")
     if "likeness" not in table:  # of before images were described
         table = {**undescribed(table), **table, "decision": undescribed(table)["decision"]}
-    manifest = _checked({"ledger": None, **table}, path)  # Earlier headers knew no ledger.
+    # Earlier headers knew neither ledger nor weights of a decision.
+    table = {"ledger": None, **table, "decision": unweighted(table.get("decision"))}
+    manifest = _checked(table, path)
     return EssentialWeights(manifest, rest[4 + size :], digest.hexdigest())
 
 

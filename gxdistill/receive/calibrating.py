@@ -9,7 +9,7 @@ import numpy as np
 from gxdistill import package, storage
 from gxdistill.data.files import csv_table
 from gxdistill.errors import UserError
-from gxdistill.evaluation import decision, likeness, metrics, thresholds
+from gxdistill.evaluation import likeness, metrics, thresholds
 from gxdistill.receive import calibration, predicting, reading
 from gxdistill.receive.budget import DEFAULT, Budget
 from gxdistill.receive.calibration import Calibration
@@ -131,7 +131,7 @@ def _scored(
             refused[image.name] = image.refused
             continue
         names.append(image.name)
-        scores.append(decision.score(subject.decision.rule, image.probabilities[None])[0])
+        scores.append(predicting.score(subject, image))
         features.append(likeness.describe_images(image.pixels[None], image.probabilities[None]))
     if not names:
         name, reason = next(iter(refused.items()))

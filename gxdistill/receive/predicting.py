@@ -22,6 +22,7 @@ from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, likeness, patches
 from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.package import cost
+from gxdistill.patching import patch_corners
 from gxdistill.pytrees import Cohort
 from gxdistill.receive import calibration as calibrations
 from gxdistill.receive import reading
@@ -166,17 +167,27 @@ def each_image(
         clock(i + 1, len(files))
 
 
-def _row(about: package.About, how: package.Decision, probabilities: np.ndarray) -> dict[str, Any]:
+def _corners(patch: package.PatchGeometry, pixels: np.ndarray) -> np.ndarray:
+    return patch_corners(pixels.shape[:2], patch.size, patch.stride, border=patch.border)
+
+
+def score(subject: Subject, image: ImagePatches) -> float:
+    """Scores an image that was read; NaN where it is undecidable."""
+    how, corners = subject.decision, _corners(subject.about.patch, image.pixels)
+    probabilities = image.probabilities[None]
+    return decision.score(how.rule, probabilities, corners=corners, weights=how.weights)[0]
+
+
+def _row(subject: Subject, image: ImagePatches) -> dict[str, Any]:
     """Decides an image; the counts are of patches by their most probable class."""
-    names = about.class_names
-    scores = decision.score(how.rule, probabilities[None])
-    outcome = int(decision.decide(scores, how.tau)[0])
-    counts = np.bincount(probabilities.argmax(-1), minlength=len(names))
+    names, tau, scored = subject.about.class_names, subject.decision.tau, score(subject, image)
+    outcome = int(decision.decide(np.array([scored]), tau)[0])
+    counts = np.bincount(image.probabilities.argmax(-1), minlength=len(names))
     return {
         "decision": "undecidable" if outcome < 0 else names[-2 + outcome],
         "undecidable": outcome < 0,
-        "score": None if outcome < 0 else float(scores[0]),
-        "tau": how.tau,
+        "score": None if outcome < 0 else float(scored),
+        "tau": tau,
         **{f"patches {name}": int(count) for name, count in zip(names, counts, strict=True)},
     }
 
@@ -185,12 +196,10 @@ def _picture(patch: package.PatchGeometry, probabilities: np.ndarray, pixels: np
     """Draws an image with its heat map, and what it is not; PNG."""
     from PIL import Image, ImageDraw, PngImagePlugin
 
-    from gxdistill.patching import patch_corners
     from gxdistill.report import pictures
 
-    shape = pixels.shape[:2]
-    corners = patch_corners(shape, patch.size, patch.stride, border=patch.border)
-    heat = pictures.heat_map(probabilities, corners, patch.size, shape)
+    corners = _corners(patch, pixels)
+    heat = pictures.heat_map(probabilities, corners, patch.size, pixels.shape[:2])
     photograph = pictures.whole(pixels[..., 0]).convert("RGBA")
     photograph.alpha_composite(pictures.overlay(*heat))
     page = Image.new("RGB", (max(photograph.width, 290), photograph.height + 14))
@@ -213,7 +222,7 @@ def _predictions(
         picture = f"{i:04d}_{re.sub(r'[^A-Za-z0-9_.-]', '_', image.name)[-100:]}.png"
         drawn = _picture(subject.about.patch, image.probabilities, image.pixels)
         storage.child(folder, picture).write_bytes(drawn)
-        row = _row(subject.about, subject.decision, image.probabilities)
+        row = _row(subject, image)
         features = likeness.describe_images(image.pixels[None], image.probabilities[None])
         yield {"image": image.name, "heat_map": picture, **row, "tau_by": tau_by}, features
 

@@ -3,7 +3,16 @@ import json
 import numpy as np
 import pytest
 
-from gxdistill.evaluation import decision, metrics
+from gxdistill.evaluation import decision, metrics, zones
+
+SHARES = ("counts", "soft")  # The rules of which a score is a share of patches.
+CORNERS = np.stack(np.divmod(np.arange(40), 8), axis=1)
+WEIGHTS = tuple(np.linspace(-1, 2, zones.WEIGHTS).tolist())
+
+
+def _score(rule, probabilities):
+    """The score by any rule."""
+    return decision.score(rule, probabilities, corners=CORNERS, weights=WEIGHTS)
 
 
 def _patches(seed, images=30, patches=40):
@@ -26,7 +35,7 @@ def test_image_scores_refuse_other_classes():
         decision.image_scores(np.array([[0, 3]]))
 
 
-@pytest.mark.parametrize("rule", decision.RULES)
+@pytest.mark.parametrize("rule", SHARES)
 def test_scores_match_a_loop_over_patches(rule):
     probabilities = _patches(0)
     expected = []
@@ -46,8 +55,8 @@ def test_scores_match_a_loop_over_patches(rule):
 def test_without_masks_no_patch_is_irrelevant(rule):
     two = _patches(1)[..., 1:]
     three = np.concatenate([np.zeros_like(two[..., :1]), two], axis=-1)
-    np.testing.assert_array_equal(decision.score(rule, two), decision.score(rule, three))
-    assert not np.isnan(decision.score(rule, two)).any()
+    np.testing.assert_array_equal(_score(rule, two), _score(rule, three))
+    assert not np.isnan(_score(rule, two)).any()
 
 
 @pytest.mark.parametrize("rule", decision.RULES)
@@ -55,9 +64,9 @@ def test_without_masks_no_patch_is_irrelevant(rule):
 def test_images_of_a_diverged_network_are_undecidable(rule, classes):
     probabilities = _patches(2)[..., -classes:]
     probabilities[5, 7] = np.nan
-    sound = decision.score(rule, np.nan_to_num(probabilities))
+    sound = _score(rule, np.nan_to_num(probabilities))
     sound[5] = np.nan
-    np.testing.assert_array_equal(decision.score(rule, probabilities), sound)
+    np.testing.assert_array_equal(_score(rule, probabilities), sound)
 
 
 def test_score_is_checked():
@@ -65,6 +74,30 @@ def test_score_is_checked():
         decision.score("votes", _patches(0))
     with pytest.raises(ValueError, match="one of 2, 3"):
         decision.score("soft", np.zeros((1, 2, 4)))
+    with pytest.raises(ValueError, match=r"len\(weights\)"):
+        decision.score("zones", _patches(0), corners=CORNERS)
+    with pytest.raises(ValueError, match="give `corners`"):
+        decision.score("zones", _patches(0), weights=WEIGHTS)
+
+
+def test_scores_by_zones_are_chances_of_what_lies_in_them():
+    probabilities = _patches(3)
+    odds = zones.log_odds(probabilities, CORNERS)
+    expected = 1 / (1 + np.exp(-(odds * WEIGHTS[:-1]).sum(axis=1) - WEIGHTS[-1]))
+    np.testing.assert_allclose(_score("zones", probabilities), expected, rtol=1e-9)
+    assert np.isnan(expected[0])
+
+
+def test_weights_are_the_mean_of_those_of_each_network_on_what_it_decides():
+    probabilities, labels = np.stack([_patches(4), _patches(5)]), np.arange(30) % 2
+    each = [
+        zones.fit(zones.log_odds(of_network[1:], CORNERS), labels[1:])
+        for of_network in probabilities
+    ]
+    weights = decision.fit_weights("zones", probabilities, labels, CORNERS)
+    np.testing.assert_allclose(weights, np.mean(each, axis=0), rtol=1e-12)
+    for rule in SHARES:
+        assert decision.fit_weights(rule, probabilities, labels, CORNERS) == ()
 
 
 def _hm(scores, labels, tau):

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -122,16 +124,16 @@ def test_spread_is_mean_and_sample_deviation():
     assert patches.spread([0.5]) == {"mean": 0.5, "std": None, "n": 1}
 
 
-@pytest.mark.parametrize("rule", decision.RULES)
+@pytest.mark.parametrize("rule", ["counts", "soft"])
 def test_image_scores_are_those_of_each_network(probabilities, rule):
-    scores = patches.image_scores(probabilities, rule)
+    scores = patches.image_scores(probabilities, partial(decision.score, rule))
     expected = [decision.score(rule, probabilities[r]) for r in range(R)]
     np.testing.assert_array_equal(scores, expected)
 
 
-@pytest.mark.parametrize("rule", decision.RULES)
+@pytest.mark.parametrize("rule", ["counts", "soft"])
 def test_joint_scores_are_those_of_the_mean_probabilities(probabilities, rule):
-    (scores,) = patches.joint_scores(probabilities, rule)
+    (scores,) = patches.joint_scores(probabilities, partial(decision.score, rule))
     for image, rows in enumerate(sum(probabilities) / R):
         kept = [patch for patch in rows if patch.argmax() != 0]
         votes = [np.eye(3)[patch.argmax()] if rule == "counts" else patch for patch in kept]

@@ -18,7 +18,7 @@ def test_a_description_says_what_people_ask(saved):
     text = package.describe(package.load(saved), saved)
     rates = np.exp(make().distilled.log_lr.astype(float))
     for part in (
-        "tiny0 (schema version 6)",
+        "tiny0 (schema version 7)",
         "purpose         To test <packages>.",
         "licence         CC BY 4.0",
         "100 images, 50 patients, 2 sites; 3 images quarantined",
@@ -102,7 +102,7 @@ def test_the_card_lies_in_the_file_and_says_what_must_be_said(saved):
         *("tiny0", "Purpose", "Cohort", "Method", "Results", "Privacy", "Licence", "How to load")
     ]
     for part in (
-        "schema version 6: 8 synthetic images",
+        "schema version 7: 8 synthetic images",
         package.WARNING,
         "To test \\<packages\\>.",
         "- train: 70 images of 35 patients: 40 negative, 30 positive",

@@ -50,7 +50,10 @@ def _check(kind, rule, at):
         (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
         branches = [branch for branch in branches if branch.get("type") != "null"]
         names -= {"null"}
-    if len(branches) == 1:
+    if branches and dataclasses.is_dataclass(kind):  # Tables of one form.
+        for branch in branches:
+            _check(kind, branch, at)
+    elif len(branches) == 1:
         _check(kind, branches[0], at)
     elif branches:  # One of several tables, as of an inner optimiser.
         assert all(branch["type"] == "object" for branch in branches), at

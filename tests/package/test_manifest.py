@@ -16,7 +16,7 @@ from gxdistill.data.files import reading
 from gxdistill.distill.init import LABEL_RULES
 from gxdistill.distill.inner import OPTIMIZERS
 from gxdistill.errors import UserError
-from gxdistill.evaluation import decision
+from gxdistill.evaluation import decision, zones
 from gxdistill.package import manifest as manifests
 from gxdistill.package import precision
 from tests.packages import LEDGER, bits, change, content_bits, make, make_manifest, repack
@@ -70,7 +70,11 @@ def test_every_keyword_of_the_schema_is_understood():
 
 def test_the_schema_knows_the_rules_that_the_method_knows():
     defined, fields = package.schema()["$defs"], package.schema()["properties"]
-    assert defined["decision"]["properties"]["rule"]["enum"] == list(decision.RULES)
+    tables = defined["decision"]["properties"], defined["decision_by_zones"]["properties"]
+    assert [rule for table in tables for rule in table["rule"]["enum"]] == list(decision.RULES)
+    lengths = [table["weights"]["maxItems"] for table in tables]
+    assert lengths == [0, zones.WEIGHTS]
+    assert tables[1]["weights"]["minItems"] == zones.WEIGHTS
     made = fields["distillation"]["properties"]["label_rule"]
     assert {*made["enum"]} <= {*LABEL_RULES}
 
@@ -158,7 +162,7 @@ def test_a_package_of_version_1_is_written_anew(tmp_path):
         "purpose": "Not stated.",
         "licence": "Not stated: ask the sender.",
         "cohort": None,
-        "decision": package.Decision(rule="soft", tau=0.4375, share_positive=None, networks=1),
+        "decision": package.Decision("soft", (), 0.4375, None, 1),
         "likeness": None,
         "arrays": loaded.manifest.arrays,
     }
@@ -166,9 +170,22 @@ def test_a_package_of_version_1_is_written_anew(tmp_path):
     assert (tmp_path / "package").is_dir()
 
 
+def test_a_package_of_version_6_decides_without_weights(copy):
+    def earlier(files):
+        manifest = json.loads(files["manifest.json"]) | {"schema_version": 6}
+        del manifest["decision"]["weights"]
+        files["manifest.json"] = json.dumps(manifest).encode()
+
+    before = package.load(copy)
+    repack(copy, earlier)
+    assert content_bits(package.load(copy)) == content_bits(before)
+    assert package.load(copy).manifest.decision.weights == ()
+
+
 def test_a_replay_of_a_package_of_version_5_changes_no_image(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 5}
+        del manifest["decision"]["weights"]
         del manifest["distillation"]["augmentations"]
         files["manifest.json"] = json.dumps(manifest).encode()
 
@@ -181,6 +198,7 @@ def test_a_replay_of_a_package_of_version_5_changes_no_image(copy):
 def test_a_package_of_version_4_guarantees_nothing(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 4}
+        del manifest["decision"]["weights"]
         del manifest["ledger"]
         files["manifest.json"] = json.dumps(manifest).encode()
 
@@ -198,6 +216,7 @@ def _undescribed(package):
 def test_a_package_of_version_2_is_read(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 2}
+        del manifest["decision"]["weights"]
         del manifest["precision"], manifest["proof"], manifest["reading"]
         del manifest["image_normalisation"], manifest["likeness"], manifest["ledger"]
         del manifest["decision"]["share_positive"]
@@ -214,6 +233,7 @@ def test_a_package_of_version_2_is_read(copy):
 def test_a_package_of_version_3_is_read(copy):
     def earlier(files):
         manifest = json.loads(files["manifest.json"]) | {"schema_version": 3}
+        del manifest["decision"]["weights"]
         del manifest["image_normalisation"], manifest["likeness"], manifest["ledger"]
         del manifest["decision"]["share_positive"]
         files["manifest.json"] = json.dumps(manifest).encode()

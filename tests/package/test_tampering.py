@@ -127,17 +127,31 @@ def _deep(levels):
         (
             "decision",
             {"rule": "soft"},
-            "it must be null or a table of rule, tau, share_positive and networks",
+            "it must be null or a table of rule, weights, tau, share_positive and networks",
         ),
         (
             "decision.tau",
             "x",
-            "it must be null or a table of rule, tau, share_positive and networks",
+            "it must be null or a table of rule, weights, tau, share_positive and networks",
         ),
         (
             "decision.rule",
             "x",
-            "it must be null or a table of rule, tau, share_positive and networks",
+            "it must be null or a table of rule, weights, tau, share_positive and networks",
+        ),
+        *(
+            (
+                f"decision.{field}",
+                value,
+                "it must be null or a table of rule, weights, tau, share_positive and networks",
+            )
+            for field, value in (
+                ("rule", "zones"),
+                ("weights", [0.5]),
+                ("weights", [0.5] * 13),
+                ("weights", None),
+                ("weights", ["x"]),
+            )
         ),
         ("results", [], "field results is []; it must be a table"),
         ("arrays", [], "field arrays is []; it must be a table"),
@@ -172,11 +186,11 @@ def test_names_of_arrays_that_lead_elsewhere_are_refused(copy):
         copy.write_bytes(before)
 
 
-@pytest.mark.parametrize("version", [7, 0, -1, "1", None, True, 2.0, 10**30, ...])
+@pytest.mark.parametrize("version", [8, 0, -1, "1", None, True, 2.0, 10**30, ...])
 def test_an_unknown_schema_version_is_refused_by_name(copy, version):
     _edit(copy, _field("schema_version", version))
     name = "None" if version is ... else repr(version)
-    assert f"has schema version {name}; this program reads 1 to 6." in _refusal(copy)
+    assert f"has schema version {name}; this program reads 1 to 7." in _refusal(copy)
 
 
 @pytest.mark.parametrize(

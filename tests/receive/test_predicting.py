@@ -15,7 +15,8 @@ from gxdistill.cli import main
 from gxdistill.data import intensities
 from gxdistill.data.files.grey import shrink
 from gxdistill.errors import UserError
-from gxdistill.evaluation import decision
+from gxdistill.evaluation import decision, zones
+from gxdistill.patching import patch_corners
 from gxdistill.receive import networks, predicting
 from gxdistill.tasks.distillation import distilling
 from tests import small_jobs
@@ -58,6 +59,25 @@ def _expected(run, pixels):
             logits = apply(params, (one - mean) / std)
             rows.append(np.asarray(jax.nn.softmax(logits))[0])
     return np.stack(rows)
+
+
+def test_images_are_decided_by_the_zones_of_a_package(run, cohort, tmp_path):
+    folder, pixels = cohort
+    weights = tuple(np.random.default_rng(1).normal(size=13).tolist())
+    content, path = package.load(run / "package.gxd"), tmp_path / "p.gxd"
+    package.save(path, change(content, "decision", rule="zones", weights=weights, tau=0.5))
+    rows = predicting.predict(path, [folder], tmp_path / "out", print)
+    patch = content.manifest.patch
+    for row in rows:
+        image = pixels[row["image"]]
+        corners = patch_corners(image.shape, patch.size, patch.stride, border=patch.border)
+        (odds,) = zones.log_odds(_expected(run, image)[None], corners)
+        assert row["undecidable"] == np.isnan(odds).any()
+        if not row["undecidable"]:
+            chance = 1 / (1 + np.exp(-odds @ weights[:12] - weights[12]))
+            assert row["score"] == pytest.approx(chance, abs=1e-5)
+            assert row["decision"] == content.manifest.class_names[-1 if chance >= 0.5 else -2]
+    assert not all(row["undecidable"] for row in rows)
 
 
 def test_each_image_is_decided_as_a_loop_over_its_patches_decides(run, cohort, tmp_path):

@@ -3,8 +3,9 @@
 import contextlib
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,6 +23,13 @@ from gxdistill.tasks.distillation.real_training import ceiling
 
 _SHOWN = 4  # Whole test images of the report.
 _CHANCE = 0.5  # AUC of any score that knows nothing; HM of such a decision at its best.
+
+
+class _Decided(NamedTuple):
+    """Test images as R networks score them, `[R, n]`, and each network's own tau, `[R]`."""
+
+    scores: np.ndarray
+    taus: np.ndarray
 
 
 def decides_images(cohort: Cohort) -> bool:
@@ -42,6 +50,24 @@ def _thresholds_on(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         with contextlib.suppress(metrics.UndefinedError):
             taus[i] = decision.choose_threshold(row, labels)
     return taus
+
+
+def _scoring(
+    job: Job, on_training: np.ndarray, sample: Cohort
+) -> tuple[tuple[float, ...], patches.Score]:
+    """Fits how images are scored from their patches, on training images.
+
+    Args:
+      job: whose rule.
+      on_training: probabilities of their patches, `[R, n_images, n_patches, K]`.
+      sample: the training images.
+
+    Returns:
+      The weights of the rule, and the score.
+    """
+    rule, corners = job.config.decision.rule, job.cohorts.patch_grid.corners(sample)
+    weights = decision.fit_weights(rule, on_training, sample.labels, corners)
+    return weights, partial(decision.score, rule, corners=corners, weights=weights)
 
 
 def _patch_accuracy(job: Job, probabilities: np.ndarray) -> dict[str, Any]:
@@ -85,17 +111,19 @@ def for_package(
     results = _patch_accuracy(job, probabilities)
     if not decides_images(test):
         return None, None, results
-    rule, sample = job.config.decision.rule, _training_sample(job)
+    sample = _training_sample(job)
     training = patches.predict(network, params, sample, grid)
-    scores = patches.joint_scores(training, rule)
+    weights, score = _scoring(job, training, sample)
+    scores = patches.joint_scores(training, score)
     (tau,) = _thresholds_on(scores, sample.labels).tolist()
     if np.isnan(tau):
         return None, None, results
-    results["images"] = patches.whole_images(patches.joint_scores(probabilities, rule), test, tau)
+    results["images"] = patches.whole_images(patches.joint_scores(probabilities, score), test, tau)
     share = thresholds.share_positive(scores[0], tau)
     summary = likeness.summarise(likeness.describe_images(sample.images, training.mean(axis=0)))
     told = None if summary is None else package.Likeness(**summary)
-    return package.Decision(rule, tau, share, len(probabilities)), told, results
+    rule = job.config.decision.rule
+    return package.Decision(rule, weights, tau, share, len(probabilities)), told, results
 
 
 def on_distilled(job: Job, params: Params, data: Distilled) -> package.Decision | None:
@@ -120,7 +148,7 @@ def on_distilled(job: Job, params: Params, data: Distilled) -> package.Decision 
     kept = labels >= 0
     (tau,) = _thresholds_on(scores[None, kept], labels[kept]).tolist()
     networks = len(jax.tree.leaves(params)[0])
-    return None if np.isnan(tau) else package.Decision(rule, tau, None, networks)
+    return None if np.isnan(tau) else package.Decision(rule, (), tau, None, networks)
 
 
 def evaluate_package(
@@ -148,12 +176,14 @@ def evaluate_package(
     job.log("evaluating the distilled set")
     # Receivers have no other normalisation than the package's.
     grid = job.cohorts.patch_grid._replace(normalise=manifest.normalisation)
-    figures, probabilities, taus = _judged(job, trained.network, trained.params, grid)
-    if taus is not None and not np.isnan(taus[0]):
-        _save_heatmaps(job, probabilities[0], taus[0])
+    figures, probabilities, decided = _judged(job, trained.network, trained.params, grid)
+    if decided is not None and not np.isnan(decided.taus[0]):
+        _save_heatmaps(job, probabilities[0], decided)
     if (how := manifest.decision) is not None:
         # What a receiver gets who has no labelled images to choose a threshold on.
-        scores = patches.joint_scores(probabilities, how.rule)
+        corners = grid.corners(job.cohorts.test)
+        score = partial(decision.score, how.rule, corners=corners, weights=how.weights)
+        scores = patches.joint_scores(probabilities, score)
         figures["at_package_tau"] = patches.whole_images(scores, job.cohorts.test, how.tau)
     contenders = {"distilled": {**figures, "networks": dict(trained.record)}}
     is_package_network = trained.record["network"] == package.to_json(manifest.network)
@@ -233,7 +263,7 @@ def _check_fits(job: Job, manifest: package.Manifest) -> None:
 
 def _judged(
     job: Job, network: Network, params: Params, grid: PatchGrid
-) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
+) -> tuple[dict[str, Any], np.ndarray, _Decided | None]:
     """Measures networks on the test patients; the same way for all contenders.
 
     Args:
@@ -243,27 +273,27 @@ def _judged(
       grid: how patches become the networks' input.
 
     Returns:
-      The figures, as JSON can hold them; the probabilities `[R, n_images, n_patches, K]`; and the
-      thresholds `[R]`, each network's own, chosen on training patients, where whole images are
-      decided.
+      The figures, as JSON can hold them; the probabilities `[R, n_images, n_patches, K]`; and
+      scores and thresholds, where whole images are decided.
     """
     probabilities = patches.predict(network, params, job.cohorts.test, grid)
     figures = _patch_accuracy(job, probabilities)
     if not decides_images(job.cohorts.test):
         return figures, probabilities, None
-    rule, sample = job.config.decision.rule, _training_sample(job)
+    sample = _training_sample(job)
     on_training = patches.predict(network, params, sample, grid)
-    taus = _thresholds_on(patches.image_scores(on_training, rule), sample.labels)
-    scores = patches.image_scores(probabilities, rule)
+    _, score = _scoring(job, on_training, sample)
+    taus = _thresholds_on(patches.image_scores(on_training, score), sample.labels)
+    scores = patches.image_scores(probabilities, score)
     figures["images"] = patches.whole_images(scores, job.cohorts.test, taus)
     figures["roc"] = _roc(scores, job.cohorts.test)
-    joint = patches.joint_scores(probabilities, rule)[0]
+    joint = patches.joint_scores(probabilities, score)[0]
     figures["reliability"] = reliability.summarise(joint, job.cohorts.test.labels)
     figures |= sites.apart(job, scores, taus)
     if job.cohorts.external is not None:
-        scored = patches.joint_scores(on_training, rule), sample.labels
-        figures["external"] = sites.external(job, network, params, grid, taus, scored)
-    return figures, probabilities, taus
+        scored = patches.joint_scores(on_training, score), sample.labels
+        figures["external"] = sites.external(job, network, params, grid, taus, score, scored)
+    return figures, probabilities, _Decided(scores, taus)
 
 
 def _shares(contenders: Metadata, classes: int) -> Metadata:
@@ -287,13 +317,13 @@ def _share(ours: Metadata, ceiling: Metadata, chance: float) -> float | None:
     return ours["mean"] / ceiling["mean"] if ceiling["mean"] > chance else None
 
 
-def _save_heatmaps(job: Job, probabilities: np.ndarray, tau: float) -> None:
-    """Keeps what the report draws: test images by chance, half of them positive."""
+def _save_heatmaps(job: Job, probabilities: np.ndarray, decided: _Decided) -> None:
+    """Keeps what the report draws, of the first network: test images, half of them positive."""
     rng, labels = np.random.default_rng(job.config.seed), job.cohorts.test.labels
     chosen = np.concatenate(
         [rng.permutation(np.flatnonzero(labels == label))[: _SHOWN // 2] for label in (0, 1)]
     )
-    scores = decision.score(job.config.decision.rule, probabilities[chosen])
+    scores, tau = decided.scores[0, chosen], decided.taus[0]
     part = job.cohorts.test.select(chosen)
     storage.write_arrays(
         job.workdir / "heatmaps.npz",

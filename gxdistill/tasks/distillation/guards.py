@@ -14,15 +14,16 @@ def check_privacy(config: ConfigDict) -> None:
     if config.privacy.mechanism == "none":
         return
     refused = {
-        "distill.started_from": (config.distill.started_from, "noise"),
-        "distill.started_labels": (config.distill.started_labels, "classes"),
-        "data.levels": (config.data.levels, "fixed"),
+        "distill.started_from": (config.distill.started_from, ("noise",)),
+        "distill.started_labels": (config.distill.started_labels, ("classes",)),
+        "data.levels": (config.data.levels, ("fixed",)),
+        "decision.rule": (config.decision.rule, ("soft", "counts")),
     }
-    for name, (value, must_be) in refused.items():
-        if value != must_be:
+    for name, (value, allowed) in refused.items():
+        if value not in allowed:
             raise UserError(
-                f"{name} is {value!r}, which releases what no noise covers, and "
-                f"privacy.mechanism is {config.privacy.mechanism!r}. Set --config.{name}={must_be}."
+                f"{name} is {value!r}, which releases what no noise covers, and privacy.mechanism "
+                f"is {config.privacy.mechanism!r}. Set --config.{name}={allowed[0]}."
             )
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from gxdistill import package
 from gxdistill.distill.meta_gradient import MetaGradient
 from gxdistill.errors import UserError
-from gxdistill.evaluation import patches
+from gxdistill.evaluation import decision, patches
 from gxdistill.jobs.devices import Stepper
 from gxdistill.jobs.job import Job
 from gxdistill.jobs.problem import Sharing
@@ -139,9 +139,9 @@ def release_threshold(
     """
     if not _threshold_event(job):
         return None, ledger
-    train, rule = job.cohorts.train, job.config.decision.rule
+    train, rule = job.cohorts.train, job.config.decision.rule  # One that has no weights.
     probabilities = patches.predict(job.problem.network, networks, train, job.cohorts.patch_grid)
-    (scores,) = patches.joint_scores(probabilities, rule)
+    (scores,) = patches.joint_scores(probabilities, partial(decision.score, rule))
     histograms = threshold.patient_histograms(scores, train.labels, train.patients)
     noise = job.config.privacy.threshold_noise
     try:
@@ -150,7 +150,7 @@ def release_threshold(
         job.log(f"warning: no threshold is released: {error}")
         return None, ledger
     tau, share = threshold.choose(counts)
-    return package.Decision(rule, tau, share, len(probabilities)), ledger
+    return package.Decision(rule, (), tau, share, len(probabilities)), ledger
 
 
 def private_steps(job: Job) -> PrivateSteps:

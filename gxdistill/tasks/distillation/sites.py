@@ -44,6 +44,7 @@ def external(
     params: Params,
     grid: PatchGrid,
     taus: np.ndarray,
+    score: patches.Score,
     scored: tuple[np.ndarray, np.ndarray],
 ) -> Metadata:
     """Measures networks on all patients of the site that nothing was learned from.
@@ -54,6 +55,7 @@ def external(
       params: weights of R networks, each leaf with a leading axis R.
       grid: how patches become the networks' input.
       taus: `[R]`, each network's own, of the training patients.
+      score: how images are scored from their patches.
       scored: scores `[1, n]` of training images by the networks together, and their labels.
 
     Returns:
@@ -63,14 +65,13 @@ def external(
     """
     cohort = job.cohorts.external
     assert cohort is not None
-    rule = job.config.decision.rule
     probabilities = patches.predict(network, params, cohort, grid)
     figures = {
         "site": job.config.data.external,
-        "images": patches.whole_images(patches.image_scores(probabilities, rule), cohort, taus),
+        "images": patches.whole_images(patches.image_scores(probabilities, score), cohort, taus),
     }
     (row,), labels = scored
-    joint = patches.joint_scores(probabilities, rule)
+    joint = patches.joint_scores(probabilities, score)
     if np.isnan(joint).all() or len(set(labels[~np.isnan(row)].tolist())) < 2:
         return figures
     share = thresholds.share_positive(row, decision.choose_threshold(row, labels))

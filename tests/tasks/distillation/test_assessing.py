@@ -10,11 +10,12 @@ import pytest
 from gxdistill import package
 from gxdistill.distill import replay
 from gxdistill.errors import UserError
-from gxdistill.evaluation import patches
+from gxdistill.evaluation import decision, patches, zones
 from gxdistill.package.seeds import Use
 from gxdistill.receive import networks
 from gxdistill.tasks.distillation import assessing
 from tests import small_jobs
+from tests.packages import change
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,37 @@ def test_heat_maps_are_of_test_images_of_both_labels(run, job):
     classes = maps["probabilities"].argmax(-1)
     np.testing.assert_allclose(maps["scores"], _shares_of_positive(classes))
     np.testing.assert_array_equal(maps["decisions"], maps["scores"] >= maps["tau"])
+
+
+def test_zones_are_weighed_on_training_patients_and_decide_test_patients(run, tmp_path):
+    job = small_jobs.make(tmp_path, evaluate__baselines="none", decision__rule="zones")
+    trained = networks.load_networks(run / "networks", run / "package.gxd")
+    made, _, _ = assessing.for_package(job, trained.params)
+    odds = [
+        zones.log_odds(
+            patches.predict(trained.network, trained.params, cohort, job.cohorts.patch_grid)[0],
+            job.cohorts.patch_grid.corners(cohort),
+        )
+        for cohort in (job.cohorts.train, job.cohorts.test)
+    ]
+    weights = zones.fit(odds[0], job.cohorts.train.labels)
+    on_train, on_test = (zones.chances(of_part, weights) for of_part in odds)
+    assert made.rule == "zones"
+    np.testing.assert_allclose(made.weights, weights, rtol=1e-12)
+    assert made.tau == decision.choose_threshold(on_train, job.cohorts.train.labels)
+
+    path, labels = tmp_path / "p.gxd", job.cohorts.test.labels
+    package.save(path, change(package.load(run / "package.gxd"), decision=made))
+    result = assessing.evaluate_package(job, path, trained)["contenders"]["distilled"]
+    pairs = itertools.product(on_test[labels == 1], on_test[labels == 0])
+    auc = np.mean([(p > n) + 0.5 * (p == n) for p, n in pairs])
+    assert result["images"]["auc"]["mean"] == pytest.approx(auc)
+    sen, spe = _sen_spe(on_test, labels, made.tau)
+    assert result["at_package_tau"]["sen"]["mean"] == pytest.approx(sen)
+    assert result["at_package_tau"]["spe"]["mean"] == pytest.approx(spe)
+    with np.load(tmp_path / "heatmaps.npz") as maps:
+        rows = [job.cohorts.test.names.tolist().index(name) for name in maps["names"]]
+        np.testing.assert_allclose(maps["scores"], on_test[rows])
 
 
 def test_baselines_are_left_out_where_none_are_asked_for(run, tmp_path):

@@ -124,6 +124,7 @@ def test_a_private_run_interrupted_after_each_checkpoint_ends_as_an_uninterrupte
         ({"distill__started_from": "mixture"}, "distill.started_from is 'mixture', which releases"),
         ({"distill__started_from": "real"}, "distill.started_from is 'real', which releases"),
         ({"distill__started_labels": "networks"}, "distill.started_labels is 'networks', which"),
+        ({"decision__rule": "zones"}, "decision.rule is 'zones', which releases what"),
         ({"data__levels": "measured"}, r"data.levels is 'measured', .* --config.data.levels=fixed"),
         ({"privacy__delta": 0.0}, "privacy.delta is 0.0"),
         ({"privacy__epsilon": 0.0}, "privacy.epsilon is 0.0"),

@@ -87,7 +87,7 @@ def test_a_number_out_of_range_is_refused_by_name(name):
         ("distill.window", "first", "'all' or 'last' or 'random' or 'adaptive'"),
         ("distill.rates", "frozen", "'per_step' or 'shared' or 'order_free'"),
         ("distill.synthesis", "paint", "'pixels' or 'tiles' or 'bases'"),
-        ("decision.rule", ["soft"], "'counts' or 'soft'"),
+        ("decision.rule", ["soft"], "'counts' or 'soft' or 'zones'"),
         ("data.image_size", (2048,), "height and width in pixels, or None"),
         ("data.image_size", (2048, 0), "height and width in pixels, or None"),
         ("data.image_size", (2048, 8.5), "height and width in pixels, or None"),

@@ -1,11 +1,12 @@
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 from gxdistill import package
 from gxdistill.errors import UserError
-from gxdistill.evaluation import patches
+from gxdistill.evaluation import decision, patches
 from gxdistill.tasks.distillation import distilling, method, sites
 from tests import small_jobs
 
@@ -64,9 +65,10 @@ def test_the_figures_of_another_site_are_those_of_a_loop(job):
     grid = job.cohorts.patch_grid
     training = (np.linspace(0, 1, 40)[None], np.repeat([0, 1], 20))
     taus = np.array([0.5])
-    figures = sites.external(job, network, weights, grid, taus, training)
+    score = partial(decision.score, job.config.decision.rule)
+    figures = sites.external(job, network, weights, grid, taus, score, training)
     probabilities = patches.predict(network, weights, cohort, grid)
-    scores = patches.image_scores(probabilities, job.config.decision.rule)[0]
+    scores = patches.image_scores(probabilities, score)[0]
     assert figures["site"] == "site-1"
     decided = ~np.isnan(scores)
     assert decided.sum() > 5
