@@ -29,9 +29,9 @@ For any initial weights, learning on gave held-out training patients nothing. So
 6,600 patches as they were drawn from a mixture of Gaussians, 4 bits a pixel, labelled by networks
 that were trained on all real patches. That the network is of width 64, clusters have 50 patches,
 images are flipped at the replay and gone through 12 times was chosen on training patients, also
-of one hospital for the other's. Sharper labels, of temperature 0.1, and noise drawn in the replay
-carried better from Shenzhen to training patients of Montgomery, but not the other way, so
-"to_montgomery" has both.
+of one hospital for the other's; that whole images are decided by zones of the lungs, too. Sharper
+labels, of temperature 0.1, and noise drawn in the replay carried better from Shenzhen to training
+patients of Montgomery, but not the other way, so "to_montgomery" has both.
 
 "private" releases statistics of whole images once, at delta 1e-3, a patient being the unit, and
 draws images that match them; "private_smoke" does so in a minute.
@@ -89,6 +89,9 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
             config.distill.update(steps=110, images_per_step=60, start_lr=0.003)
             config.distill.update(cluster_patches=50, replay_augmentations=("flip",))
             config.distill.precision = "uint4"
+    if variant == "random" and not by_cohort:
+        config.decision.rule = "zones"
+        config.evaluate.threshold_images = 600  # All training images: zones have weights to fit.
     if variant == "to_montgomery":
         config.distill.update(label_temperature=0.1, replay_augmentations=("flip", "noise"))
     if variant == "learned":

@@ -219,7 +219,7 @@ _MEASURES = {
     ),
     "evaluate.networks": integer(5, *COUNT, "Fresh networks that a package is judged by."),
     "evaluate.threshold_images": integer(
-        200, *COUNT, "Training images that the threshold of a decision is chosen on."
+        200, *COUNT, "Training images that the threshold and weights of a decision are chosen on."
     ),
     "evaluate.baselines": choice(
         "all",
