@@ -12,6 +12,7 @@ ROWS, COLUMNS = 3, 4
 WEIGHTS = ROWS * COLUMNS + 1  # One of each zone, row by row from the top left; the last is added.
 _HALF_A_PATCH = 0.5  # Of either class, so that an empty zone says nothing.
 _STRENGTH = 30.0  # Of the ridge, in images.
+_SPREAD = 1e-3  # Least of a feature: one that hardly varies must not get a huge weight.
 _STEPS = 25  # Of Newton's method, which needs fewer than ten.
 
 
@@ -78,7 +79,7 @@ def fit(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     if len(np.unique(labels)) < 2:
         return np.zeros(features.shape[1] + 1)
-    mean, spread = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6)
+    mean, spread = features.mean(axis=0), np.maximum(features.std(axis=0), _SPREAD)
     inputs = np.hstack([(features - mean) / spread, np.ones((len(features), 1))])
     ridge = _STRENGTH * np.append(np.ones(features.shape[1]), 0.0)
     weights = np.zeros(inputs.shape[1])

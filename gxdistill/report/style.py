@@ -108,6 +108,9 @@ td { white-space: nowrap; }
 .scale line { stroke: var(--soft); } .scale text { fill: var(--ink); }
 .scale .tau { stroke: var(--ceiling); } .scale text.tau-text { fill: var(--ceiling); }
 .scale circle { fill: var(--ours); }
+.zones { display: block; width: 100%; max-width: 16rem; font: 10px var(--sans); }
+.zones rect { fill: var(--ours); } .zones .against { fill: var(--alarm); }
+.zones text { fill: var(--ink); }
 .legend { align-items: center; display: flex; flex-wrap: wrap; font: .85rem/1.4 var(--sans);
   gap: .4rem .7rem; margin-bottom: 1.2rem; }
 .legend span { background-color: #555; height: .9rem; width: 9rem; }

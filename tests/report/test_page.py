@@ -278,6 +278,17 @@ def test_how_files_were_read_is_said_and_burned_in_text_counted():
     assert list(background._reading({}, none)) == []
 
 
+def test_the_weights_of_zones_are_drawn_where_there_are_some(whole, workdir):
+    assert "each zone" not in Page(whole / "report.html").text
+    weights = tuple(round(0.25 * zone - 1, 2) for zone in range(13))
+    _repackage(workdir, part="decision", rule="zones", weights=weights)
+    _evaluated(workdir)
+    text = _written(workdir).text
+    assert "How much each zone of the organ counts, as seen" in text
+    for weight in weights[:12]:
+        assert markup.signed(weight) in text
+
+
 def test_of_what_was_not_learned_the_page_says_so(whole):
     manifest = package.load(whole / "package.gxd").manifest
     loop = dataclasses.replace(manifest.distillation, outer_steps=0)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gxdistill.distill import init
+from gxdistill.evaluation import zones
 from gxdistill.report import pictures
 from gxdistill.report.findings import Findings
 from gxdistill.report.markup import Markup, count, signed, tag
@@ -140,8 +141,30 @@ def heat_maps(findings: Findings) -> Iterator[Markup]:
     )
     gradient = tag("span", style=f"background-image: {pictures.HEAT_GRADIENT}")
     yield tag("div", f"0, {names[0]}", gradient, f"1, {names[1]}", class_="legend")
+    if (how := findings.manifest.decision) is not None and how.weights:
+        yield _zones(how.weights, names)
     for i in range(len(maps["images"])):
         yield _case({name: maps[name][i] for name in _PER_IMAGE}, maps, names)
+
+
+def _zones(weights: tuple[float, ...], names: tuple[str, ...]) -> Markup:
+    """Draws how much each zone of the organ counts, by `evaluation.zones`."""
+    most = max(*map(abs, weights[:-1]), 1e-9)
+    cells = []
+    for zone, weight in enumerate(weights[:-1]):
+        row, column = divmod(zone, zones.COLUMNS)
+        x, y, opacity = 50 * column, 30 * row, f"{0.6 * abs(weight) / most:.2f}"
+        kind = "against" if weight < 0 else None
+        box = {"width": 48, "height": 28, "fill_opacity": opacity, "class_": kind}
+        cells.append(tag("rect", x=x, y=y, **box))
+        cells.append(tag("text", signed(weight), x=x + 24, y=y + 18, text_anchor="middle"))
+    told = (
+        "How much each zone of the organ counts, as seen: three rows by four columns, each of "
+        f"equal area. The higher, the more do patches there that look like {names[1]} speak for it."
+    )
+    size = f"0 0 {50 * zones.COLUMNS} {30 * zones.ROWS}"
+    drawn = tag("svg", *cells, viewBox=size, class_="zones", role="img", aria_label=told)
+    return tag("figure", drawn, tag("figcaption", told))
 
 
 def _case(
