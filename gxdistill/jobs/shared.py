@@ -214,8 +214,7 @@ _MEASURES = {
     "decision.rule": choice(
         "counts",
         names_in("gxdistill.evaluation.decision", "RULES"),
-        "How an image is decided from its patches: by their classes, by their probabilities, or by "
-        "these and where in the organ they lie, weighed on training images.",
+        "How an image is decided: by classes of its patches, their probabilities, or by zones.",
     ),
     "evaluate.networks": integer(5, *COUNT, "Fresh networks that a package is judged by."),
     "evaluate.threshold_images": integer(
