@@ -292,7 +292,8 @@ def _judged(
     figures |= sites.apart(job, scores, taus)
     if job.cohorts.external is not None:
         scored = patches.joint_scores(on_training, score), sample.labels
-        figures["external"] = sites.external(job, network, params, grid, taus, score, scored)
+        there = patches.predict(network, params, job.cohorts.external, grid)
+        figures["external"] = sites.external(job, there, taus, score, scored)
     return figures, probabilities, _Decided(scores, taus)
 
 

@@ -7,9 +7,8 @@ import numpy as np
 from gxdistill import storage
 from gxdistill.errors import UserError
 from gxdistill.evaluation import decision, patches, thresholds
-from gxdistill.evaluation.patches import PatchGrid
 from gxdistill.jobs.job import Job
-from gxdistill.pytrees import Metadata, Network, Params
+from gxdistill.pytrees import Metadata
 
 _SHOWN = ("distilled", "all_patches")
 
@@ -40,9 +39,7 @@ def apart(job: Job, scores: np.ndarray, taus: np.ndarray) -> Metadata:
 
 def external(
     job: Job,
-    network: Network,
-    params: Params,
-    grid: PatchGrid,
+    probabilities: np.ndarray,
     taus: np.ndarray,
     score: patches.Score,
     scored: tuple[np.ndarray, np.ndarray],
@@ -51,9 +48,7 @@ def external(
 
     Args:
       job: with a site that is kept out.
-      network: what the weights belong to.
-      params: weights of R networks, each leaf with a leading axis R.
-      grid: how patches become the networks' input.
+      probabilities: of the patches of its images, `[R, n_images, n_patches, K]`.
       taus: `[R]`, each network's own, of the training patients.
       score: how images are scored from their patches.
       scored: scores `[1, n]` of training images by the networks together, and their labels.
@@ -65,7 +60,6 @@ def external(
     """
     cohort = job.cohorts.external
     assert cohort is not None
-    probabilities = patches.predict(network, params, cohort, grid)
     figures = {
         "site": job.config.data.external,
         "images": patches.whole_images(patches.image_scores(probabilities, score), cohort, taus),

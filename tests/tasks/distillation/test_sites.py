@@ -66,8 +66,8 @@ def test_the_figures_of_another_site_are_those_of_a_loop(job):
     training = (np.linspace(0, 1, 40)[None], np.repeat([0, 1], 20))
     taus = np.array([0.5])
     score = partial(decision.score, job.config.decision.rule)
-    figures = sites.external(job, network, weights, grid, taus, score, training)
     probabilities = patches.predict(network, weights, cohort, grid)
+    figures = sites.external(job, probabilities, taus, score, training)
     scores = patches.image_scores(probabilities, score)[0]
     assert figures["site"] == "site-1"
     decided = ~np.isnan(scores)
