@@ -89,9 +89,8 @@ def get_config(variant: str = "known") -> ml_collections.ConfigDict:
             config.distill.update(steps=110, images_per_step=60, start_lr=0.003)
             config.distill.update(cluster_patches=50, replay_augmentations=("flip",))
             config.distill.precision = "uint4"
-    if variant == "random" and not by_cohort:
-        config.decision.rule = "zones"
-        config.evaluate.threshold_images = 600  # All training images: zones have weights to fit.
+            config.decision.rule = "zones"
+            config.evaluate.threshold_images = 600  # All that train: zones have weights to fit.
     if variant == "to_montgomery":
         config.distill.update(label_temperature=0.1, replay_augmentations=("flip", "noise"))
     if variant == "learned":
