@@ -45,7 +45,8 @@ class Table(NamedTuple):
 TABLES = {
     "main_job": Table(
         cases=(
-            *("radiograph_known", "radiograph_random", "demo", "demo_random"),
+            *("radiograph_known", "radiograph_random", "radiograph_few"),
+            *("demo", "demo_random"),
             "radiograph_known_from_noise",
             *("radiograph_known_cohort", "radiograph_random_cohort"),
             *("gastric_phantom_known", "gastric_phantom_random"),
