@@ -18,7 +18,7 @@ from gxdistill.pytrees import Metadata
 Row = tuple[str, str]
 
 _IMAGE_NORMALISATIONS = {
-    "cohort": "none but the cohort's: another machine's grey values may mislead",
+    "cohort": "once over the cohort: another machine's grey values may mislead",
     "image": "each image by its own mean and deviation",
     "image_histogram": "each image by the ranks of its own grey values",
     "organ": "each image by mean and deviation of its organ, which needs a mask",
@@ -103,6 +103,10 @@ def _figures(results: Metadata, at: str = "") -> Iterator[str]:
             yield f"{at}{name} {text}"
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _with_options(name: str, options: Metadata) -> str:
     return ", ".join([name, *(f"{option} {value}" for option, value in options.items())])
 
@@ -132,7 +136,8 @@ def _method(package: Package) -> Iterator[Row]:
     constants = {name: value for name, value in loop.inner.items() if name != "name"}
     inner = _with_options(loop.inner["name"], constants)
     changed = f", images changed by {', '.join(loop.augmentations)}" if loop.augmentations else ""
-    yield "replay", f"{steps} steps x {loop.epochs} epochs of {inner} on {loop.loss}{changed}"
+    rounds = f"{_count(steps, 'step')} x {_count(loop.epochs, 'epoch')}"
+    yield "replay", f"{rounds} of {inner} on {loop.loss}{changed}"
     sizes = f"{height} x {width} x {channels}, {per_step} a step, {manifest.precision}"
     yield "images", f"{steps * per_step} of {sizes}"
     source = origin(loop.started_from)
@@ -147,8 +152,8 @@ def _method(package: Package) -> Iterator[Row]:
         low, middle, high = (float(f(rates)) for f in (np.min, np.median, np.max))
     yield "rates", f"min {low:.4g}, median {middle:.4g}, max {high:.4g}"
     mean, std = (map(_number, values) for values in manifest.normalisation)
-    yield "image normalisation", _IMAGE_NORMALISATIONS[manifest.image_normalisation]
-    yield "normalisation", f"mean {', '.join(mean)}; std {', '.join(std)} of pixel / 255"
+    yield "normalised", _IMAGE_NORMALISATIONS[manifest.image_normalisation]
+    yield "standardised", f"mean {', '.join(mean)}; std {', '.join(std)} of pixel / 255"
 
 
 def origin(started_from: str) -> str:

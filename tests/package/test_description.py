@@ -25,6 +25,7 @@ def test_a_description_says_what_people_ask(saved):
         "train           70 images of 35 patients: 40 negative, 30 positive",
         "tiny-net, norm group, width 32",
         "the known ones of seed 3, included",
+        "normalised      once over the cohort: another machine's grey values may mislead",
         "2 steps x 3 epochs of sgd on cross_entropy",
         "8 of 8 x 8 x 1, 4 a step, float32",
         "noise, learned in 400 outer steps",
@@ -46,6 +47,7 @@ def test_a_description_says_what_people_ask(saved):
         assert part in text
     assert " ".join(text.split()).count("No guarantee is given by this test.") == 5
     assert max(map(len, text.splitlines())) <= 96
+    assert all(re.match(r".{15} [^ ]", line) for line in text.splitlines())  # two columns
 
 
 def test_a_package_without_a_ledger_says_that_nothing_is_guaranteed(saved):
