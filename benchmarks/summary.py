@@ -28,6 +28,16 @@ class Row(NamedTuple):
 
 _REAL, _SOFT, _ALL = "as many random real ones", "these with soft labels", "all real ones"
 _FRESH = "on networks with other initial weights"
+_BY_PATCH = {
+    _REAL: "balanced_random_real",
+    _SOFT: "balanced_random_real_soft",
+    _ALL: "balanced_all_patches",
+}
+_ELSEWHERE = {
+    _REAL: "external_auc_random_real",
+    _SOFT: "external_auc_random_real_soft",
+    _ALL: "external_auc_ceiling",
+}
 ROWS = (
     Row(
         case="mnist_lenet_known_10",
@@ -46,11 +56,7 @@ ROWS = (
         text="MNIST, ConvNet, any initial weights, 100 mixtures of 10 images",
         measured="balanced accuracy",
         metric="balanced_patch_accuracy",
-        beside={
-            _REAL: "balanced_random_real",
-            _SOFT: "balanced_random_real_soft",
-            _ALL: "balanced_all_patches",
-        },
+        beside=_BY_PATCH,
     ),
     Row(
         case="radiograph_known",
@@ -81,11 +87,7 @@ ROWS = (
         text="The same, any initial weights: drawn from a mixture, soft labels",
         measured="balanced accuracy of patches",
         metric="balanced_patch_accuracy",
-        beside={
-            _REAL: "balanced_random_real",
-            _SOFT: "balanced_random_real_soft",
-            _ALL: "balanced_all_patches",
-        },
+        beside=_BY_PATCH,
     ),
     Row(
         case="radiograph_random",
@@ -99,33 +101,21 @@ ROWS = (
         text="The same, 60 images learned on from a mixture",
         measured="balanced accuracy of patches",
         metric="balanced_patch_accuracy",
-        beside={
-            _REAL: "balanced_random_real",
-            _SOFT: "balanced_random_real_soft",
-            _ALL: "balanced_all_patches",
-        },
+        beside=_BY_PATCH,
     ),
     Row(
         case="radiograph_to_shenzhen",
         text="6,600 from a mixture, made at Montgomery for all images of Shenzhen",
         measured="AUC",
         metric="external_auc",
-        beside={
-            _REAL: "external_auc_random_real",
-            _SOFT: "external_auc_random_real_soft",
-            _ALL: "external_auc_ceiling",
-        },
+        beside=_ELSEWHERE,
     ),
     Row(
         case="radiograph_to_montgomery",
         text="The same, made at Shenzhen for all images of Montgomery",
         measured="AUC",
         metric="external_auc",
-        beside={
-            _REAL: "external_auc_random_real",
-            _SOFT: "external_auc_random_real_soft",
-            _ALL: "external_auc_ceiling",
-        },
+        beside=_ELSEWHERE,
     ),
     Row(
         case="radiograph_private",
